@@ -1,0 +1,72 @@
+# The commands of this repository. `make reproduce` and `make test` need nothing but Python 3.11 or newer.
+#
+#   make env                         make .venv and install audfer into it (once; again after a version changes)
+#   make reproduce [PROFILE=laptop]  run notebooks 01 to 05 and write figures/PROFILE and work/PROFILE/report.html
+#   make test                        pytest, then the notebooks through nbval in the smoke profile
+#   make lab                         open the notebooks in JupyterLab
+#   make bench                       run benchmarks/*.py, one dated record each
+#   make clean                       remove generated work: work/ and caches (figures and .venv stay)
+#   make distclean                   the same and .venv
+#
+# PROFILE is smoke, laptop, gpu, paper or a path to a .toml file; PYTHON names the interpreter that .venv is made from;
+# AUDFER_WORK moves the folder of generated work.
+
+PROFILE ?= laptop
+PYTHON ?=
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+# the tests keep their own folder, so that they never touch the user's records
+TEST_WORK := $(CURDIR)/work/test
+TEST_ENVIRONMENT := AUDFER_PROFILE=smoke AUDFER_WORK=$(TEST_WORK) AUDFER_FIGURES=$(TEST_WORK)/figures AUDFER_HEADLESS=1
+
+.PHONY: help env reproduce test lab bench clean distclean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@set -e; \
+	chosen=""; \
+	for candidate in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then chosen="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+	  echo "audfer needs Python 3.11 or newer and found none (tried: $(or $(PYTHON),python3, python3.14 to python3.11, python));" >&2; \
+	  echo "install one, or name it: make env PYTHON=/path/to/python3.11" >&2; exit 2; \
+	fi; \
+	if ! "$$chosen" -c 'import venv, ensurepip' 2>/dev/null; then \
+	  echo "$$chosen cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install python3-venv)" >&2; exit 2; \
+	fi; \
+	echo "Making $(VENV) with $$("$$chosen" --version) and installing the pinned packages: 1 to 5 minutes, once ..."; \
+	"$$chosen" -m venv $(VENV); \
+	$(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[dev]'; \
+	touch $@; \
+	echo "Done: $$($(PY) -c 'import torch; print("torch", torch.__version__)') in $(VENV)"
+
+reproduce: $(STAMP)
+	@$(VENV)/bin/audfer reproduce --profile $(PROFILE)
+
+test: $(STAMP)
+	@rm -rf $(TEST_WORK)
+	@echo "1 of 2: pytest"
+	@$(TEST_ENVIRONMENT) $(PY) -m pytest -q
+	@echo "2 of 2: notebooks in the smoke profile"
+	@$(TEST_ENVIRONMENT) $(PY) -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks/*.ipynb
+	@echo "all tests passed"
+
+lab: $(STAMP)
+	@$(PY) -m jupyter lab notebooks
+
+bench: $(STAMP)
+	@set -e; for file in benchmarks/*.py; do echo "$$file"; $(PY) "$$file"; done
+
+clean:
+	rm -rf work .pytest_cache build audfer.egg-info
+	find audfer tests notebooks benchmarks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+distclean: clean
+	rm -rf $(VENV)

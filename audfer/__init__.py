@@ -1,0 +1,18 @@
+"""From face clips to every table and figure of "Action Unit Enhance Dynamic Facial Expression Recognition".
+
+Importing the package is cheap: a room (``audfer.facs``, ``audfer.knowledge``, ...) is loaded when it is first named.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    """Load a room of the package on first use, so that ``import audfer`` does not import torch."""
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,455 @@
+"""An action-unit estimator from single face pictures: a small ResNet with two linear heads, trained on coded frames.
+
+It stands where OpenFace stands on real video: its output is the same AU table (17 intensities in 0..5 with small values
+at exactly 0, 18 presences). Supervision is FACS codes of an annotated set with subjects disjoint from everything else;
+an AU counts as present from code 2 on, as in the DISFA literature.
+
+Three choices, named here because they move the numbers:
+
+- *Calibration subjects.* About a fifth of the training subjects is set aside. The network is not trained on them; they
+  fix, per AU, the presence threshold (largest F1) and the intensity's straight line (least squares of the codes on the raw
+  output). Evaluation uses other subjects again.
+- *Zeros.* A calibrated intensity below ``ZERO_BELOW`` becomes exactly 0, as OpenFace's clipped regressors do;
+  the interpolation of section 3.1 works on these zeros.
+- *Augmentation.* Training frames are changed in light, sharpness, noise, place and size, and partly covered, because the
+  annotated set is filmed more evenly than the sets the estimator is applied to.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import AudferError, InputError
+from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
+from ..models.output import kaiming_init
+from ..models.resnet import residual_stage
+from ..progress import progress as progress_bar
+
+#: FACS code from which an AU counts as present
+PRESENT_FROM = 2
+#: calibrated intensities below this are written as exactly 0
+ZERO_BELOW = 0.15
+CHANNELS = (16, 32, 64, 96)
+
+
+class ActionUnitEstimator(nn.Module):
+    """Face pictures -> presence logits and intensities.
+
+    Args:
+        image_size: side of the pictures it is made for, at least 32.
+        channels: of the four residual stages, one block each; the first two work at a quarter of the side.
+
+    Attributes:
+        thresholds: (18,) presence logits from which an AU counts as present; 0 until calibrated.
+        gain, offset: (17,) straight line from raw output to intensity; 1 and 0 until calibrated.
+    """
+
+    def __init__(self, image_size: int = 64, channels: tuple[int, ...] = CHANNELS):
+        super().__init__()
+        if image_size < 32:
+            raise AudferError(f"the AU estimator's image_size is {image_size}, expected at least 32 pixels")
+        self.image_size, self.channels = image_size, tuple(channels)
+        self.stem = nn.Sequential(nn.Conv2d(3, channels[0], 5, stride=2, padding=2, bias=False),
+                                  nn.BatchNorm2d(channels[0]), nn.ReLU())
+        widths = (channels[0], *channels)
+        self.stages = nn.Sequential(*(residual_stage(widths[i], channels[i], 1, 2 if i else 1) for i in range(4)))
+        # a coarse 4 x 4 map keeps where something happens: AUs are local
+        self.squeeze = nn.Sequential(nn.Conv2d(channels[3], 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+                                     nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        features = 32 * 16 + channels[3]
+        self.dropout = nn.Dropout(0.2)
+        self.presence = nn.Linear(features, len(ACTION_UNITS))
+        self.intensity = nn.Linear(features, len(INTENSITY_ACTION_UNITS))
+        self.register_buffer("thresholds", torch.zeros(len(ACTION_UNITS)))
+        self.register_buffer("gain", torch.ones(len(INTENSITY_ACTION_UNITS)))
+        self.register_buffer("offset", torch.zeros(len(INTENSITY_ACTION_UNITS)))
+        kaiming_init(self)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Presence logits (B, 18) and calibrated intensities (B, 17) in 0..5, both float32.
+
+        Args:
+            images: (B, 3, H, W), uint8 0..255 or floating point 0..1, RGB; resized if the side is another one.
+        """
+        logits, raw = self.raw(images)
+        return logits, (raw * self.gain + self.offset).clamp(0, 5)
+
+    def raw(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Presence logits and uncalibrated, unclipped intensities."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise AudferError(f"the AU estimator was given the shape {tuple(images.shape)}, expected (batch, 3, height, width)")
+        x = images.float() / 255 if images.dtype == torch.uint8 else images
+        if x.shape[-2:] != (self.image_size, self.image_size):
+            x = F.interpolate(x, size=(self.image_size, self.image_size), mode="bilinear", antialias=True)
+        x = x - x.mean(dim=(1, 2, 3), keepdim=True)                        # overall exposure says nothing about AUs
+        x = self.stages(self.stem(x))
+        features = self.dropout(torch.cat((self.squeeze(x), x.mean(dim=(2, 3))), dim=1))
+        return self.presence(features).float(), self.intensity(features).float()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``estimator.safetensors`` and ``estimator.json`` into ``folder``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.contiguous() for key, value in self.state_dict().items()}, folder / "estimator.safetensors")
+        description = {"image_size": self.image_size, "channels": self.channels, "action_units": ACTION_UNITS,
+                       "present_from_code": PRESENT_FROM, "zero_below": ZERO_BELOW}
+        (folder / "estimator.json").write_text(json.dumps(description, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ActionUnitEstimator:
+        """Read what ``save`` wrote; in eval mode.
+
+        Raises:
+            InputError: no estimator there, or one for other AUs.
+        """
+        folder = Path(folder)
+        try:
+            description = json.loads((folder / "estimator.json").read_text())
+            state = load_file(folder / "estimator.safetensors")
+        except (OSError, ValueError) as error:
+            raise InputError(folder, "AU estimator", f"no readable one ({error})", "estimator.json and estimator.safetensors") from error
+        if tuple(description["action_units"]) != ACTION_UNITS:
+            raise InputError(folder / "estimator.json", "action_units", description["action_units"], str(ACTION_UNITS))
+        estimator = cls(description["image_size"], tuple(description["channels"]))
+        estimator.load_state_dict(state)
+        return estimator.eval()
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Change a batch of pictures as other cameras and places would, each on its own.
+
+    Args:
+        images: (B, 3, H, W) float in 0..1.
+        generator: of the same device.
+
+    Returns:
+        The same shape, in 0..1: mirrored, turned, moved and zoomed, lit from a side, tinted, blurred, noisy, partly covered.
+    """
+    batch, _, height, width = images.shape
+    device = images.device
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand((batch, *shape), generator=generator, device=device)
+
+    angle, zoom = uniform(-0.2, 0.2), uniform(0.85, 1.15)
+    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)                   # no AU here has a side
+    aspect = uniform(0.9, 1.1)                                             # turning the head narrows the face
+    cos, sin = angle.cos() * zoom, angle.sin() * zoom
+    transform = torch.stack((torch.stack((cos * mirror * aspect, -sin, uniform(-0.12, 0.12)), 1),
+                             torch.stack((sin * mirror * aspect, cos, uniform(-0.12, 0.12)), 1)), 1)
+    grid = F.affine_grid(transform, [batch, 1, height, width], align_corners=False)
+    x = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+    # light: overall gain and contrast, a tint, and a ramp across the picture as from a lamp at one side
+    down = torch.linspace(-1, 1, height, device=device)[:, None]
+    across = torch.linspace(-1, 1, width, device=device)
+    ramp = uniform(-0.3, 0.3, 1, 1, 1) * down + uniform(-0.4, 0.4, 1, 1, 1) * across
+    gain = uniform(0.65, 1.3, 1, 1, 1) * (1 + uniform(-0.12, 0.12, 3, 1, 1))
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    x = ((x - mean) * uniform(0.7, 1.25, 1, 1, 1) + mean) * gain * (1 + ramp)
+
+    # sharpness: a mixture with a 3 x 3 and with a 5 x 5 mean, for half of the pictures
+    amount = uniform(0, 1, 1, 1, 1) * (uniform(0, 1, 1, 1, 1) < 0.5)
+    wide = uniform(0, 1, 1, 1, 1) < 0.4
+    near = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    x = x + amount * (torch.where(wide, F.avg_pool2d(near, 3, 1, 1, count_include_pad=False), near) - x)
+
+    x = x + uniform(0, 0.035, 1, 1, 1) * torch.randn(x.shape, generator=generator, device=device)
+
+    # something in front of the face, in one picture of eight
+    side_y, side_x = uniform(0.1, 0.3, 1, 1, 1), uniform(0.1, 0.3, 1, 1, 1)
+    covered = ((down - uniform(-1, 1, 1, 1, 1)).abs() < side_y) & ((across - uniform(-1, 1, 1, 1, 1)).abs() < side_x)
+    covered &= uniform(0, 1, 1, 1, 1) < 0.125
+    x = torch.where(covered, uniform(0, 0.8, 3, 1, 1), x)
+    return x.clamp(0, 1)
+
+
+def train_estimator(images: np.ndarray, intensity_codes: np.ndarray, subjects, *, train_index=None, epochs: int = 14,
+                    batch_size: int = 64, lr: float = 2e-3, seed: int = 0, device: str = "cpu", precision: str = "float32",
+                    progress: bool = True) -> tuple[ActionUnitEstimator, pd.DataFrame]:
+    """Train and calibrate an estimator; the same arguments give the same estimator on the same machine.
+
+    Args:
+        images: (N, H, W, 3) uint8, square.
+        intensity_codes: (N, 18) FACS codes 0..5, ``facs.ACTION_UNITS`` order; NaN = not coded, which teaches nothing.
+        subjects: (N,) who is on each picture.
+        train_index: rows to learn from (default all); a fifth of their subjects, at least one, serves calibration.
+        epochs: passes over the training rows.
+        batch_size: pictures a step.
+        lr: largest learning rate (AdamW, one warm-up, then cosine to 0).
+        seed: of initial weights, order, augmentation and choice of calibration subjects.
+        device: "cpu" or "cuda".
+        precision: "bf16" (autocast) or "float32".
+        progress: whether to show a progress bar.
+
+    Returns:
+        (estimator in eval mode on the CPU, history with one row an epoch: epoch, loss, loss_presence, loss_intensity,
+        calibration_f1 (mean over AUs at threshold 0), learning_rate, seconds).
+
+    Raises:
+        AudferError: arrays that do not fit together, or fewer than two subjects.
+    """
+    images, codes, subjects = _checked(images, intensity_codes, subjects)
+    train_index = np.arange(len(images)) if train_index is None else np.asarray(train_index)
+    people = np.unique(subjects[train_index])
+    if len(people) < 2:
+        raise AudferError(f"the AU estimator needs frames of at least 2 subjects to learn and calibrate, found {len(people)}")
+    held_in = np.random.default_rng(seed).permutation(people)[: max(1, round(len(people) / 5))]
+    for_calibration = train_index[np.isin(subjects[train_index], held_in)]
+    for_training = train_index[~np.isin(subjects[train_index], held_in)]
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        estimator = ActionUnitEstimator(images.shape[1])
+    estimator.to(device=device, memory_format=torch.channels_last)
+    targets = torch.from_numpy(codes)
+    presence_target = torch.where(targets.isnan(), targets, (targets >= PRESENT_FROM).float())
+    # a rare AU would otherwise be answered with "never"; the root keeps thresholds and rates from drifting far apart
+    rate = presence_target[for_training].nanmean(dim=0).nan_to_num(0.5).clamp(0.01, 0.99)
+    pos_weight = ((1 - rate) / rate).sqrt().to(device)
+    optimizer = torch.optim.AdamW(estimator.parameters(), lr=lr, weight_decay=0.05, fused=True)
+    steps = max(1, len(for_training) // batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, epochs * steps))
+    order_generator = torch.Generator().manual_seed(seed + 1)
+    picture_generator = torch.Generator(device).manual_seed(seed + 2)
+    pictures = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    history = []
+    bar = progress_bar(total=epochs * steps, desc="AU estimator", unit="step", disable=not progress)
+    with bar:
+        for epoch in range(epochs):
+            start, sums = time.perf_counter(), torch.zeros(2)
+            estimator.train()
+            order = torch.from_numpy(for_training)[torch.randperm(len(for_training), generator=order_generator)]
+            for step in range(steps):
+                rows = order[step * batch_size:(step + 1) * batch_size]
+                batch = augment(pictures[rows].to(device).float() / 255, picture_generator)
+                with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
+                    logits, raw = estimator.raw(batch)
+                loss_presence, loss_intensity = _losses(logits, raw, presence_target[rows].to(device),
+                                                        targets[rows][:, INTENSITY_INDEX].to(device), pos_weight)
+                optimizer.zero_grad(set_to_none=True)
+                (loss_presence + loss_intensity).backward()
+                nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
+                optimizer.step()
+                schedule.step()
+                sums += torch.stack((loss_presence, loss_intensity)).detach().cpu()
+                bar.update(1)
+            if not torch.isfinite(sums).all():
+                raise AudferError(f"the AU estimator's loss is not finite in epoch {epoch + 1}: use a smaller lr than {lr}")
+            presence_loss, intensity_loss = (sums / steps).tolist()
+            logits, _ = _raw_outputs(estimator, images[for_calibration], 256, device, precision)
+            f1 = _f1(presence_target[for_calibration].numpy(), (logits >= 0).astype(np.float32))
+            history.append({"epoch": epoch + 1, "loss": presence_loss + intensity_loss, "loss_presence": presence_loss,
+                            "loss_intensity": intensity_loss, "calibration_f1": float(np.nanmean(f1)),
+                            "learning_rate": schedule.get_last_lr()[0], "seconds": time.perf_counter() - start})
+            bar.set_postfix_str(f"loss {presence_loss + intensity_loss:.3f}, F1 {np.nanmean(f1):.3f}")
+
+    logits, raw = _raw_outputs(estimator, images[for_calibration], 256, device, precision)
+    estimator.cpu()
+    calibrate(estimator, logits, raw, codes[for_calibration])
+    return estimator.eval(), pd.DataFrame(history)
+
+
+def _rate(step: int, steps: int) -> float:
+    warmup = max(1, steps // 20)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
+
+
+def _losses(logits: Tensor, raw: Tensor, presence: Tensor, codes: Tensor, pos_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross entropy and smooth L1, each the mean over the known entries."""
+    known = ~presence.isnan()
+    first = F.binary_cross_entropy_with_logits(logits, presence.nan_to_num(), pos_weight=pos_weight, reduction="none")
+    coded = ~codes.isnan()
+    second = F.smooth_l1_loss(raw, codes.nan_to_num(), reduction="none")
+    return ((first * known).sum() / known.sum().clamp(min=1), (second * coded).sum() / coded.sum().clamp(min=1))
+
+
+def calibrate(estimator: ActionUnitEstimator, logits: np.ndarray, raw: np.ndarray, codes: np.ndarray) -> None:
+    """Set the estimator's presence thresholds and intensity lines from frames of subjects that it was not trained on.
+
+    Args:
+        logits: (n, 18) presence logits.
+        raw: (n, 17) uncalibrated intensities.
+        codes: (n, 18) FACS codes; NaN = not coded. An AU that is never, or always, present here keeps threshold 0, and an AU
+            whose raw output or code does not vary keeps its line.
+    """
+    for au in range(len(ACTION_UNITS)):
+        known = ~np.isnan(codes[:, au])
+        present = codes[known, au] >= PRESENT_FROM
+        if 0 < present.sum() < len(present):
+            estimator.thresholds[au] = float(_best_threshold(logits[known, au], present))
+    for column, au in enumerate(INTENSITY_INDEX):
+        known = ~np.isnan(codes[:, au])
+        x, y = raw[known, column].astype(np.float64), codes[known, au].astype(np.float64)
+        if len(x) > 1 and x.std() > 1e-6 and y.std() > 0:
+            gain = np.cov(x, y, bias=True)[0, 1] / x.var()
+            if gain > 0:
+                estimator.gain[column] = float(gain)
+                estimator.offset[column] = float(y.mean() - gain * x.mean())
+
+
+def _best_threshold(scores: np.ndarray, present: np.ndarray) -> float:
+    """The score from which "present" gives the largest F1; halfway to the next lower score."""
+    order = np.argsort(-scores, kind="stable")
+    scores, present = scores[order], present[order]
+    hits = np.cumsum(present)
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + present.sum())
+    best = int(np.argmax(f1))
+    return (scores[best] + scores[min(best + 1, len(scores) - 1)]) / 2
+
+
+# --------------------------------------------------------------------------------------------------------- applying
+
+
+def _raw_outputs(estimator: ActionUnitEstimator, images: np.ndarray, batch_size: int, device: str,
+                 precision: str) -> tuple[np.ndarray, np.ndarray]:
+    estimator.to(device=device, memory_format=torch.channels_last).eval()
+    logits, raw = [], []
+    with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        for start in range(0, len(images), batch_size):
+            batch = torch.from_numpy(np.ascontiguousarray(images[start:start + batch_size])).permute(0, 3, 1, 2)
+            for store, values in zip((logits, raw), estimator.raw(batch.to(device))):
+                store.append(values.cpu().numpy())
+    if not logits:
+        return np.empty((0, len(ACTION_UNITS)), np.float32), np.empty((0, len(INTENSITY_ACTION_UNITS)), np.float32)
+    return np.concatenate(logits), np.concatenate(raw)
+
+
+def predict(estimator: ActionUnitEstimator, images: np.ndarray, batch_size: int = 256, device: str = "cpu",
+            precision: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+    """AUs of pictures, in the form that OpenFace gives them.
+
+    Args:
+        images: (n, H, W, 3) uint8; n may be 0.
+
+    Returns:
+        intensity (n, 17) float32 in 0..5, values below ``ZERO_BELOW`` exactly 0; presence (n, 18) float32, 0 or 1.
+    """
+    logits, raw = _raw_outputs(estimator, images, batch_size, device, precision)
+    estimator.cpu()
+    intensity = np.clip(raw * estimator.gain.numpy() + estimator.offset.numpy(), 0, 5).astype(np.float32)
+    intensity[intensity < ZERO_BELOW] = 0
+    return intensity, (logits >= estimator.thresholds.numpy()).astype(np.float32)
+
+
+# -------------------------------------------------------------------------------------------------------- evaluation
+
+
+def evaluate_estimator(estimator: ActionUnitEstimator, images: np.ndarray, intensity_codes: np.ndarray, subjects, *,
+                       resamples: int = 1000, seed: int = 0, batch_size: int = 256, device: str = "cpu",
+                       precision: str = "float32") -> pd.DataFrame:
+    """How well the estimator does on subjects it has not seen.
+
+    Args:
+        images, intensity_codes, subjects: as in ``train_estimator``; all rows are evaluated.
+        resamples: bootstrap draws of whole subjects for the 95 % intervals.
+
+    Returns:
+        One row an AU, ``facs.ACTION_UNITS`` order: action_unit, f1, f1_low, f1_high (95 % percentile interval over subjects),
+        precision, recall, base_rate, intensity_r (Pearson), intensity_r_low, intensity_r_high, icc (ICC(3,1)), mean_absolute_error,
+        n (coded frames). NaN where undefined: F1 of an AU that is neither present nor predicted, and intensity of AU28.
+    """
+    images, codes, subjects = _checked(images, intensity_codes, subjects)
+    intensity, presence = predict(estimator, images, batch_size, device, precision)
+    return agreement(intensity, presence, codes, subjects, resamples=resamples, seed=seed)
+
+
+def agreement(intensity: np.ndarray, presence: np.ndarray, codes: np.ndarray, subjects, *, resamples: int = 1000,
+              seed: int = 0) -> pd.DataFrame:
+    """The table of ``evaluate_estimator`` from predictions.
+
+    Args:
+        intensity: (n, 17). presence: (n, 18) of 0 and 1. codes: (n, 18), NaN = not coded. subjects: (n,).
+    """
+    _, person = np.unique(np.asarray(subjects), return_inverse=True)
+    people = person.max() + 1
+    draws = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), size=resamples).astype(np.float64)
+    rows = []
+    for au, name in enumerate(ACTION_UNITS):
+        known = ~np.isnan(codes[:, au])
+        truth, guess, who = codes[known, au] >= PRESENT_FROM, presence[known, au] > 0.5, person[known]
+        # counts per person: a resampled F1 is a weighted sum of them
+        hit, false, missed = (np.bincount(who, mask, minlength=people)
+                              for mask in (truth & guess, ~truth & guess, truth & ~guess))
+        low, high = _interval(_ratio(2 * draws @ hit, draws @ (2 * hit + false + missed)))
+        row = {"action_unit": name, "f1": _ratio(2 * hit.sum(), (2 * hit + false + missed).sum()), "f1_low": low, "f1_high": high,
+               "precision": _ratio(hit.sum(), (hit + false).sum()), "recall": _ratio(hit.sum(), (hit + missed).sum()),
+               "base_rate": truth.mean() if len(truth) else np.nan}
+        row.update(_intensity_agreement(intensity[known, INTENSITY_ACTION_UNITS.index(name)], codes[known, au], who, draws)
+                   if name in INTENSITY_ACTION_UNITS else
+                   dict.fromkeys(("intensity_r", "intensity_r_low", "intensity_r_high", "icc", "mean_absolute_error"), np.nan))
+        rows.append({**row, "n": int(known.sum())})
+    return pd.DataFrame(rows)
+
+
+def _intensity_agreement(x: np.ndarray, y: np.ndarray, who: np.ndarray, draws: np.ndarray) -> dict[str, float]:
+    people = draws.shape[1]
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    moments = np.stack([np.bincount(who, values, minlength=people)
+                        for values in (np.ones_like(x), x, y, x * x, y * y, x * y)], axis=1)
+
+    def pearson(sums: np.ndarray) -> np.ndarray:
+        n, sx, sy, sxx, syy, sxy = np.moveaxis(sums, -1, 0)
+        return _ratio(n * sxy - sx * sy, np.sqrt(np.maximum((n * sxx - sx**2) * (n * syy - sy**2), 0)))
+
+    low, high = _interval(pearson(draws @ moments))
+    return {"intensity_r": float(pearson(moments.sum(axis=0))), "intensity_r_low": low, "intensity_r_high": high,
+            "icc": icc_3_1(x, y), "mean_absolute_error": float(np.abs(x - y).mean()) if len(x) else np.nan}
+
+
+def icc_3_1(x: np.ndarray, y: np.ndarray) -> float:
+    """Intraclass correlation ICC(3,1) of two raters, consistency (Shrout and Fleiss 1979); NaN for fewer than two targets."""
+    ratings = np.stack((x, y), axis=1).astype(np.float64)
+    n = len(ratings)
+    if n < 2:
+        return float("nan")
+    targets, raters, mean = ratings.mean(axis=1), ratings.mean(axis=0), ratings.mean()
+    between = 2 * ((targets - mean) ** 2).sum() / (n - 1)
+    error = ((ratings - targets[:, None] - raters + mean) ** 2).sum() / (n - 1)
+    return float(_ratio(between - error, between + error))
+
+
+def _ratio(top, bottom):
+    """top / bottom, NaN where bottom is 0."""
+    top, bottom = np.asarray(top, np.float64), np.asarray(bottom, np.float64)
+    return np.divide(top, bottom, out=np.full(np.broadcast(top, bottom).shape, np.nan), where=bottom != 0)[()]
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    values = values[~np.isnan(values)]
+    return tuple(np.percentile(values, (2.5, 97.5)).tolist()) if len(values) else (float("nan"), float("nan"))
+
+
+def _f1(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    """(18,) F1 per AU; rows whose truth is NaN are left out."""
+    known = ~np.isnan(truth)
+    hit = ((truth == 1) & (guess == 1)).sum(axis=0)
+    return _ratio(2 * hit, (truth == 1).sum(axis=0) + ((guess == 1) & known).sum(axis=0))
+
+
+def _checked(images, codes, subjects) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    images, codes, subjects = np.asarray(images), np.asarray(codes, dtype=np.float32), np.asarray(subjects).astype(str)
+    if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
+        raise InputError("AU estimator", "images", f"{images.dtype} of the shape {images.shape}", "uint8 (N, side, side, 3)")
+    if codes.shape != (len(images), len(ACTION_UNITS)):
+        raise InputError("AU estimator", "intensity_codes", f"the shape {codes.shape}", f"({len(images)}, {len(ACTION_UNITS)})")
+    if subjects.shape != (len(images),):
+        raise InputError("AU estimator", "subjects", f"the shape {subjects.shape}", f"({len(images)},)")
+    if np.nanmin(codes, initial=0) < 0 or np.nanmax(codes, initial=0) > 5:
+        raise InputError("AU estimator", "intensity_codes", f"values from {np.nanmin(codes)} to {np.nanmax(codes)}", "FACS codes 0 to 5")
+    return images, codes, subjects

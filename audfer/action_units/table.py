@@ -1,0 +1,279 @@
+"""The AU table: one row a frame, the same columns whoever measured the action units.
+
+Columns: ``clip_id`` (str), ``frame`` (int), 17 intensities ``AU01_r`` ... (float32, 0 to 5), 18 presences ``AU01_c``
+... (float32, 0 or 1), ``ok`` (bool: the face was seen). NaN means unknown; a zero means that the AU was looked for
+and not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..errors import AudferError, InputError
+from ..facs import EXPRESSIONS
+from ..files import atomic_file
+from ..losses import clip_au_labels
+from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS, AUTrack, read_openface
+
+COLUMNS: tuple[str, ...] = ("clip_id", "frame", *INTENSITY_COLUMNS, *PRESENCE_COLUMNS, "ok")
+
+#: words for an expression in a labels file; -1 = a known state outside the seven
+EXPRESSION_WORDS: dict[str, int] = {
+    **{name: index for index, name in enumerate(EXPRESSIONS)},
+    **{word: EXPRESSIONS.index(name) for word, name in {
+        "happiness": "happy", "joy": "happy", "sadness": "sad", "anger": "angry", "surprised": "surprise",
+        "disgusted": "disgust", "fearful": "fear"}.items()},
+    **dict.fromkeys(("calm", "contempt", "anxiety", "helplessness", "disappointment", "other", "none"), -1),
+}
+
+
+@dataclass(frozen=True)
+class AUTable:
+    """Action units of many clips.
+
+    Attributes:
+        frames: the DataFrame described at the top of this module; rows of a clip are together and in order.
+
+    Raises:
+        InputError: columns are missing, or a clip's rows are scattered or out of order.
+    """
+
+    frames: pd.DataFrame
+
+    def __post_init__(self):
+        missing = [name for name in COLUMNS if name not in self.frames]
+        if missing:
+            raise InputError("AU table", "columns", f"no {', '.join(missing)}", "all columns of an AU table")
+        starts, _ = _spans(self.frames["clip_id"].to_numpy())
+        names = self.frames["clip_id"].to_numpy()[starts]
+        if len(set(names)) < len(names):
+            twice = pd.Series(names)[pd.Series(names).duplicated()].iloc[0]
+            raise InputError("AU table", "rows", f"clip {twice} in several places", "a clip's rows together")
+        step = np.diff(self.frames["frame"].to_numpy())
+        inside = np.ones(len(step), bool)
+        inside[starts[1:] - 1] = False
+        if (step[inside] <= 0).any():
+            row = np.flatnonzero(inside)[np.argmax(step[inside] <= 0)]
+            raise InputError("AU table", f"frames of clip {self.frames['clip_id'].iloc[row]}",
+                             f"{self.frames['frame'].iloc[row + 1]} after {self.frames['frame'].iloc[row]}",
+                             "rising frame numbers")
+
+    @classmethod
+    def from_tracks(cls, tracks: Mapping[str, AUTrack]) -> AUTable:
+        """A table from clip_id -> track, in the mapping's order."""
+        ids = np.repeat(np.array(list(tracks), dtype=object), [len(track) for track in tracks.values()])
+        if not len(ids):
+            return cls(pd.DataFrame({name: pd.Series(dtype=_dtype(name)) for name in COLUMNS}))
+        table = pd.DataFrame(np.concatenate([np.concatenate([t.intensity, t.presence], axis=1)
+                                             for t in tracks.values()]).astype(np.float32, copy=False),
+                             columns=[*INTENSITY_COLUMNS, *PRESENCE_COLUMNS])
+        table.insert(0, "clip_id", ids.astype(str))
+        table.insert(1, "frame", np.concatenate([t.frame for t in tracks.values()]))
+        table["ok"] = np.concatenate([t.ok for t in tracks.values()])
+        return cls(table)
+
+    def clip_ids(self) -> list[str]:
+        """The clips in the order of the table."""
+        starts, _ = _spans(self.frames["clip_id"].to_numpy())
+        return list(self.frames["clip_id"].to_numpy()[starts])
+
+    def clip(self, clip_id: str) -> AUTrack:
+        """One clip as an ``AUTrack`` (timestamps and landmarks are not kept in the table: NaN and ``None``).
+
+        Raises:
+            InputError: the table has no such clip.
+        """
+        rows = self.frames[self.frames["clip_id"] == clip_id]
+        if rows.empty:
+            raise InputError("AU table", "clip_id", repr(clip_id), f"one of its {len(self.clip_ids())} clips")
+        return AUTrack(intensity=rows[list(INTENSITY_COLUMNS)].to_numpy(np.float32),
+                       presence=rows[list(PRESENCE_COLUMNS)].to_numpy(np.float32), ok=rows["ok"].to_numpy(bool),
+                       frame=rows["frame"].to_numpy(np.int64), timestamp=np.full(len(rows), np.nan))
+
+    def labelled(self, dataset: str, expressions: Mapping[str, int]) -> pd.DataFrame:
+        """The frames with ``dataset`` and ``expression`` columns, as ``KnowledgeMatrix.from_frames`` takes them.
+
+        Args:
+            dataset: name written in every row.
+            expressions: clip_id -> index in ``EXPRESSIONS``, or -1. A mapping or a Series indexed by clip_id.
+
+        Raises:
+            InputError: a clip of the table has no label.
+        """
+        expression = self.frames["clip_id"].map(dict(expressions))
+        if expression.isna().any():
+            unlabelled = self.frames["clip_id"][expression.isna()].iloc[0]
+            raise InputError("AU table", "labels", f"none for clip {unlabelled}", "an expression for every clip")
+        return self.frames.assign(dataset=dataset, expression=expression.astype(np.int64))
+
+    def save(self, path) -> None:
+        """Write as parquet, whole or not at all."""
+        with atomic_file(path) as temporary:
+            self.frames[list(COLUMNS)].to_parquet(temporary, index=False)
+
+    @classmethod
+    def load(cls, path) -> AUTable:
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: no such file, or not an AU table.
+        """
+        path = Path(path)
+        try:
+            frames = pd.read_parquet(path)
+        except Exception as error:  # pyarrow has no common base for "missing", "truncated" and "not parquet"
+            raise InputError(path, "file", str(error).splitlines()[0], "an AU table in parquet") from error
+        return cls(frames)
+
+
+def _dtype(column: str) -> str:
+    return {"clip_id": "str", "frame": "int64", "ok": "bool"}.get(column, "float32")
+
+
+def _spans(clip) -> tuple[np.ndarray, np.ndarray]:
+    """First and one-past-last row of each run of equal values."""
+    clip = np.asarray(clip)
+    if not len(clip):
+        return np.zeros(0, int), np.zeros(0, int)
+    starts = np.concatenate([[0], np.flatnonzero(clip[1:] != clip[:-1]) + 1])
+    return starts, np.append(starts[1:], len(clip))
+
+
+# ----------------------------------------------------------------------------------------------------- section 3.1
+
+def interpolate_zeros(intensity, clip=None, *, zeros: bool = True) -> np.ndarray:
+    """Section 3.1's "sample-wise linear interpolation for 0 values".
+
+    The sentence is ambiguous. Default, reading (a) of the reference's EQUATIONS.md, which is what the fractions in
+    the released matrix look like: within each clip and each AU an exact zero is a missing value and is filled by
+    linear interpolation in time between the nearest non-zero values; before the first and after the last of them it
+    takes the nearest. A series that is zero throughout stays zero. It raises medians, because true absence is filled
+    too.
+
+    Unknown values (NaN) are filled the same way, whichever reading: the failed frames of OpenFace are zeros to the
+    paper. A series without any non-zero value takes zero there if a zero was seen, and stays NaN if nothing was.
+
+    Args:
+        intensity: (n, K) 0 to 5, or NaN; consecutive frames.
+        clip: (n,) clip of each row, equal values adjacent; ``None``: one clip.
+        zeros: False is reading (b): zeros of tracked frames are measurements, only NaN is filled.
+
+    Returns:
+        A new (n, K) array of the same float type.
+
+    Example:
+        >>> interpolate_zeros(np.array([[0.0], [1.0], [0.0], [3.0], [0.0]])).ravel().tolist()
+        [1.0, 1.0, 2.0, 3.0, 3.0]
+    """
+    intensity = np.asarray(intensity)
+    if not np.issubdtype(intensity.dtype, np.floating):
+        intensity = intensity.astype(np.float64)
+    count = len(intensity)
+    if not count:
+        return intensity.copy()
+    starts, stops = (np.array([0]), np.array([count])) if clip is None else _spans(clip)
+    first = np.repeat(starts, stops - starts)[:, None]   # per row: first row of its clip, one past its last
+    last = np.repeat(stops, stops - starts)[:, None]
+    known = ~np.isnan(intensity) & ((intensity != 0) | (not zeros))
+    row = np.arange(count)[:, None]
+    before = np.maximum.accumulate(np.where(known, row, -1), axis=0)
+    after = np.minimum.accumulate(np.where(known, row, count)[::-1], axis=0)[::-1]
+    has_before, has_after = before >= first, after < last
+    before = np.where(has_before, before, after)          # at the ends the nearest known value counts for both sides
+    after = np.where(has_after, after, before)
+    column = np.arange(intensity.shape[1])[None, :]
+    reachable = has_before | has_after
+    left = intensity[np.where(reachable, before, row), column]
+    right = intensity[np.where(reachable, after, row), column]
+    share = (row - before) / np.maximum(after - before, 1)
+    filled = np.where(reachable & ~known, left + share * (right - left), intensity)
+    seen = np.maximum.reduceat((~np.isnan(intensity)).astype(np.int8), starts, axis=0).repeat(stops - starts, axis=0)
+    return np.where(np.isnan(filled) & (seen > 0), 0.0, filled).astype(intensity.dtype)
+
+
+def clip_presence(table: AUTable, clip_ids: Iterable[str], unknown: str = "ignored") -> np.ndarray:
+    """Eq. 4 for many clips.
+
+    Args:
+        table: where the presences are.
+        clip_ids: the clips wanted, in the order wanted. A clip that the table does not hold is unknown.
+        unknown: as in ``losses.clip_au_labels``.
+
+    Returns:
+        (N, 18) float32: 1, 0, or NaN where the clip has no known frame.
+    """
+    presence = table.frames[list(PRESENCE_COLUMNS)].to_numpy(np.float32)
+    names = table.frames["clip_id"].to_numpy()
+    starts, stops = _spans(names)
+    labels = {names[a]: clip_au_labels(presence[a:b], unknown) for a, b in zip(starts, stops)}
+    nothing = np.full(len(PRESENCE_COLUMNS), np.nan, np.float32)
+    rows = [labels.get(clip_id, nothing) for clip_id in clip_ids]
+    return np.stack(rows) if rows else np.zeros((0, len(PRESENCE_COLUMNS)), np.float32)
+
+
+# --------------------------------------------------------------------------------------------------- OpenFace folders
+
+def table_from_openface_folder(folder, **options) -> tuple[AUTable, pd.DataFrame]:
+    """Read a folder of OpenFace files and its labels.
+
+    The folder holds ``labels.csv`` with the columns ``file`` and ``expression`` (a word such as "happy", "happiness",
+    "anger", in any capitals; "calm", "contempt", "other" ... are known and lie outside the seven), and the files
+    themselves in ``clips/`` or beside labels.csv (.csv or .txt). Further columns of labels.csv are kept.
+
+    Args:
+        folder: the folder.
+        **options: for ``read_openface`` (min_confidence, require_presence, scale ...), the same for every file.
+
+    Returns:
+        The table (clip_id = file name without its ending), and labels: one row a clip with ``clip_id``,
+        ``expression`` (index in ``EXPRESSIONS``, -1 outside the seven) and the further columns.
+        ``table.labelled("RAVDESS", labels.set_index("clip_id")["expression"])`` joins the two.
+
+    Raises:
+        InputError: no folder, no labels.csv, a missing column, an unknown word, a label without its file or a file
+            without its label, or any error of ``read_openface``.
+    """
+    folder = Path(folder)
+    label_file = folder / "labels.csv"
+    if not label_file.is_file():
+        raise InputError(folder, "labels.csv", "no such file", "a table with the columns file and expression")
+    try:
+        labels = pd.read_csv(label_file, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+        raise InputError(label_file, "file", str(error).splitlines()[0], "a comma-separated table") from error
+    labels.columns = [str(name).strip() for name in labels.columns]
+    for column in ("file", "expression"):
+        if column not in labels:
+            raise InputError(label_file, "columns", ", ".join(labels.columns), f"a column {column}")
+    place = folder / "clips" if (folder / "clips").is_dir() else folder
+    files = {path.name: path for path in sorted(place.iterdir())
+             if path.suffix.lower() in (".csv", ".txt") and path.name != "labels.csv"}
+    named = labels["file"].str.strip()
+    for row, (name, word) in enumerate(zip(named, labels["expression"])):
+        if name not in files:
+            raise InputError(label_file, f"row {row + 1}, column file", repr(name), f"a file in {place}")
+        if word.strip().lower() not in EXPRESSION_WORDS:
+            raise InputError(label_file, f"row {row + 1}, column expression", repr(word),
+                             f"one of {', '.join(EXPRESSION_WORDS)}")
+    if named.duplicated().any():
+        raise InputError(label_file, "column file", f"{named[named.duplicated()].iloc[0]} twice", "every file once")
+    unlabelled = [name for name in files if name not in set(named)]
+    if unlabelled:
+        raise InputError(label_file, "column file", f"no row for {unlabelled[0]} (and {len(unlabelled) - 1} more)",
+                         f"a label for every file in {place}")
+    if labels.empty:
+        raise InputError(label_file, "rows", "none", "one row a clip")
+    clip_ids = [Path(name).stem for name in named]
+    if len(set(clip_ids)) < len(clip_ids):
+        raise AudferError(f"{place}: two files differ only in their ending; a clip is named by the rest: rename one")
+    table = AUTable.from_tracks({clip_id: read_openface(files[name], **options)
+                                 for clip_id, name in zip(clip_ids, named)})
+    labels = labels.drop(columns="file").assign(
+        expression=labels["expression"].str.strip().str.lower().map(EXPRESSION_WORDS).astype(np.int64))
+    labels.insert(0, "clip_id", clip_ids)
+    return table, labels

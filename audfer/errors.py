@@ -1,0 +1,26 @@
+"""The errors a user can mend. Everything else is a bug and keeps its traceback."""
+
+
+class AudferError(Exception):
+    """Something the user gave or the machine lacks; the message is one plain sentence. The command line exits with 2."""
+
+
+class InputError(AudferError, ValueError):
+    """A file or setting is not as it should be.
+
+    The sentence always has the same four parts, so that a reader of a log knows where to look:
+    *where* (file), *which field*, *what was found* and *what was expected*.
+
+    Example:
+        >>> raise InputError("labels.csv", "row 3, column label", "9", "a number from 1 to 7")
+        Traceback (most recent call last):
+        ...
+        audfer.errors.InputError: labels.csv: row 3, column label: found 9, expected a number from 1 to 7
+    """
+
+    def __init__(self, where, field: str, found, expected: str):
+        self.where, self.field, self.found, self.expected = str(where), field, found, expected
+        super().__init__(f"{where}: {field}: found {found}, expected {expected}")
+
+    def __reduce__(self):  # so that it survives the trip from a worker process
+        return type(self), (self.where, self.field, self.found, self.expected)

@@ -1,0 +1,86 @@
+"""Vocabularies: action units, expressions, and the one mapping from each dataset's labels to ours.
+
+Everything that names an AU or an expression takes its order from here. Arrays over AUs are always in
+``ACTION_UNITS`` order (18; OpenFace's order), arrays of intensities in ``INTENSITY_ACTION_UNITS`` order
+(17: OpenFace gives no intensity for AU28), arrays over expressions in ``EXPRESSIONS`` order (DFEW's order, 0-based).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import InputError
+
+ACTION_UNITS: tuple[str, ...] = (
+    "AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU10", "AU12",
+    "AU14", "AU15", "AU17", "AU20", "AU23", "AU25", "AU26", "AU28", "AU45",
+)
+INTENSITY_ACTION_UNITS: tuple[str, ...] = tuple(au for au in ACTION_UNITS if au != "AU28")
+#: position of each of the 17 intensity AUs among the 18
+INTENSITY_INDEX: tuple[int, ...] = tuple(ACTION_UNITS.index(au) for au in INTENSITY_ACTION_UNITS)
+
+ACTION_UNIT_NAMES: dict[str, str] = {
+    "AU01": "inner brow raiser", "AU02": "outer brow raiser", "AU04": "brow lowerer", "AU05": "upper lid raiser",
+    "AU06": "cheek raiser", "AU07": "lid tightener", "AU09": "nose wrinkler", "AU10": "upper lip raiser",
+    "AU12": "lip corner puller", "AU14": "dimpler", "AU15": "lip corner depressor", "AU17": "chin raiser",
+    "AU20": "lip stretcher", "AU23": "lip tightener", "AU25": "lips part", "AU26": "jaw drop",
+    "AU28": "lip suck", "AU45": "blink",
+}
+
+EXPRESSIONS: tuple[str, ...] = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
+#: the headings of the papers' tables, same order
+EXPRESSION_HEADINGS: tuple[str, ...] = ("Hap.", "Sad.", "Neu.", "Ang.", "Sur.", "Dis.", "Fea.")
+#: the paper's printed names, same order
+PRINTED_EXPRESSIONS: tuple[str, ...] = ("Happy", "Sad", "Neutral", "Angry", "Surprise", "Disgust", "Fear")
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """How one dataset writes its labels on disk and what they are here.
+
+    Attributes:
+        name: the dataset.
+        mapping: label as written (text) -> index in ``EXPRESSIONS``, or ``None`` for labels outside the seven
+            (ignored frames, "other", MAFW's four compound classes, RAVDESS's calm).
+    """
+
+    name: str
+    mapping: dict[str, int | None]
+
+    def parse(self, label, where, field: str = "label") -> int | None:
+        """Index in ``EXPRESSIONS`` (or ``None``: a known label outside the seven) of a label as found on disk.
+
+        Raises:
+            InputError: the label is not one that this dataset has.
+        """
+        text = str(label).strip()
+        if text not in self.mapping:
+            raise InputError(where, field, repr(text), f"one of {self.name}'s labels: {', '.join(self.mapping)}")
+        return self.mapping[text]
+
+    def write(self, expression: int) -> str:
+        """The label as this dataset writes it (the inverse of ``parse`` for the seven expressions)."""
+        return next(text for text, index in self.mapping.items() if index == expression)
+
+
+def _space(name: str, **labels: str | None) -> LabelSpace:
+    return LabelSpace(name, {k: None if v is None else EXPRESSIONS.index(v) for k, v in labels.items()})
+
+
+LABEL_SPACES: dict[str, LabelSpace] = {
+    # 1-based on disk; 0 = no single label (field/DATASETS D.0)
+    "DFEW": _space("DFEW", **{"1": "happy", "2": "sad", "3": "neutral", "4": "angry", "5": "surprise", "6": "disgust",
+                              "7": "fear", "0": None}),
+    "FERV39k": _space("FERV39k", Happy="happy", Sad="sad", Neutral="neutral", Angry="angry", Surprise="surprise",
+                      Disgust="disgust", Fear="fear"),
+    "MAFW": _space("MAFW", anger="angry", disgust="disgust", fear="fear", happiness="happy", neutral="neutral",
+                   sadness="sad", surprise="surprise", contempt=None, anxiety=None, helplessness=None,
+                   disappointment=None),
+    "AffWild2": _space("AffWild2", **{"0": "neutral", "1": "angry", "2": "disgust", "3": "fear", "4": "happy",
+                                      "5": "sad", "6": "surprise", "7": None, "-1": None}),
+    "RAVDESS": _space("RAVDESS", **{"01": "neutral", "02": None, "03": "happy", "04": "sad", "05": "angry",
+                                    "06": "fear", "07": "disgust", "08": "surprise"}),
+}
+#: the sets that the knowledge matrix is made from (section 3.1) and those that networks are judged on (section 4.1)
+KNOWLEDGE_DATASETS: tuple[str, ...] = ("AffWild2", "DFEW", "FERV39k", "RAVDESS")
+EVALUATION_DATASETS: tuple[str, ...] = ("DFEW", "FERV39k", "MAFW")

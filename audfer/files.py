@@ -1,0 +1,113 @@
+"""Files that are whole or not there: atomic writes, digests, locks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .errors import AudferError
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike):
+    """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on any failure.
+
+    A reader sees the old file or the new one, never half of one. A full disk is reported as a sentence.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except OSError as error:
+        raise _disk_error(path, error) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike):
+    """Yield a temporary folder beside ``path``; on success it replaces ``path``, on any failure it is removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _disk_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _disk_error(path: Path, error: OSError) -> Exception:
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(path.parent).free / 1e6
+        return AudferError(f"{path}: the disk is full ({free:.0f} MB free in {path.parent}); "
+                           "nothing was half-written: free some space and run the same command again")
+    return error
+
+
+def write_json(path: str | os.PathLike, content) -> None:
+    """Write ``content`` as indented JSON, atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def digest(content, length: int = 16) -> str:
+    """Hexadecimal digest of any JSON-serialisable content; equal content gives the same digest on every machine."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def code_version(*rooms: str) -> str:
+    """Digest of the source text of the named files or folders of the package, for example ``("losses.py", "models")``."""
+    root = Path(__file__).parent
+    hasher = hashlib.sha256()
+    for room in sorted(rooms):
+        path = root / room
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in (".py", ".csv", ".toml"))
+        if not files:
+            raise FileNotFoundError(path)
+        for file in files:
+            hasher.update(str(file.relative_to(root)).encode())
+            hasher.update(file.read_bytes())
+    return hasher.hexdigest()[:16]
+
+
+@contextmanager
+def locked(folder: str | os.PathLike, purpose: str = "run store"):
+    """Hold ``folder`` for this process, or refuse with a sentence if another process holds it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(folder / ".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise AudferError(f"{folder}: another process is using this {purpose} (lock file {folder / '.lock'}); "
+                          "wait until it has ended, or choose another folder with AUDFER_WORK") from None
+    try:
+        yield
+    finally:
+        lock.release()

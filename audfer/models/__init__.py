@@ -1,0 +1,78 @@
+"""Networks for dynamic facial expression recognition, the AU plug-in, and official checkpoints.
+
+Example:
+    >>> import torch
+    >>> from audfer.models import build_model
+    >>> model = build_model("m3dfel", size="tiny").eval()
+    >>> output = model(torch.zeros(2, 8, 3, 48, 48, dtype=torch.uint8))
+    >>> tuple(output.expression_logits.shape), tuple(output.au_logits.shape)
+    ((2, 7), (2, 18))
+"""
+
+from __future__ import annotations
+
+from ..errors import AudferError
+from .former_dfer import FormerDFER
+from .heads import WithAUHead, attach_au_head, count_flops
+from .m3dfel import M3DFEL
+from .mae_dfer import MAEDFER
+from .output import ClipModel, Output
+from .weights import LoadReport, load_official_state_dict, read_checkpoint
+
+__all__ = ["MODELS", "SIZES", "M3DFEL", "FormerDFER", "MAEDFER", "ClipModel", "Output", "LoadReport", "WithAUHead",
+           "attach_au_head", "build_model", "count_flops", "default_clip_shape", "load_official_state_dict",
+           "read_checkpoint"]
+
+#: name -> class
+MODELS: dict[str, type[ClipModel]] = {"m3dfel": M3DFEL, "former_dfer": FormerDFER, "mae_dfer": MAEDFER}
+
+#: what a size means for each model; "paper" is each class's own defaults: the official network
+SIZES: dict[str, dict[str, dict]] = {
+    "paper": {"m3dfel": {}, "former_dfer": {}, "mae_dfer": {}},
+    # same parts, small enough to train on a laptop's processor
+    "tiny": {
+        "m3dfel": dict(num_frames=8, image_size=48, instance_length=2, channels=(16, 32, 64, 128), blocks=(1, 1, 1, 1),
+                       stem_kernel=(3, 5, 5), hidden=64, lstm_layers=1, heads=4),
+        "former_dfer": dict(num_frames=8, image_size=48, channels=(16, 32, 64, 128), blocks=(1, 1, 1, 1), stem_kernel=5,
+                            stem_pool=False, spatial_heads=4, spatial_hidden=128, temporal_depth=2, temporal_heads=4,
+                            temporal_hidden=256),
+        "mae_dfer": dict(num_frames=8, image_size=48, tubelet=(2, 8, 8), region=(2, 3, 6), dim=96, depth=4, heads=4,
+                         hidden=192),
+    },
+}
+
+
+def build_model(name: str, num_classes: int = 7, num_aus: int | None = 18, size: str = "paper",
+                num_frames: int | None = None, image_size: int | None = None, **overrides) -> ClipModel:
+    """A network with fresh weights, drawn from torch's global generator (``torch.manual_seed`` makes it repeatable).
+
+    Args:
+        name: "m3dfel", "former_dfer" or "mae_dfer".
+        num_classes: expressions.
+        num_aus: AUs of the extra head; ``None`` builds the network without it (the paper's baseline).
+        size: "paper" (the official network) or "tiny" (the same parts, made to train on a laptop's processor).
+        num_frames: frames of a clip; ``None``: 16 for "paper", 8 for "tiny".
+        image_size: side of a frame in pixels; ``None``: 112 (MAE-DFER 160) for "paper", 48 for "tiny".
+        **overrides: any keyword of the model's class.
+
+    Raises:
+        AudferError: an unknown name, size or keyword, or sizes that the model cannot take.
+    """
+    if name not in MODELS:
+        raise AudferError(f"unknown model {name!r}, expected one of {', '.join(MODELS)}")
+    if size not in SIZES:
+        raise AudferError(f"unknown model size {size!r}, expected one of {', '.join(SIZES)}")
+    settings = {"num_classes": num_classes, "num_aus": num_aus, **SIZES[size][name]}
+    settings.update({key: value for key, value in (("num_frames", num_frames), ("image_size", image_size))
+                     if value is not None})
+    known = MODELS[name].__init__.__kwdefaults__
+    unknown = sorted(set(overrides) - set(known))
+    if unknown:
+        raise AudferError(f"{name}: unknown setting {unknown[0]!r}, expected one of {', '.join(known)}")
+    return MODELS[name](**{**settings, **overrides})
+
+
+def default_clip_shape(name: str, size: str = "paper") -> tuple[int, int, int, int]:
+    """(T, 3, H, W) of the clips that ``build_model(name, size=size)`` takes."""
+    settings = {**MODELS[name].__init__.__kwdefaults__, **SIZES[size][name]}
+    return settings["num_frames"], 3, settings["image_size"], settings["image_size"]

@@ -1,0 +1,171 @@
+"""Former-DFER: a ResNet with a spatial transformer per frame, then a temporal transformer over frames.
+
+Zhao and Liu, "Former-DFER: Dynamic Facial Expression Recognition Transformer", ACM MM 2021. Parameter names are the
+official ones. Departures: frames, side and classes are arguments (the official code has 16, 112 and 7 in its reshapes),
+so a clip of another length is refused instead of being split silently.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import AudferError
+from .attention import attention
+from .output import ClipModel, kaiming_init
+from .resnet import residual_stage
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, bias-free query, key and value; (B, tokens, dim) -> the same shape."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(dim, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, dim = x.shape
+        query, key, value = self.to_qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        x = attention(query, key, value)
+        return self.to_out(x.transpose(1, 2).reshape(batch, tokens, dim))
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU (tanh approximation), linear. Official numbering: the linears are ``net.0`` and ``net.3``."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Identity(), nn.Linear(hidden, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class PreNorm(nn.Module):
+    """Layer norm in front of ``fn``."""
+
+    def __init__(self, dim: int, fn: nn.Module):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fn(self.norm(x))
+
+
+class Residual(nn.Module):
+    """``x + fn(x)``."""
+
+    def __init__(self, fn: nn.Module):
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.fn(x)
+
+
+class Transformer(nn.Module):
+    """Pre-norm layers without a final norm; (B, tokens, dim) -> the same shape."""
+
+    def __init__(self, dim: int, depth: int, heads: int, hidden: int):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.ModuleList((Residual(PreNorm(dim, Attention(dim, heads))), Residual(PreNorm(dim, FeedForward(dim, hidden)))))
+            for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for self_attention, feed_forward in self.layers:
+            x = feed_forward(self_attention(x))
+        return x
+
+
+class SpatialFormer(nn.Module):
+    """Frames (N, 3, side, side) -> one vector a frame (N, channels[3])."""
+
+    def __init__(self, image_size: int, channels: tuple[int, ...], blocks: tuple[int, ...], stem_kernel: int,
+                 stem_pool: bool, depth: int, heads: int, hidden: int):
+        super().__init__()
+        side = -(-image_size // 2)
+        side = -(-side // 2) if stem_pool else side
+        side = -(-side // 4)                                               # stages 2 and 3 halve, rounding up
+        self.pos_embedding = nn.Parameter(torch.randn(1, side * side, channels[2]))
+        self.conv1 = nn.Conv2d(3, channels[0], stem_kernel, stride=2, padding=stem_kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels[0])
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem_pool else nn.Identity()
+        self.layer1 = residual_stage(channels[0], channels[0], blocks[0], 1)
+        self.layer2 = residual_stage(channels[0], channels[1], blocks[1], 2)
+        self.layer3 = residual_stage(channels[1], channels[2], blocks[2], 2)
+        self.layer4 = residual_stage(channels[2], channels[3], blocks[3], 2)
+        self.spatial_transformer = Transformer(channels[2], depth, heads, hidden)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        kaiming_init(self)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        x = self.maxpool(F.relu(self.bn1(self.conv1(frames))))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        _, _, height, width = x.shape
+        tokens = x.flatten(2).transpose(1, 2) + self.pos_embedding         # N, height * width, channels
+        tokens = self.spatial_transformer(tokens)
+        x = tokens.transpose(1, 2).unflatten(2, (height, width))
+        return self.avgpool(self.layer4(x)).flatten(1)
+
+
+class TemporalFormer(nn.Module):
+    """Frame vectors (B, T, dim) -> the class token's output (B, dim)."""
+
+    def __init__(self, num_frames: int, dim: int, depth: int, heads: int, hidden: int):
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
+        self.pos_embedding = nn.Parameter(torch.randn(1, num_frames + 1, dim))
+        self.spatial_transformer = Transformer(dim, depth, heads, hidden)  # its official name, though it runs over time
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat((self.cls_token.expand(len(x), -1, -1).to(x.dtype), x), dim=1) + self.pos_embedding
+        return self.spatial_transformer(x)[:, 0]
+
+
+class FormerDFER(ClipModel):
+    """Former-DFER on clips (B, num_frames, 3, image_size, image_size); RGB in [0, 1] without further normalisation.
+
+    Args:
+        num_classes: expressions.
+        num_aus: AUs of the extra head; ``None`` leaves it out.
+        num_frames: frames of a clip; baked into the temporal positions.
+        image_size: side of a frame, at least 16; baked into the spatial positions.
+        channels: of the four ResNet stages; the third is the spatial transformer's width, the last the temporal one's.
+        blocks: basic blocks of the four stages.
+        stem_kernel: side of the first convolution.
+        stem_pool: max pooling after it (the official network has it; a small input is better off without).
+        spatial_depth, spatial_heads, spatial_hidden: the transformer between stages 3 and 4.
+        temporal_depth, temporal_heads, temporal_hidden: the transformer over frames.
+
+    Raises:
+        AudferError: sizes that do not fit together.
+    """
+
+    classifier_name, au_head_name = "fc", "AU_fc"
+    memory_format = torch.channels_last
+
+    def __init__(self, *, num_classes: int = 7, num_aus: int | None = 18, num_frames: int = 16, image_size: int = 112,
+                 channels: tuple[int, ...] = (64, 128, 256, 512), blocks: tuple[int, ...] = (2, 2, 2, 2),
+                 stem_kernel: int = 7, stem_pool: bool = True,
+                 spatial_depth: int = 1, spatial_heads: int = 8, spatial_hidden: int = 512,
+                 temporal_depth: int = 3, temporal_heads: int = 8, temporal_hidden: int = 1024):
+        super().__init__()
+        if num_frames < 1:
+            raise AudferError(f"Former-DFER: num_frames is {num_frames}, expected at least 1")
+        if image_size < 16:
+            raise AudferError(f"Former-DFER: image_size is {image_size}, expected at least 16 pixels")
+        self.num_frames, self.image_size = num_frames, image_size
+        self.s_former = SpatialFormer(image_size, channels, blocks, stem_kernel, stem_pool,
+                                      spatial_depth, spatial_heads, spatial_hidden)
+        self.t_former = TemporalFormer(num_frames, channels[3], temporal_depth, temporal_heads, temporal_hidden)
+        self.add_heads(channels[3], num_classes, num_aus)
+
+    def encode(self, clips: Tensor) -> Tensor:
+        batch, frames = clips.shape[:2]
+        x = self.s_former(clips.flatten(0, 1))
+        return self.t_former(x.unflatten(0, (batch, frames)))

@@ -1,0 +1,214 @@
+"""MAE-DFER's fine-tuning network: the LGI-Former encoder (local-global interaction) and a linear head.
+
+Sun et al., "MAE-DFER: Efficient Masked Autoencoder for Self-supervised Dynamic Facial Expression Recognition", ACM MM
+2023. Parameter names are the official ones. Takes RGB in [0, 1] like the other models and applies the ImageNet mean and
+deviation inside. The AU head of the AU-DFER release is not in any copy that can be read; here it sits on the output of
+``fc_norm``, the vector that the classifier sees.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import AudferError
+from .attention import attention
+from .output import ClipModel
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def sine_positions(tokens: int, dim: int) -> Tensor:
+    """Fixed position table (tokens, dim): even channels sine, odd channels cosine of position / 10000^(2 floor(j/2) / dim).
+
+    Computed in float64 and stored in float32: a float32 computation changes the logits by about 1e-5.
+    """
+    channel = torch.arange(dim, dtype=torch.float64).div(2, rounding_mode="floor")
+    angle = torch.arange(tokens, dtype=torch.float64)[:, None] / 10000 ** (2 * channel / dim)
+    return torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): drops whole entries of the first axis and rescales the survivors."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        keep = 1 - self.rate
+        mask = torch.rand((len(x),) + (1,) * (x.ndim - 1), device=x.device) < keep
+        return x * (mask / keep).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3g}"
+
+
+class Attention(nn.Module):
+    """Multi-head attention of queries (N, Q, dim) over sources (N, S, dim); keys have no bias."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.q_bias = nn.Parameter(torch.zeros(dim))
+        self.v_bias = nn.Parameter(torch.zeros(dim))
+        self.q = nn.Linear(dim, dim, bias=False)
+        self.kv = nn.Linear(dim, 2 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, queries: Tensor, sources: Tensor) -> Tensor:
+        batch, num_queries, dim = queries.shape
+        query = F.linear(queries, self.q.weight, self.q_bias)
+        key, value = F.linear(sources, self.kv.weight, torch.cat((torch.zeros_like(self.v_bias), self.v_bias))).chunk(2, -1)
+        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        x = attention(query, key, value)
+        return self.proj(x.transpose(1, 2).reshape(batch, num_queries, dim))
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, linear."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class LGIBlock(nn.Module):
+    """Local intra-region attention, global inter-region attention, local-global interaction, feed-forward.
+
+    Works on (clips * regions, 1 + tokens, dim): the first token of a region is its messenger.
+    """
+
+    def __init__(self, dim: int, heads: int, hidden: int, regions: int, drop_path: float):
+        super().__init__()
+        self.regions = regions
+
+        def norm() -> nn.LayerNorm:
+            return nn.LayerNorm(dim, eps=1e-6)
+
+        self.first_attn_norm0 = norm()
+        self.first_attn = Attention(dim, heads)
+        self.second_attn_norm0 = norm()
+        self.second_attn = Attention(dim, heads)
+        self.third_attn_norm0 = norm()
+        self.third_attn_norm1 = norm()
+        self.third_attn = Attention(dim, heads)
+        self.norm2 = norm()
+        self.mlp = Mlp(dim, hidden)
+        # along the first axis at hand: per region in branches 1 and 4, per clip in branches 2 and 3 (as released)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.first_attn_norm0(x)
+        x = x + self.drop_path(self.first_attn(normed, normed))
+
+        per_clip = x.unflatten(0, (-1, self.regions))                      # clips, regions, 1 + tokens, dim
+        messengers, local = per_clip[:, :, 0], per_clip[:, :, 1:].flatten(1, 2)
+        normed = self.second_attn_norm0(messengers)
+        messengers = messengers + self.drop_path(self.second_attn(normed, normed))
+        local = local + self.drop_path(self.third_attn(self.third_attn_norm0(local), self.third_attn_norm1(messengers)))
+        x = torch.cat((messengers.unsqueeze(2), local.unflatten(1, (self.regions, -1))), dim=2).flatten(0, 1)
+
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping tubelets of a clip -> tokens (B, time * rows * columns, dim)."""
+
+    def __init__(self, dim: int, tubelet: tuple[int, int, int]):
+        super().__init__()
+        self.proj = nn.Conv3d(3, dim, tubelet, stride=tubelet)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """clips: (B, T, 3, H, W)."""
+        length, height, width = self.proj.kernel_size
+        batch, frames, colours, rows, columns = clips.shape
+        # a convolution whose stride is its kernel is a matrix product over cut-out tubelets, and much faster as one
+        patches = clips.reshape(batch, frames // length, length, colours, rows // height, height, columns // width, width)
+        patches = patches.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(1, 3)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class MAEDFER(ClipModel):
+    """MAE-DFER's fine-tuning network on clips (B, num_frames, 3, image_size, image_size), RGB in [0, 1].
+
+    Args:
+        num_classes: expressions.
+        num_aus: AUs of the extra head; ``None`` leaves it out.
+        num_frames: frames of a clip; with ``tubelet`` and ``region`` it must divide evenly.
+        image_size: side of a frame; the same.
+        tubelet: (frames, height, width) of one token.
+        region: (time, rows, columns) of tokens that attend to each other; each region has one messenger token.
+        dim, depth, heads, hidden: width, blocks, attention heads and feed-forward width of the encoder.
+        drop_path: stochastic depth of the last block; it rises linearly from 0 at the first.
+        head_scale: factor on the initial weights of the heads (the official 0.001 makes the first logits almost 0).
+
+    Raises:
+        AudferError: sizes that do not divide.
+    """
+
+    classifier_name, au_head_name = "head", "head_au"
+
+    def __init__(self, *, num_classes: int = 7, num_aus: int | None = 18, num_frames: int = 16, image_size: int = 160,
+                 tubelet: tuple[int, int, int] = (2, 16, 16), region: tuple[int, int, int] = (2, 5, 10),
+                 dim: int = 512, depth: int = 16, heads: int = 8, hidden: int = 2048, drop_path: float = 0.1,
+                 head_scale: float = 0.001):
+        super().__init__()
+        sizes = (num_frames, image_size, image_size)
+        steps = tuple(t * r for t, r in zip(tubelet, region, strict=True))
+        for name, size, step in zip(("num_frames", "image_size", "image_size"), sizes, steps, strict=True):
+            if size < step or size % step:
+                raise AudferError(f"MAE-DFER: {name} is {size}, expected a multiple of {step} (tubelet {tubelet} times "
+                                  f"region {region})")
+        self.num_frames, self.image_size, self.region = num_frames, image_size, region
+        self.grid = tuple(size // t for size, t in zip(sizes, tubelet, strict=True))
+        self.num_regions = math.prod(size // step for size, step in zip(sizes, steps, strict=True))
+
+        self.lg_region_tokens = nn.Parameter(torch.zeros(self.num_regions, dim))
+        self.patch_embed = PatchEmbed(dim, tubelet)
+        self.blocks = nn.ModuleList(
+            LGIBlock(dim, heads, hidden, self.num_regions, drop_path * i / max(depth - 1, 1)) for i in range(depth))
+        self.fc_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.register_buffer("positions", sine_positions(math.prod(self.grid), dim), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        self.add_heads(dim, num_classes, num_aus)
+
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        nn.init.trunc_normal_(self.lg_region_tokens, std=0.02)
+        with torch.no_grad():
+            self.head.weight.mul_(head_scale)
+            self.head.bias.mul_(head_scale)
+
+    def encode(self, clips: Tensor) -> Tensor:
+        return self.encode_normalised((clips - self.mean) / self.std)
+
+    def encode_normalised(self, clips: Tensor) -> Tensor:
+        """(B, T, 3, H, W), already with ImageNet mean and deviation applied -> features (B, dim)."""
+        x = self.patch_embed(clips) + self.positions
+        x = self.to_regions(x)                                             # B, regions, tokens, dim
+        messengers = self.lg_region_tokens.to(x.dtype).expand(len(x), -1, -1).unsqueeze(2)
+        x = torch.cat((messengers, x), dim=2).flatten(0, 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.fc_norm(x[:, 0].unflatten(0, (-1, self.num_regions)).mean(dim=1))
+
+    def to_regions(self, tokens: Tensor) -> Tensor:
+        """(B, time * rows * columns, dim) -> (B, regions, tokens of a region, dim); both orders are time, row, column."""
+        cuts = [n for grid, region in zip(self.grid, self.region, strict=True) for n in (grid // region, region)]
+        x = tokens.unflatten(1, cuts)                                      # B, gt, rt, gh, rh, gw, rw, dim
+        return x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6).flatten(1, 3)

@@ -1,0 +1,123 @@
+"""What every model takes and gives: clips in, :class:`Output` out."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import AudferError
+
+
+class Output(NamedTuple):
+    """One forward pass over a batch of clips.
+
+    Attributes:
+        expression_logits: (B, num_classes), before the soft-max.
+        au_logits: (B, num_aus), before the sigmoid, in ``facs.ACTION_UNITS`` order; ``None`` for a model without AU head.
+        features: (B, D), the vector that the expression classifier and the AU head both see.
+    """
+
+    expression_logits: Tensor
+    au_logits: Tensor | None
+    features: Tensor
+
+
+_by_definition = ContextVar("by_definition", default=False)
+
+
+@contextmanager
+def by_definition():
+    """Within this context networks compute exactly as they are defined, without equal-valued shortcuts.
+
+    For counting a network's operations: the count is then that of the published architecture.
+    """
+    token = _by_definition.set(True)
+    try:
+        yield
+    finally:
+        _by_definition.reset(token)
+
+
+def shortcuts_allowed() -> bool:
+    """Whether a layer may use another order of the same sums."""
+    return not _by_definition.get()
+
+
+class ClipModel(nn.Module):
+    """Base of the three networks: checks clips, calls ``encode``, applies the classifier and the AU head.
+
+    A subclass sets the class attributes and calls ``add_heads`` last in its constructor, so that the expression part of
+    its state dict has the official names and order.
+
+    Attributes:
+        classifier_name: official name of the expression classifier.
+        au_head_name: name of the AU head's linear layer, as in the AU-DFER release where that is known.
+        memory_format: the layout its convolutions are fastest in: ``model.to(memory_format=model.memory_format)``.
+    """
+
+    classifier_name = "fc"
+    au_head_name = "fc_au"
+    memory_format = torch.contiguous_format
+
+    num_frames: int
+    image_size: int
+    num_classes: int
+    num_aus: int | None
+    feature_dim: int
+
+    def add_heads(self, feature_dim: int, num_classes: int, num_aus: int | None) -> None:
+        """Add the expression classifier and, unless ``num_aus`` is ``None``, the AU head beside it (section 3.2)."""
+        self.feature_dim, self.num_classes, self.num_aus = feature_dim, num_classes, num_aus
+        self.add_module(self.classifier_name, nn.Linear(feature_dim, num_classes))
+        if num_aus is not None:
+            self.add_module(self.au_head_name, nn.Linear(feature_dim, num_aus))
+
+    def encode(self, clips: Tensor) -> Tensor:
+        """(B, T, 3, H, W) float in [0, 1] -> features (B, feature_dim)."""
+        raise NotImplementedError
+
+    def forward(self, clips: Tensor) -> Output:
+        """Expression and AU logits of clips.
+
+        Args:
+            clips: (B, T, 3, H, W), uint8 0..255 or floating point 0..1, RGB; B may be 1.
+
+        Raises:
+            AudferError: the clips do not have the shape or dtype that this model was built for.
+        """
+        features = self.encode(check_clips(clips, self.num_frames, self.image_size, type(self).__name__))
+        expression_logits = self.get_submodule(self.classifier_name)(features)
+        au_logits = None if self.num_aus is None else self.get_submodule(self.au_head_name)(features)
+        return Output(expression_logits, au_logits, features)
+
+    def extra_repr(self) -> str:
+        return f"num_frames={self.num_frames}, image_size={self.image_size}, num_aus={self.num_aus}"
+
+
+def check_clips(clips: Tensor, num_frames: int, image_size: int, who: str) -> Tensor:
+    """Clips as floating point in [0, 1]; refuses a wrong shape or dtype with one sentence."""
+    expected = (num_frames, 3, image_size, image_size)
+    if clips.ndim != 5 or tuple(clips.shape[1:]) != expected:
+        raise AudferError(f"{who}: clips have the shape {tuple(clips.shape)}, expected (batch, {', '.join(map(str, expected))}): "
+                          "batch, frames, colours, height, width")
+    if clips.dtype == torch.uint8:
+        return clips.to(torch.get_default_dtype()) / 255
+    if not clips.is_floating_point():
+        raise AudferError(f"{who}: clips have the type {clips.dtype}, expected uint8 (0..255) or floating point (0..1)")
+    return clips
+
+
+def kaiming_init(module: nn.Module) -> None:
+    """Kaiming normal (fan-out, ReLU) for convolutions, 1 and 0 for batch norms: the rule of all the ResNets here."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,417 @@
+"""The paper's printed numbers, what its released code contains, and generic consistency checks on them.
+
+The csv files beside this module are transcriptions (``SOURCES.md`` says from where): nothing in them is corrected.
+Where a printed number is known to be wrong, ``corrections()`` lists it, and the accessors return what is *printed*
+unless ``corrected=True`` is asked for. Percentages stay percentages (0 to 100).
+
+The checks at the end (``integer_count``, ``fitting_folds``, ``check_uar``, ``check_war``, ``check_grid``) know
+nothing about this paper: they take accuracies and class counts, and can be pointed at any results table.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..errors import InputError
+from ..facs import ACTION_UNITS, EXPRESSION_HEADINGS, EXPRESSIONS, PRINTED_EXPRESSIONS
+
+HERE = Path(__file__).parent
+#: names that ``load`` knows
+TABLES: tuple[str, ...] = tuple(sorted(path.stem for path in HERE.glob("*.csv")))
+METRICS: tuple[str, ...] = ("WAR", "UAR")
+
+# every spelling of a label in class_counts.csv -> ours; MAFW's four compound classes have none
+_LABELS = {"Anger": "angry", "Happiness": "happy", "Sadness": "sad"} | dict(zip(PRINTED_EXPRESSIONS, EXPRESSIONS))
+
+
+@lru_cache(maxsize=None)
+def _load(name: str) -> pd.DataFrame:
+    table = pd.read_csv(HERE / f"{name}.csv", dtype={"printed": str, "fold": str, "ref": str, "actor": str},
+                        keep_default_na=False, na_values={"note": [""], "pos_weight": [""], "implied_rate": [""],
+                                                          "implied_frames_minimal": [""],
+                                                          "implied_positive_frames": [""], "UAR": [""]})
+    if "printed" in table:
+        table["value"] = pd.to_numeric(table["printed"], errors="coerce")
+    return table
+
+
+def load(name: str) -> pd.DataFrame:
+    """One transcribed table, for example ``load("audfer_table1")``.
+
+    Tables with a ``printed`` column (text, exactly as printed) get a ``value`` column beside it: the number, or NaN
+    where the paper prints a dash or words.
+
+    Raises:
+        InputError: no table has this name.
+    """
+    if name not in TABLES:
+        raise InputError(HERE, "table name", repr(name), f"one of {', '.join(TABLES)}")
+    return _load(name).copy()
+
+
+# ---------------------------------------------------------------------------------------------- dataset statistics
+
+def _counts(table: str, unit: str, dataset: str, split: str, fold) -> dict[str, int]:
+    rows = _load(table)
+    # seven-class MAFW is what the paper's own rows use (AUDIT.md 7); its eleven classes stay reachable through load()
+    stored = "MAFW-7" if dataset == "MAFW" else dataset
+    rows = rows[rows["dataset"] == stored]
+    if rows.empty:
+        known = sorted(set(_load(table)["dataset"]) - {"MAFW-7"})
+        raise InputError(HERE / f"{table}.csv", "dataset", repr(dataset), f"one of {', '.join(known)}")
+    rows = rows[rows["split"] == split]
+    if rows.empty:
+        raise InputError(HERE / f"{table}.csv", f"split of {dataset}", repr(split), "a split of that dataset")
+    if set(rows["fold"]) != {"-"}:  # FERV39k and AFEW have one official split: the fold does not matter there
+        found = rows[rows["fold"] == str(fold)]
+        if found.empty:
+            raise InputError(HERE / f"{table}.csv", f"fold of {dataset} {split}", repr(fold),
+                             f"one of {', '.join(sorted(set(rows['fold'])))}")
+        rows = found
+    # two annotation sources hold the same clips with the same labels (AUDIT.md): take the first
+    rows = rows[rows["source"] == rows["source"].iloc[0]]
+    counts = dict.fromkeys(EXPRESSIONS, 0)
+    for label, number in zip(rows["label"], rows[unit]):
+        counts[_LABELS[label]] += int(number)
+    return counts
+
+
+def class_counts(dataset: str, split: str = "train", fold: int | str = 1) -> dict[str, int]:
+    """Number of clips of each expression, in ``EXPRESSIONS`` order.
+
+    Args:
+        dataset: "DFEW", "FERV39k", "MAFW" (the seven basic classes) or "AFEW".
+        split: "train" or "test" (AFEW: "train" or "validation").
+        fold: 1 to 5; "1-5" is the union of DFEW's five test folds. FERV39k and AFEW have one split and ignore it.
+
+    Raises:
+        InputError: there is no such dataset, split or fold.
+
+    Example:
+        >>> class_counts("DFEW", "test", 1)["disgust"]
+        29
+    """
+    return _counts("class_counts", "clips", dataset, split, fold)
+
+
+def frame_counts(dataset: str, split: str = "train", fold: int | str = 1) -> dict[str, int]:
+    """Number of frames of each expression ("DFEW" and "FERV39k" only); otherwise like ``class_counts``."""
+    return _counts("frame_counts", "frames", dataset, split, fold)
+
+
+def _release_vectors(dataset: str, option: str) -> np.ndarray:
+    name = f"release_pos_weight_{dataset.lower()}"
+    if name not in TABLES:
+        raise InputError(HERE, "dataset", repr(dataset), "DFEW or FERV39k (the release has no weights for others)")
+    rows = _load(name)
+    rows = rows[rows["option"] == option]
+    if rows.empty:
+        raise InputError(HERE / f"{name}.csv", "strategy", repr(option), "global, distinct or minor")
+    wide = rows.pivot(index="expression", columns="au", values="pos_weight")
+    order = ["all"] if option == "global" else list(PRINTED_EXPRESSIONS)
+    return wide.loc[order, list(ACTION_UNITS)].to_numpy(np.float64, copy=True)
+
+
+def released_pos_weight(dataset: str, strategy: str) -> np.ndarray:
+    """Positive class weights as the release wires them, faults included (RELEASE_FORENSICS.md section 2).
+
+    They were computed from frames of training and test clips together, DFEW's fear row belongs to another population,
+    and fear's "minor" row is another dataset's (DFEW) or another class's (FERV39k).
+
+    Returns:
+        float64, (18,) for "global", (7, 18) for "distinct" and "minor".
+    """
+    vectors = _release_vectors(dataset, strategy)
+    return vectors[0] if strategy == "global" else vectors
+
+
+def presence_rates(dataset: str) -> np.ndarray:
+    """How often OpenFace finds each AU in frames of each expression: 1 / (1 + released "distinct" weight).
+
+    DFEW's fear row was computed over a different population (372907 frames where fear has 57930), so FERV39k's fear
+    row stands in for it.
+
+    Returns:
+        (7, 18) float64 in (0, 1), for "DFEW" or "FERV39k".
+
+    Raises:
+        InputError: another dataset; the release holds no weights for it.
+    """
+    weights = _release_vectors(dataset, "distinct")
+    if dataset == "DFEW":
+        fear = EXPRESSIONS.index("fear")
+        weights[fear] = _release_vectors("FERV39k", "distinct")[fear]
+    return 1.0 / (1.0 + weights)
+
+
+def knowledge(which: str = "figure") -> np.ndarray:
+    """The paper's knowledge matrix, (7, 18) float64.
+
+    Args:
+        which: "figure" is Fig. 4 as printed (two decimals), "K1" the same at full precision, "K2" the variant in the
+            release whose logits are centred on the mid-range, "K0" the release's normal density of K2's logits (not
+            in (0, 1)).
+
+    Raises:
+        InputError: another name.
+    """
+    if which == "figure":
+        rows = _load("audfer_fig4_knowledge").assign(cell=lambda t: t["value"])
+    else:
+        rows = _load("release_knowledge")
+        rows = rows[rows["matrix"] == which].assign(cell=lambda t: t["value"])
+        if rows.empty:
+            raise InputError(HERE / "release_knowledge.csv", "matrix", repr(which), "figure, K1, K2 or K0")
+    wide = rows.pivot(index="expression", columns="au", values="cell")
+    return wide.loc[list(PRINTED_EXPRESSIONS), list(ACTION_UNITS)].to_numpy(np.float64, copy=True)
+
+
+# ------------------------------------------------------------------------------------------------- printed results
+
+_VARIANTS = {  # what callers may say -> (table 1 and 2 variant, table 3 strategy); None where a table lacks it
+    "baseline": ("local replication baseline", "Baseline"), "none": ("local replication baseline", "Baseline"),
+    "local replication baseline": ("local replication baseline", "Baseline"),
+    "audfer": ("+AU-DFER", None), "+AU-DFER": ("+AU-DFER", None), "as printed": ("as printed", None),
+    "global": (None, "global pos."), "distinct": (None, "distinct pos."), "minor": (None, "minor pos."),
+}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9+]", "", name.lower())
+
+
+def _long(table: int) -> pd.DataFrame:
+    """Tables 1 to 3 under one set of columns: table, method, variant, dataset, column, printed, value."""
+    rows = _load(f"audfer_table{table}").rename(columns={"metric": "column", "strategy": "variant"})
+    rows = rows.assign(table=table, method=rows["method"].replace("R(2+1)D", "R(2+1)D18"))
+    return rows[["table", "method", "variant", "dataset", "column", "printed", "value"]]
+
+
+@lru_cache(maxsize=None)
+def _corrections() -> pd.DataFrame:
+    rows: list[tuple] = [
+        (2, "C3D", "as printed", "DFEW", "Fea.", 20.51,
+         "0.51 drops a digit: only 20.51 gives the printed UAR, and KP-GCN prints it"),
+        (2, "P3D", "as printed", "DFEW", "Sur.", 50.99, "only 50.99 gives the printed UAR, and KP-GCN prints it"),
+        (2, "MAE-DFER", "+AU-DFER", "DFEW", "Fea.", 34.25,
+         "Table 3 prints 34.25 = 62/181 for the same run, and it gives the printed UAR"),
+        (1, "ResNet18+LSTM", "as printed", "FERV39k", "WAR", 42.59,
+         "63.85 is its DFEW number; KP-GCN prints 42.59 = 3342/7847"),
+        (1, "ResNet18+LSTM", "as printed", "FERV39k", "UAR", 30.92, "51.32 is its DFEW number; KP-GCN prints 30.92"),
+    ]
+    shifted = dict(zip(EXPRESSION_HEADINGS + METRICS, (79.18, 49.05, 57.85, 60.98, 46.15, 2.76, 21.51, 56.51, 45.35)))
+    rows += [(2, "EC-STFL", "as printed", "DFEW", column, value,
+              "the Sad value was lost and the row slipped left by one; Sad is solved from the WAR")
+             for column, value in shifted.items() if column != "Hap."]
+    first = _long(1)
+    wide = first.pivot(index=["method", "variant", "dataset"], columns="column", values="value").reset_index()
+    swapped = ((wide["method"] == "FRU-Adapter") | (wide["dataset"] == "MAFW")) & (wide["variant"] == "as printed")
+    for row in wide[swapped & wide["WAR"].notna()].itertuples():
+        rows += [(1, row.method, row.variant, row.dataset, column, value, "WAR and UAR are swapped")
+                 for column, value in (("WAR", row.UAR), ("UAR", row.WAR))]
+    keys = ["table", "method", "variant", "dataset", "column"]
+    table = pd.DataFrame(rows, columns=[*keys, "corrected", "why"])
+    return table.merge(pd.concat([_long(t) for t in (1, 2, 3)]).rename(columns={"value": "number"}),
+                       on=keys, how="left")[[*keys, "printed", "corrected", "why"]]
+
+
+def corrections() -> pd.DataFrame:
+    """Printed result cells that are wrong beyond reasonable doubt, with the value that fits and why.
+
+    Columns: table, method, variant, dataset, column, printed (text), corrected (float), why. FRU-Adapter's row in
+    Table 2 is not here: it is assembled from other rows, so no true value can be given (see ``load("audit")``).
+    """
+    return _corrections().copy()
+
+
+def printed_metric(method: str, variant: str, dataset: str = "DFEW", column: str = "WAR", *,
+                   corrected: bool = False) -> float:
+    """One result as the paper prints it, in percent.
+
+    Args:
+        method: a method's name as in the tables, any capitals or punctuation ("m3dfel", "MAE-DFER", "former_dfer").
+        variant: "baseline" (the authors' local replication; also "none"), "audfer" (Tables 1 and 2), one of Table 3's
+            strategies "global", "distinct", "minor", or "as printed" for the literature's rows.
+        dataset: "DFEW", "FERV39k" or "MAFW"; classes, FLOPs and strategies exist for DFEW only.
+        column: "WAR", "UAR", a class ("happy" or "Hap.") or "FLOPs_G".
+        corrected: replace known misprints (``corrections``).
+
+    Returns:
+        The number, or NaN where the paper prints a dash.
+
+    Raises:
+        InputError: the paper has no such cell.
+
+    Example:
+        >>> printed_metric("mae_dfer", "audfer", column="fear")
+        34.35
+        >>> printed_metric("mae_dfer", "audfer", column="fear", corrected=True)
+        34.25
+    """
+    if variant not in _VARIANTS:
+        raise InputError("published results", "variant", repr(variant), f"one of {', '.join(_VARIANTS)}")
+    in_first, in_third = _VARIANTS[variant]
+    if column in EXPRESSIONS:
+        column = EXPRESSION_HEADINGS[EXPRESSIONS.index(column)]
+    # Table 1 where it can answer (all datasets), else Table 2 (DFEW's classes and FLOPs), else Table 3
+    candidates = [(1, in_first), (2, in_first), (3, in_third)]
+    for table, stored in candidates:
+        rows = _long(table)
+        rows = rows[(rows["method"].map(_plain) == _plain(method)) & (rows["variant"] == stored)
+                    & (rows["dataset"] == dataset) & (rows["column"] == column)]
+        if len(rows):
+            break
+    else:
+        raise InputError("published results", "cell", f"{method}, {variant}, {dataset}, {column}",
+                         "a cell of Tables 1 to 3")
+    row = rows.iloc[0]
+    if corrected:
+        fixed = _corrections()
+        fixed = fixed[(fixed["table"] == table) & (fixed["method"] == row["method"])
+                      & (fixed["variant"] == row["variant"]) & (fixed["dataset"] == dataset)
+                      & (fixed["column"] == column)]
+        if len(fixed):
+            return float(fixed["corrected"].iloc[0])
+    return float(row["value"])
+
+
+def printed_row(method: str, variant: str, dataset: str = "DFEW", *, corrected: bool = False) -> pd.Series:
+    """A whole printed row in percent: the seven classes (where printed), WAR, UAR and FLOPs_G (where printed).
+
+    Arguments as for ``printed_metric``; the index holds the paper's column headings.
+
+    Raises:
+        InputError: the paper has no such row.
+    """
+    cells = {}
+    for column in (*EXPRESSION_HEADINGS, *METRICS, "FLOPs_G"):
+        try:
+            cells[column] = printed_metric(method, variant, dataset, column, corrected=corrected)
+        except InputError:
+            if column in METRICS:
+                raise
+    return pd.Series(cells, name=f"{method} ({variant}), {dataset}", dtype=float)
+
+
+# ------------------------------------------------------------------------------------------------ generic checks
+
+def integer_count(percent: float, total: int, decimals: int = 2) -> int | None:
+    """The whole number of clips k with 100 k / total equal to ``percent`` at its printed precision, or ``None``.
+
+    A percentage measured on ``total`` clips must have one, so ``None`` proves another denominator, an average, or a
+    misprint. With more than 10**decimals * 100 clips every percentage has one and the test says nothing.
+
+    Example:
+        >>> integer_count(10.34, 29), integer_count(10.30, 29)
+        (3, None)
+    """
+    if not total or np.isnan(percent):
+        return None
+    count = round(percent * total / 100)
+    return count if abs(100 * count / total - percent) <= 0.5 * 10.0**-decimals + 1e-9 else None
+
+
+def fitting_folds(accuracies, counts: dict[str, list[int]], decimals: int = 2) -> dict[str, int]:
+    """How many class accuracies are whole numbers of clips under each candidate protocol.
+
+    Args:
+        accuracies: K class accuracies in percent.
+        counts: protocol name -> K class counts, for example every fold and the union of all folds.
+
+    Returns:
+        Protocol name -> number of classes (0 to K) that fit. All K fitting is strong evidence for that protocol.
+    """
+    return {name: sum(integer_count(a, n, decimals) is not None for a, n in zip(accuracies, numbers, strict=True))
+            for name, numbers in counts.items()}
+
+
+def dfew_protocols() -> dict[str, list[int]]:
+    """Class counts of DFEW's test folds 1 to 5 and of their union ("1-5"), for ``fitting_folds``."""
+    return {fold: list(class_counts("DFEW", "test", fold).values()) for fold in ("1", "2", "3", "4", "5", "1-5")}
+
+
+def _wide(table: int) -> pd.DataFrame:
+    rows = _long(table)
+    wide = rows.pivot(index=["method", "variant", "dataset"], columns="column", values="value")
+    order = rows[["method", "variant", "dataset"]].drop_duplicates()
+    return wide.loc[list(order.itertuples(index=False, name=None))]
+
+
+def check_uar(rows: pd.DataFrame, tolerance: float = 0.0101) -> pd.DataFrame:
+    """Is the printed UAR the mean of the printed class accuracies?
+
+    Args:
+        rows: one row a result, the class columns (``EXPRESSION_HEADINGS``) and "UAR", percent.
+        tolerance: half a unit of the last digit of every class and of the UAR itself: 0.005 + 0.005.
+
+    Returns:
+        ``rows``' index with columns printed, recomputed, difference, agrees (missing where a class is not printed).
+    """
+    return _compare(rows["UAR"], rows[list(EXPRESSION_HEADINGS)].mean(axis=1, skipna=False), tolerance)
+
+
+def check_war(rows: pd.DataFrame, counts, tolerance: float = 0.0201) -> pd.DataFrame:
+    """Is the printed WAR the mean of the printed class accuracies weighted by the class counts?
+
+    Args:
+        rows: one row a result, the class columns and "WAR", percent.
+        counts: 7 class counts, in the order of the columns.
+        tolerance: rounding (0.01) and the difference between pooled counts and a mean of folds (0.01).
+
+    Returns:
+        As ``check_uar``.
+    """
+    weights = np.asarray(counts, float) / np.sum(counts)
+    return _compare(rows["WAR"], rows[list(EXPRESSION_HEADINGS)] @ weights, tolerance)
+
+
+def _compare(printed: pd.Series, recomputed, tolerance: float) -> pd.DataFrame:
+    result = pd.DataFrame({"printed": printed, "recomputed": np.asarray(recomputed, float)}, index=printed.index)
+    result["difference"] = result["printed"] - result["recomputed"]
+    result["agrees"] = (result["difference"].abs() <= tolerance).astype("boolean").where(result["difference"].notna())
+    return result
+
+
+def check_grid(rows: pd.DataFrame, counts: dict[str, list[int]]) -> pd.DataFrame:
+    """Which protocol's class counts turn all class accuracies into whole clips?
+
+    Args:
+        rows: one row a result, the class columns, percent.
+        counts: as for ``fitting_folds``.
+
+    Returns:
+        One column a protocol with the number of fitting classes, and "proven": the first protocol that all classes
+        fit, or "".
+    """
+    fits = pd.DataFrame([fitting_folds(row, counts) for row in rows[list(EXPRESSION_HEADINGS)].to_numpy()],
+                        index=rows.index)
+    fits["proven"] = [next((name for name, n in row.items() if n == len(EXPRESSION_HEADINGS)), "")
+                      for row in fits.to_dict("records")]
+    return fits
+
+
+def check_tables(corrected: bool = False) -> pd.DataFrame:
+    """All of the above on Tables 2 and 3 (DFEW), one row a printed result.
+
+    Columns: table, method, variant, printed and recomputed UAR and WAR, ``uar_agrees``, ``war_agrees``, ``proven``
+    (the protocol that turns every class accuracy into whole clips). The WAR uses the pooled counts of five folds.
+    """
+    pieces = []
+    for table in (2, 3):
+        rows = _wide(table)
+        if corrected:
+            for fix in _corrections().itertuples():
+                if fix.table == table:
+                    rows.loc[rows.index == (fix.method, fix.variant, fix.dataset), fix.column] = fix.corrected
+        protocols = dfew_protocols()
+        uar, war = check_uar(rows), check_war(rows, protocols["1-5"])
+        pieces.append(pd.DataFrame({
+            "table": table, "uar_printed": uar["printed"], "uar_recomputed": uar["recomputed"],
+            "uar_agrees": uar["agrees"], "war_printed": war["printed"], "war_recomputed": war["recomputed"],
+            "war_agrees": war["agrees"], "proven": check_grid(rows, protocols)["proven"]}))
+    return pd.concat(pieces).reset_index().drop(columns="dataset")

@@ -1,0 +1,104 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · From clips to action units
+#
+# Which action units (AUs) does a face show, frame by frame? Section 3.1 of the paper runs OpenFace on videos of four
+# datasets. Without those videos the same chain runs here on *rendered* faces whose AUs are known, written to disk in the
+# datasets' own layouts; an estimator trained on an annotated set takes OpenFace's place and writes the same table.
+
+# %% tags=["parameters"]
+profile = "laptop"  # smoke, laptop, gpu, paper, or a path to a .toml file
+work = ""  # folder for what is made on the way; "" = work/ of the repository
+figures = ""  # folder for tables and figures; "" = figures/ of the repository
+faces_seed = 3  # which identities the two contact sheets show
+
+# %%
+from audfer import facs, figure_data, plots
+from audfer.outputs import save_figure, save_table
+from audfer.panel import face_panel
+from audfer.study import open_study
+from audfer.synth import sheets
+
+study = open_study(profile, work, figures)
+study
+
+# %% [markdown]
+# **Which AUs?** OpenFace gives presence (0 or 1) for 18 and intensity (0 to 5) for 17 of them; AU28 has no intensity.
+
+# %% tags=["nbval-check-output"]
+print(len(facs.ACTION_UNITS), "AUs:", *facs.ACTION_UNITS)
+print(len(facs.INTENSITY_ACTION_UNITS), "with intensity; without:", *set(facs.ACTION_UNITS) - set(facs.INTENSITY_ACTION_UNITS))
+
+# %% [markdown]
+# **What does each AU look like on the rendered faces?** A row is an AU, each block one identity at intensities 0, 1, 3, 5.
+
+# %%
+sheet = sheets.contact_sheet(faces_seed)
+save_figure(plots.contact_sheet_action_units(sheet), "contact_sheet_action_units", figure_data.sheet_data(sheet), study.figures,
+            "Rendered faces: 18 AUs at intensities 0, 1, 3 and 5 (left to right in each block), three identities.")
+
+# %% [markdown]
+# **And an expression over time?** Onset, apex and offset of the seven expressions.
+
+# %%
+save_figure(plots.contact_sheet_expressions(sheet), "contact_sheet_expressions", figure_data.sheet_data(sheet), study.figures,
+            "Rendered faces: prototypes of the seven expressions from onset over apex to offset.")
+
+# %% [markdown]
+# **Try it:** move a slider and see the face, and which expression the paper's knowledge matrix makes of it (JupyterLab; a
+# static picture when the notebook runs without a person).
+
+# %%
+face_panel(seed=faces_seed)
+
+# %% [markdown]
+# **What is on disk?** Clips as each dataset's reader finds them, with the share of each class beside the real dataset's.
+
+# %%
+counts = study.class_counts()
+data = figure_data.frequency_data(counts)
+save_figure(plots.class_frequencies(data), "class_frequencies", data, study.figures,
+            f"Training clips of each expression; lines: the real datasets. {study.caption}")
+
+# %% [markdown]
+# **How good is the AU estimator on people it has not seen?** A small residual network with two linear heads (presence of 18,
+# intensity of 17), trained on the annotated set in DISFA's layout; a third of its subjects are held out.
+
+# %%
+accuracy = study.estimator_accuracy
+save_table(accuracy, "au_estimator", study.figures, f"AU estimator on held-out subjects: F1 of presence (code of at least 2, "
+           f"DISFA's rule), correlation of intensity; intervals: bootstrap over subjects. {study.caption}")
+
+# %%
+print(f"Mean F1 {accuracy['f1'].mean():.2f}, mean intensity correlation {accuracy['intensity_r'].mean():.2f}.")
+save_figure(plots.estimator_accuracy(accuracy), "au_estimator", accuracy, study.figures,
+            f"AU estimator on held-out subjects. {study.caption}")
+
+# %% [markdown]
+# **How often is each AU found in the clips?** The estimator, or OpenFace's CSVs, on every frame of every clip.
+
+# %%
+data = study.presence_rates()
+save_figure(plots.presence_rates(data), "presence_rates", data, study.figures,
+            f"Share of frames in which the AU is present, by expression. {study.caption}")
+
+# %% [markdown]
+# **What does the interpolation of zeros do?** Section 3.1 fills zeros "sample-wise" by linear interpolation. Chosen here:
+# within a clip and an AU every exact zero counts as missing; ends take the nearest value; an AU that is zero throughout stays zero.
+
+# %%
+data = study.interpolation_example()
+save_figure(plots.interpolation(data), "interpolation", data, study.figures,
+            f"One clip's AU intensities before and after the interpolation of zeros. {study.caption}")

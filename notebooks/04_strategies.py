@@ -1,0 +1,60 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Three strategies for the positive class weight
+#
+# Most AUs are rare, so their positive examples are weighted up. By how much? *Global*: one weight an AU from all clips (Eq. 6);
+# *distinct*: one for each expression (Eq. 7); *minor*: the distinct weights for rare expressions only (Eq. 8).
+
+# %% tags=["parameters"]
+profile = "laptop"  # smoke, laptop, gpu, paper, or a path to a .toml file
+work = ""  # folder for what is made on the way; "" = work/ of the repository
+figures = ""  # folder for tables and figures; "" = figures/ of the repository
+protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
+
+# %%
+from audfer import figure_data, losses, plots, published, tables
+from audfer.outputs import save_figure, save_table
+from audfer.study import open_study
+
+study = open_study(profile, work, figures)
+study
+
+# %% [markdown]
+# **Which expressions are major?** Those with more than a seventh of all clips (section 3.3), from the published counts:
+
+# %% tags=["nbval-check-output"]
+for name in ("DFEW", "FERV39k", "MAFW"):
+    counts = published.class_counts(name, "train")
+    print(name, *losses.major_expressions(list(counts.values())))
+
+# %% [markdown]
+# **What are the weights?** From the training clips' AU labels (Eq. 4); a weight of 1 leaves an AU as it is.
+
+# %%
+data = study.positive_class_weights()
+save_figure(plots.positive_class_weights(data), "positive_class_weights", data, study.figures,
+            f"Positive class weights of the three strategies on {study.profile.grid.strategy_dataset}. {study.caption}")
+
+# %% [markdown]
+# **Table 3: does the strategy matter?**
+
+# %%
+records = study.records("table3")
+table3 = tables.table3(records, dataset=study.profile.grid.strategy_dataset, protocol=protocol, embedded=study.profile.embedded)
+save_table(table3, "table3_strategies", study.figures)
+
+# %%
+save_figure(plots.strategies(table3.tidy), "table3_strategies", table3.tidy, study.figures,
+            f"Strategies of Table 3 with 95 % intervals. {study.caption}", records)

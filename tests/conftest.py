@@ -1,0 +1,45 @@
+"""A very small study on rendered clips, made once a session: 4 clips of 5 frames an expression."""
+
+import pytest
+
+PROFILE = """
+summary = "for the tests"
+[data]
+source = "embedded"
+render_size = 48
+clip_frames = [4, 5]
+train_clips = { DFEW = 42, FERV39k = 42 }
+test_clips = { DFEW = 21, FERV39k = 21 }
+ravdess_actors = 1
+affwild2_videos = 2
+affwild2_frames = 20
+disfa_subjects = 3
+disfa_frames = 20
+[estimator]
+epochs = 1
+[training]
+size = "tiny"
+epochs = 3
+batch_size = 16
+num_frames = 8
+stored_frames = 8
+image_size = 48
+precision = "float32"
+device = "cpu"
+workers = 1
+[grid]
+models = ["m3dfel", "former_dfer"]
+datasets = ["DFEW", "FERV39k"]
+knowledge_datasets = ["DFEW", "FERV39k"]
+au_ratios = [0.0, 0.25]
+"""
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    from audfer.profiles import load_profile
+    from audfer.study import Study
+
+    root = tmp_path_factory.mktemp("study")
+    (root / "tests.toml").write_text(PROFILE)
+    return Study(load_profile(str(root / "tests.toml")), root / "work", root / "figures")

@@ -1,0 +1,159 @@
+"""The three lists of packages agree, nothing brings torchvision or changes torch, and the package holds its data."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import distributions, packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+
+
+def constraints() -> dict[str, str]:
+    lines = [line.strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def declared() -> list[Requirement]:
+    extras = project()["optional-dependencies"]
+    return [Requirement(text) for text in (*project()["dependencies"], *extras["dev"], *extras["dask"])]
+
+
+def test_every_declared_package_is_pinned_to_a_version_that_the_project_allows():
+    pins = constraints()
+    for requirement in declared():
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"{name} is not in constraints.txt"
+        assert requirement.specifier.contains(pins[name]), f"{name}: {pins[name]} is not {requirement.specifier}"
+
+
+def test_environment_yml_names_the_same_packages_and_versions_as_constraints():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    plain = [item for item in environment["dependencies"] if isinstance(item, str)]
+    (pip,) = [item["pip"] for item in environment["dependencies"] if isinstance(item, dict)]
+    assert dict(line.split("==") for line in pip if "==" in line) == constraints()
+    assert [line for line in pip if "==" not in line] == ["-e .[dev,dask]"]
+    python = next(item.split("=")[1] for item in plain if item.startswith("python="))
+    from packaging.specifiers import SpecifierSet
+
+    assert SpecifierSet(project()["requires-python"]).contains(python + ".0")
+
+
+def test_pins_are_exact_sorted_and_named_once():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in lines)
+    assert lines == sorted(lines) and len(lines) == len({line.split("==")[0] for line in lines})
+
+
+def test_torch_is_pinned_and_the_installed_one_is_that_version():
+    import torch
+
+    assert constraints()["torch"] == "2.13.0"
+    assert torch.__version__.startswith("2.13.0")
+
+
+def test_no_installed_package_is_or_needs_torchvision():
+    for distribution in distributions():
+        name = canonicalize_name(distribution.metadata["Name"])
+        assert name != "torchvision"
+        for text in distribution.requires or []:
+            requirement = Requirement(text)
+            needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            assert not (needed and canonicalize_name(requirement.name) == "torchvision"), f"{name} needs torchvision"
+    assert "torchvision" not in constraints()
+
+
+def test_no_installed_package_asks_for_another_torch():
+    for distribution in distributions():
+        for text in distribution.requires or []:
+            requirement = Requirement(text)
+            if canonicalize_name(requirement.name) == "torch":
+                assert requirement.specifier.contains("2.13.0"), f"{distribution.metadata['Name']}: {text}"
+
+
+def test_everything_the_package_imports_is_declared():
+    normal = {canonicalize_name(Requirement(text).name) for text in project()["dependencies"]}
+    optional = {canonicalize_name(Requirement(text).name) for text in project()["optional-dependencies"]["dask"]}
+    # these come with the package named on the right, and are the same project
+    normal |= {"ipython", "jinja2", "pygments"} if {"ipykernel", "nbconvert"} <= normal else set()
+    providers = packages_distributions()
+    missing = []
+    for file in (ROOT / "audfer").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = ([alias.name for alias in node.names] if isinstance(node, ast.Import)
+                     else [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else [])
+            for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"audfer"}:
+                packages = {canonicalize_name(p) for p in providers.get(top, [top])}
+                if not packages & (normal | optional):
+                    missing.append(f"{file.relative_to(ROOT)}: {top}")
+    assert not missing
+
+
+@pytest.mark.parametrize("pattern", ["profiles/*.toml", "published/*.csv", "*.mplstyle"])
+def test_data_files_are_covered_by_the_package_data_patterns(pattern):
+    files = list((ROOT / "audfer").glob(pattern))
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["audfer"]
+    suffixes = {Path(text).suffix for text in settings}
+    assert files and all(file.suffix in suffixes for file in files)
+
+
+def test_importing_the_package_is_cheap():
+    code = "import sys, audfer; print(audfer.__version__, 'torch' in sys.modules, 'pandas' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    version, torch_loaded, pandas_loaded = result.stdout.split()
+    assert (torch_loaded, pandas_loaded) == ("False", "False")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+
+
+def test_rooms_are_loaded_by_name():
+    import audfer
+
+    assert len(audfer.facs.ACTION_UNITS) == 18
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        audfer.nonsense
+
+
+def test_citation_names_this_software_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    import audfer
+
+    assert citation["cff-version"] == "1.2.0" and citation["version"] == audfer.__version__
+    assert {"message", "title", "authors"} <= citation.keys()
+    paper = citation["preferred-citation"]
+    assert paper["title"] == "Action Unit Enhance Dynamic Facial Expression Recognition" and paper["year"] == 2025
+    assert {"type", "authors"} <= paper.keys()
+
+
+@pytest.mark.parametrize("target", ["env", "reproduce", "test", "lab", "bench", "clean"])
+def test_make_knows_its_targets(target, tmp_path):
+    result = subprocess.run(["make", "-n", target, f"VENV={tmp_path / 'venv'}"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_make_refuses_an_old_python_with_a_sentence(tmp_path):
+    old = tmp_path / "python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    result = subprocess.run(["make", "env", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"], cwd=ROOT,
+                            capture_output=True, text=True)
+    assert result.returncode == 2 and "needs Python 3.11 or newer" in result.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_ci_runs_the_test_command():
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    assert "make test" in script.read_text()

@@ -1,0 +1,42 @@
+"""Profiles are checked before anything is computed."""
+
+import pytest
+
+from audfer.errors import InputError
+from audfer.profiles import available_profiles, load_profile
+
+
+def test_all_profiles_load_and_cover_the_same_grid():
+    profiles = {name: load_profile(name) for name in available_profiles()}
+    assert set(profiles) == {"smoke", "laptop", "gpu", "paper"}
+    for profile in profiles.values():
+        assert profile.grid.models == ("m3dfel", "mae_dfer", "former_dfer")
+        assert profile.grid.datasets == ("DFEW", "FERV39k", "MAFW")
+        assert profile.grid.strategies == ("global", "distinct", "minor")
+        assert profile.grid.au_ratio in profile.grid.au_ratios and 0 in profile.grid.au_ratios
+
+
+def test_an_unknown_profile_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean laptop"):
+        load_profile("labtop")
+
+
+@pytest.mark.parametrize("line, sentence", [
+    ("[training]\nepoch = 3", "training.epoch: found an unknown key.*did you mean epochs"),
+    ("[grid]\nau_ratio = 1.5", "grid.au_ratio: found 1.5"),
+    ("[training]\nsize = 'tiny'\nepochs = 'three'", "training.epochs: found 'three', expected a value of type int"),
+    ("[training]\nsize = 'huge'\nepochs=1\nbatch_size=1\nnum_frames=1\nstored_frames=1\nimage_size=1",
+     "training.size: found 'huge', expected one of tiny, paper"),
+    ("not toml", "TOML syntax"),
+    ("[estimator]\nbatch_size = 3", "estimator.epochs: found nothing"),
+])
+def test_a_wrong_profile_file_gets_a_sentence(tmp_path, line, sentence):
+    base = {"data": "source = 'embedded'", "estimator": "epochs = 1",
+            "training": "size='tiny'\nepochs=1\nbatch_size=1\nnum_frames=1\nstored_frames=1\nimage_size=1",
+            "grid": "datasets = []\nstrategy_dataset = 'DFEW'"}
+    given = line[1:line.index("]")] if line.startswith("[") else None
+    text = "summary = 'x'\n" + "".join(f"[{k}]\n{v}\n" for k, v in base.items() if k != given and k != "grid")
+    path = tmp_path / "mine.toml"
+    path.write_text(text + ("" if given == "grid" else "[grid]\n") + "\n" + line if given else line)
+    with pytest.raises(InputError, match=sentence):
+        load_profile(str(path))

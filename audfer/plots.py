@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize, to_rgb
 from matplotlib.figure import Figure
@@ -55,6 +56,9 @@ VARIANT_COLOURS: dict[str, str] = {WITHOUT: "#7A7A7A", WITH: "#0072B2", "paper":
 METRIC_COLOURS: dict[str, str] = {"WAR": "#0072B2", "UAR": "#D55E00"}
 STRATEGY_COLOURS: dict[str, str] = {"none": "#7A7A7A", "global": "#0072B2", "distinct": "#009E73", "minor": "#CC79A7"}
 
+#: how seaborn tells expressions apart
+_BY_EXPRESSION = {"hue": "expression", "hue_order": EXPRESSIONS, "palette": EXPRESSION_COLOURS,
+                  "style": "expression", "style_order": EXPRESSIONS, "markers": EXPRESSION_MARKERS}
 _MAP = "YlGnBu"
 #: dots an inch of figures made of pictures: about one for each pixel of a rendered face
 PICTURE_DPI = 120
@@ -135,6 +139,8 @@ def _norm(values, low: float | None, high: float | None, log: bool = False) -> N
     known = np.asarray(values, float)[np.isfinite(values)]
     low = (known.min() if len(known) else 0.0) if low is None else low
     high = (known.max() if len(known) else 1.0) if high is None else high
+    if not low < high:  # all cells alike: any scale around the value will do
+        low, high = (low / 2, low * 2) if log else (low - 0.5, low + 0.5)
     return (LogNorm if log else Normalize)(low, high)
 
 
@@ -351,19 +357,7 @@ def recovery(
     """
     axes = _axes(axes, (5.4, 4.4))
     known = data.dropna(subset=["planted", "recovered"])
-    for name in EXPRESSIONS:
-        part = known[known["expression"] == name]
-        axes.plot(
-            part["planted"],
-            part["recovered"],
-            linestyle="none",
-            marker=EXPRESSION_MARKERS[name],
-            markersize=5.5,
-            color=EXPRESSION_COLOURS[name],
-            markeredgecolor="white",
-            markeredgewidth=0.4,
-            label=name,
-        )
+    sns.scatterplot(known, x="planted", y="recovered", s=42, linewidth=0.4, ax=axes, **_BY_EXPRESSION)
     ranks = known[["planted", "recovered"]].corr(method="spearman").iloc[0, 1] if len(known) > 2 else np.nan
     axes.set_title(f"rank correlation {ranks:+.2f} ({len(known)} cells)" if np.isfinite(ranks) else "")
     axes.set(xlabel=planted_label, ylabel=recovered_label)
@@ -781,23 +775,14 @@ def fig8(data: pd.DataFrame) -> Figure:
         if part.empty:
             _empty(axes, "no record")
             continue
-        for name in EXPRESSIONS:
-            clips = part[part["expression"] == name]
-            axes.scatter(
-                clips["x"],
-                clips["y"],
-                s=16,
-                marker=EXPRESSION_MARKERS[name],
-                color=EXPRESSION_COLOURS[name],
-                alpha=0.8,
-                linewidths=0,
-                rasterized=len(part) > 1000,
-            )
+        sns.scatterplot(part, x="x", y="y", s=20, alpha=0.8, linewidth=0, legend=False, rasterized=len(part) > 1000,
+                        ax=axes, **_BY_EXPRESSION)
         first = part.iloc[0]
         axes.set_xlabel(
             f"{first['neighbours']:.0f}-neighbour purity {first['purity']:.1f} % (chance {first['chance']:.1f} %)\n"
             f"silhouette {first['silhouette']:+.3f}"
         )
+        axes.set_ylabel("")
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(True)

@@ -25,8 +25,9 @@ from .files import atomic_file
 from .progress import clock
 from .reproduce import clean_notebook
 
+_CODE = '<details class="code">'
 _CELL = """{% extends 'basic/index.html.j2' %}
-{% block input_group %}<details class="code"><summary>code</summary>{{ super() }}</details>{% endblock input_group %}
+{% block input_group %}""" + _CODE + """<summary>code</summary>{{ super() }}</details>{% endblock input_group %}
 {% block output_prompt %}{% endblock output_prompt %}
 {% block in_prompt %}{% endblock in_prompt %}
 """
@@ -34,7 +35,7 @@ _CELL = """{% extends 'basic/index.html.j2' %}
 _STYLE = """
 :root { --ink: #1d2430; --soft: #5b6675; --line: #d9dee5; --link: #0b57a4; --ground: #ffffff; --tint: #f5f7fa; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 64rem; padding: 1.5rem 1.25rem 4rem; color: var(--ink); background: var(--ground);
+body { margin: 0 auto; max-width: 72rem; padding: 1.5rem 1.25rem 4rem; color: var(--ink); background: var(--ground);
   font: 16px/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 a { color: var(--link); } h1, h2, h3 { line-height: 1.25; } h1 { font-size: 1.7rem; }
 h2 { margin-top: 2.5rem; padding-top: 1rem; border-top: 1px solid var(--line); } h3 { margin-top: 2rem; }
@@ -46,10 +47,11 @@ table { border-collapse: collapse; margin: .75rem 0; font-size: .84rem; font-var
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 td[style*="right"], th[style*="right"], table.dataframe td, table.dataframe th { text-align: right; }
 table.dataframe tbody th { text-align: left; } thead th { border-bottom: 2px solid var(--soft); }
-td.files a { margin-right: .6rem; } figure { margin: 1rem 0; }
+table.dataframe td:first-child, table.dataframe th:first-child { text-align: left; }
+td.files { white-space: nowrap; } td.files a { margin-right: .6rem; } figure { margin: 1rem 0; }
 pre { overflow-x: auto; padding: .6rem .8rem; background: var(--tint); font-size: .82rem; line-height: 1.4; }
 code { font-size: .88em; } details.code { margin: .35rem 0; color: var(--soft); }
-details.code summary { cursor: pointer; font-size: .8rem; } .anchor-link { display: none; }
+details.code summary { cursor: pointer; font-size: .8rem; } .anchor-link, .prompt { display: none; }
 @media print { details.code { display: none; } h2 { break-before: page; } }
 """
 
@@ -70,15 +72,17 @@ def write_report(path: str | os.PathLike, notebooks: list[Path], figures: Path, 
     path = Path(path)
     entries = _entries(figures)
     sections = [_section(notebook) for notebook in notebooks]
+    unseen = _anchor(entries, sections)
     page = "\n".join([
         "<!doctype html>", '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>AU-DFER, {html.escape(summary['profile'])} profile</title>",
         f"<style>{_STYLE}{HtmlFormatter().get_style_defs('.highlight')}</style></head><body>",
         _head(summary), _index(entries, path.parent), _notebook_list(notebooks, sections, summary),
-        '<h2 id="results">Tables and figures</h2>', *[_entry(stem, files) for stem, files in entries.items()],
         *[f'<section class="notebook" id="nb-{_slug(n.stem)}">\n<p class="note">{html.escape(n.stem)}</p>\n{body}</section>'
           for n, (_, body) in zip(notebooks, sections)],
+        '<h2 id="further">Further tables and figures</h2>' if unseen else "",
+        *[_entry(stem, entries[stem]) for stem in unseen],
         "</body></html>",
     ])
     with atomic_file(path) as temporary:
@@ -87,19 +91,38 @@ def write_report(path: str | os.PathLike, notebooks: list[Path], figures: Path, 
 
 
 def _entries(folder: Path) -> dict[str, dict[str, Path]]:
-    """Stem -> {suffix: file}, tables before figures, each by number; only stems with something to show."""
+    """Stem -> {suffix: file}, in the order of the index; only stems with something to show."""
     files: dict[str, dict[str, Path]] = {}
     for file in sorted(folder.glob("*")) if folder.is_dir() else []:
         if file.suffix in (".csv", ".md", ".png", ".svg", ".json"):
             files.setdefault(file.stem, {})[file.suffix.lstrip(".")] = file
     shown = {stem: kinds for stem, kinds in files.items() if "png" in kinds or "md" in kinds}
-    return dict(sorted(shown.items(), key=lambda item: ("png" in item[1], _natural(item[0]))))
+    return dict(sorted(shown.items(), key=lambda item: _order(item[0])))
 
 
-def _natural(text: str) -> tuple:
-    """Sorting key in which fig8 comes before fig10, and the paper's own numbers before everything else."""
-    numbered = re.match(r"(table|fig)\d", text) is None
-    return numbered, [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
+def _anchor(entries: dict[str, dict[str, Path]], sections: list[tuple[str, str]]) -> list[str]:
+    """Put an anchor where a notebook shows an entry, so that nothing is embedded twice; returns the stems shown nowhere."""
+    unseen = []
+    for stem, files in entries.items():
+        picture = base64.b64encode(files["png"].read_bytes()).decode() if "png" in files else None
+        for number, (title, body) in enumerate(sections):
+            # a saved table names its files below it, a saved figure is in the page byte for byte
+            place = body.find(picture) if picture else body.find(f"{stem}.md")
+            if place >= 0:
+                cell = max(0, body.rfind(_CODE, 0, place))
+                sections[number] = title, f'{body[:cell]}<span id="r-{_slug(stem)}"></span>{body[cell:]}'
+                break
+        else:
+            unseen.append(stem)
+    return unseen
+
+
+def _order(stem: str) -> tuple:
+    """The paper's tables, then its figures by number (fig8 before fig10), then the rest by name."""
+    numbered = re.match(r"(table|fig)(\d+)", stem)
+    if numbered is None:
+        return 2, 0, stem
+    return int(numbered[1] == "fig"), int(numbered[2]), stem
 
 
 def _slug(text: str) -> str:
@@ -124,8 +147,9 @@ def _caption(stem: str, files: dict[str, Path]) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    sentence = re.split(r"(?<=[a-z0-9)%])[.:;] ", text, maxsplit=1)[0].rstrip(".")
-    return sentence if len(sentence) <= 140 else sentence[:137].rsplit(" ", 1)[0] + " ..."
+    text = re.sub(r"^(Table|Figure|Fig\.) \d+[a-z]?[.:] ", "", text.strip())
+    sentence = re.split(r"(?<!\bFig)(?<!\bEq)(?<!\bEqs)(?<!\bsec)(?<!\bvs)\. ", text, maxsplit=1)[0].rstrip(".")
+    return sentence if len(sentence) <= 160 else sentence[:157].rsplit(" ", 1)[0] + " ..."
 
 
 def _head(summary: dict) -> str:

@@ -496,9 +496,10 @@ def _short(path: Path) -> str:
 def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook without what changes from run to run, so that a committed copy changes only when its results do.
 
-    Removes papermill's times, paths and injected cell, execution timestamps, progress lines (standard error) and the
-    interpreter's patch version; keeps results, cell identifiers, tags and jupytext's pairing.
+    Removes papermill's times, paths and injected cell, execution timestamps, progress lines (standard error), the path
+    of this checkout and the interpreter's patch version; keeps results, cell identifiers, tags and jupytext's pairing.
     """
+    checkout = str(Path(__file__).resolve().parents[1]) + os.sep
     cells = []
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
@@ -509,6 +510,10 @@ def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs
                             if not (output.output_type == "stream" and output.name == "stderr")]
+            for output in cell.outputs:
+                for holder, key in ((output, "text"), (output.get("data", {}), "text/plain")):
+                    if key in holder:
+                        holder[key] = holder[key].replace(checkout, "")
         cells.append(cell)
     notebook.cells = cells
     for number, cell in enumerate((c for c in cells if c.cell_type == "code"), start=1):
@@ -536,19 +541,25 @@ def question_of(cells: list, index: int) -> str:
 
 
 class _Lines:
-    """Turns a stream of text pieces into whole lines; of a bar that redraws itself one line in ten seconds is kept."""
+    """Turns a stream of text pieces into whole lines; a bar that redraws itself gives one line in ten seconds and its last."""
 
     def __init__(self, emit, interval: float = 10.0):
-        self.emit, self.interval, self.buffer, self.drawn = emit, interval, "", float("-inf")
+        self.emit, self.interval, self.buffer, self.drawn, self.last = emit, interval, "", None, ""
 
     def write(self, text: str) -> None:
+        """Take a piece of text."""
         *lines, self.buffer = (self.buffer + text).split("\n")
         for line in lines:
-            self._line(line.rstrip("\r").split("\r")[-1])
+            line = line.rstrip("\r").split("\r")[-1]
+            if self.drawn is None or line != self.last:
+                self._line(line)
+            self.drawn = None
         if "\r" in self.buffer:
-            self.buffer = self.buffer.split("\r")[-1]
-            if self.buffer.strip() and time.monotonic() - self.drawn >= self.interval:
-                self.drawn = time.monotonic()
+            self.buffer, now = self.buffer.split("\r")[-1], time.monotonic()
+            if self.drawn is None:  # a bar begins; one that is soon done needs no line but its last
+                self.drawn, self.last = now, ""
+            elif self.buffer.strip() and now - self.drawn >= self.interval:
+                self.drawn, self.last = now, self.buffer
                 self._line(self.buffer)
 
     def flush(self) -> None:
@@ -556,9 +567,9 @@ class _Lines:
 
     def finish(self) -> None:
         """Emit what is left."""
-        if self.buffer:
+        if self.buffer and (self.drawn is None or self.buffer != self.last):
             self._line(self.buffer)
-            self.buffer = ""
+        self.buffer, self.drawn = "", None
 
     def _line(self, line: str) -> None:
         line = _ESCAPES.sub("", line).rstrip()

@@ -53,8 +53,9 @@ def main() -> None:
                     for size, frames in _FRAMES.items()]
     record = {
         "benchmark": "render_speed", "date": datetime.date.today().isoformat(), "host": platform.node(),
-        "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load_before": round(load, 2),
-        "python": platform.python_version(), "torch": torch.__version__, "timing": "best of 3 runs", "results": results,
+        "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+        "load_before": round(load, 2), "python": platform.python_version(), "torch": torch.__version__,
+        "timing": "best of 3 runs", "results": results,
     }
     text = json.dumps(record, indent=2)
     print(text)

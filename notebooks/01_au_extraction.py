@@ -83,7 +83,7 @@ save_table(accuracy, "au_estimator", study.figures, f"AU estimator on held-out s
 
 # %%
 print(f"Mean F1 {accuracy['f1'].mean():.2f}, mean intensity correlation {accuracy['intensity_r'].mean():.2f}.")
-save_figure(plots.estimator_accuracy(accuracy), "au_estimator", accuracy, study.figures,
+save_figure(plots.estimator_accuracy(accuracy), "au_estimator_plot", accuracy, study.figures,
             f"AU estimator on held-out subjects. {study.caption}")
 
 # %% [markdown]

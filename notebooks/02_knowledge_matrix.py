@@ -66,7 +66,8 @@ save_figure(plots.heatmap(data, title="S: sum over the four datasets").figure, "
 # %%
 data = figure_data.fig4_data(matrix.values)
 save_figure(plots.fig4(data), "fig4_knowledge", data, study.figures,
-            f"Fig. 4. Knowledge matrix ({matrix.variant} reading), ours above and the paper's printed one below. {study.caption}")
+            f"Fig. 4. Knowledge matrix ({matrix.variant} reading), ours above and the paper's printed one below. "
+            f"AU28 has no intensity behind it and is left out of the rank correlations. {study.caption}")
 
 # %% [markdown]
 # **Was the planted knowledge recovered?** Every step from pixels to matrix is real; only this cell may look at what was planted.

@@ -24,11 +24,12 @@ figures = ""  # folder for tables and figures; "" = figures/ of the repository
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
 
 # %%
-from audfer import figure_data, losses, plots, published, tables
+from audfer import facs, losses, plots, published, tables
 from audfer.outputs import save_figure, save_table
 from audfer.study import open_study
 
 study = open_study(profile, work, figures)
+grid, embedded = study.profile.grid, study.profile.embedded
 study
 
 # %% [markdown]
@@ -37,7 +38,8 @@ study
 # %% tags=["nbval-check-output"]
 for name in ("DFEW", "FERV39k", "MAFW"):
     counts = published.class_counts(name, "train")
-    print(name, *losses.major_expressions(list(counts.values())))
+    major = losses.major_expressions(list(counts.values()))
+    print(f"{name}:", *(e for e, yes in zip(facs.EXPRESSIONS, major) if yes))
 
 # %% [markdown]
 # **What are the weights?** From the training clips' AU labels (Eq. 4); a weight of 1 leaves an AU as it is.
@@ -45,16 +47,16 @@ for name in ("DFEW", "FERV39k", "MAFW"):
 # %%
 data = study.positive_class_weights()
 save_figure(plots.positive_class_weights(data), "positive_class_weights", data, study.figures,
-            f"Positive class weights of the three strategies on {study.profile.grid.strategy_dataset}. {study.caption}")
+            f"Positive class weights of the three strategies on {grid.strategy_dataset}. {study.caption}")
 
 # %% [markdown]
 # **Table 3: does the strategy matter?**
 
 # %%
 records = study.records("table3")
-table3 = tables.table3(records, dataset=study.profile.grid.strategy_dataset, protocol=protocol, embedded=study.profile.embedded)
+table3 = tables.table3(records, dataset=grid.strategy_dataset, protocol=protocol, au_ratio=grid.au_ratio, embedded=embedded)
 save_table(table3, "table3_strategies", study.figures)
 
 # %%
-save_figure(plots.strategies(table3.tidy), "table3_strategies", table3.tidy, study.figures,
-            f"Strategies of Table 3 with 95 % intervals. {study.caption}", records)
+save_figure(plots.strategies(table3.tidy, embedded=embedded), "table3_plot", table3.tidy, study.figures,
+            f"Table 3 as a picture. {tables.describe(records, protocol, embedded)}", records)

@@ -25,11 +25,12 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 # %%
 import torch
 
-from audfer import figure_data, losses, plots
+from audfer import figure_data, losses, plots, tables
 from audfer.outputs import save_figure
 from audfer.study import open_study
 
 study = open_study(profile, work, figures)
+grid, embedded = study.profile.grid, study.profile.embedded
 study
 
 # %% [markdown]
@@ -45,18 +46,18 @@ for au_ratio in (0.0, 0.25, 0.5):
 
 # %%
 records = study.records("fig5")
-data = figure_data.ratio_data(records, study.profile.grid.ratio_model, protocol)
+data = figure_data.ratio_data(records, grid.ratio_model, protocol)
 save_figure(plots.fig5(data), "fig5_au_ratio", data, study.figures,
-            f"Fig. 5. WAR and UAR against the AU ratio lambda, 95 % intervals. {study.caption}", records)
+            f"Fig. 5. WAR and UAR against lambda. {tables.describe(records, protocol, embedded)}", records)
 
 # %% [markdown]
 # **Fig. 7: what happens during training?** With the AU head the total loss is another quantity, so only its shape can be compared.
 
 # %%
 records = study.records("fig7")
-data = figure_data.process_data(records, study.profile.grid.ratio_model, study.profile.grid.strategy_dataset)
+data = figure_data.process_data(records, grid.ratio_model, grid.strategy_dataset)
 save_figure(plots.fig7(data), "fig7_training", data, study.figures,
-            f"Fig. 7. Training process without and with AU on {study.profile.grid.strategy_dataset}. {study.caption}", records)
+            f"Fig. 7. Training without and with AU on {grid.strategy_dataset}. {study.caption}", records)
 
 # %% [markdown]
 # **Fig. 8: do the features separate the expressions?** t-SNE of the test clips' features for the backbone alone, with an AU head but
@@ -64,7 +65,6 @@ save_figure(plots.fig7(data), "fig7_training", data, study.figures,
 
 # %%
 records = study.records("fig8")
-data = figure_data.embedding_data(records, study.profile.grid.ratio_model, study.profile.grid.strategy_dataset)
+data = figure_data.embedding_data(records, grid.ratio_model, grid.strategy_dataset)
 save_figure(plots.fig8(data), "fig8_tsne", data, study.figures,
-            f"Fig. 8. t-SNE of test features on {study.profile.grid.strategy_dataset}; the numbers are taken in feature space. {study.caption}",
-            records)
+            f"Fig. 8. t-SNE of the test features on {grid.strategy_dataset}; the numbers are taken in feature space. {study.caption}", records)

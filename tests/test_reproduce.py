@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 from audfer.errors import AudferError, InputError
 from audfer.files import locked
 from audfer.progress import LineProgress, clock, mode, progress
+from audfer.report import write_report
 from audfer.reproduce import (NotebookFailed, _Lines, check_parameters, clean_notebook, declared_parameters, question_of,
                               reproduce)
 
@@ -159,12 +161,38 @@ print(profile, epochs, sys.executable == os.environ["EXPECTED_PYTHON"])"""))
     assert report == (places["work"] / "smoke/report.html").resolve()
     index = page.index('id="index"')
     assert index < page.index('<a href="#r-table1-counts">') < page.index('id="r-table1-counts"')
-    assert "Counts of clips" in page and "<td>Where things are</td>" in page
+    assert "<td>Counts of clips</td>" in page and "<td>Where things are</td>" in page
     assert '../../figures/smoke/table1_counts.csv' in page and "data:image/png;base64," in page
     assert 'id="nb-a"' in page and 'id="nb-b"' in page and "42" in page
     assert "<script" not in page and "https://" not in page
     summary = json.loads((places["work"] / "smoke/reproduce.json").read_text())
     assert [run["name"] for run in summary["notebooks"]] == ["a", "b"]
+
+
+def test_the_report_links_to_where_a_notebook_shows_a_figure_or_table_and_embeds_it_once(tmp_path):
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    pixels = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(200))).decode()
+    (figures / "fig5_ratio.png").write_bytes(base64.b64decode(pixels))
+    (figures / "fig5_ratio.json").write_text('{"caption": "Fig. 5. WAR against lambda of Eq. 10 on Fig. 4. More."}')
+    for name in ("table10_x", "table2_y"):
+        (figures / f"{name}.md").write_text(f"**{name}** in words\n\n| a |\n| --- |\n| 1 |\n")
+    shown = nbformat.v4.new_output("execute_result", {"text/html": f"<img src='data:image/png;base64,{pixels}'/>"})
+    named = nbformat.v4.new_output("execute_result", {"text/html": "<table></table><p>table2_y.csv, table2_y.md</p>"})
+    nbformat.write(nbformat.v4.new_notebook(cells=[
+        nbformat.v4.new_markdown_cell("# Title of it\n\n## Which?"),
+        nbformat.v4.new_code_cell("show()", outputs=[named]), nbformat.v4.new_code_cell("show()", outputs=[shown])]),
+        tmp_path / "n.ipynb")
+    summary = {"profile": "smoke", "profile_summary": "x", "embedded": True, "finished": "today", "seconds": 1,
+               "machine": "m", "versions": {}, "notebooks": []}
+    page = write_report(tmp_path / "report.html", [tmp_path / "n.ipynb"], figures, summary).read_text()
+    assert page.count(pixels) == 1
+    rows = [page.index(f'<a href="#r-{name}">') for name in ("table2-y", "table10-x", "fig5-ratio")]
+    assert rows == sorted(rows)
+    assert "<td>WAR against lambda of Eq. 10 on Fig. 4</td>" in page and "<td>Title of it</td>" in page
+    places = [page.index(f'id="r-{name}"') for name in ("table2-y", "fig5-ratio", "table10-x")]
+    assert places[0] < page.index("table2_y.csv, ") < places[1] < page.index(pixels) < page.index('id="further"') < places[2]
+    assert 'href="figures/table2_y.md"' in page and "rendered face clips" in page
 
 
 def test_a_failing_notebook_is_named_with_its_cell_and_error_and_later_ones_do_not_run(places):
@@ -259,13 +287,16 @@ def test_the_question_of_a_cell_is_the_markdown_above_it_or_its_own_first_line()
     assert question_of(cells, 2) == "third()"
 
 
-def test_redrawn_bars_become_few_whole_lines():
-    lines = []
+def test_a_bar_that_redraws_itself_becomes_one_line_in_ten_seconds_and_its_last(monkeypatch):
+    now, lines = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     stream = _Lines(lines.append)
-    for text in ("plain\nhal", "f\n", "\r 1%", "\r 2%", "\r 3%", "\r\x1b[32m100%\x1b[0m\n", "tail"):
+    for seconds, text in ((0, "plain\nhal"), (1, "f\n"), (2, "\r  0%"), (9, "\r 20%"), (13, "\r 60%"), (14, "\r 80%"),
+                          (24, "\r\x1b[32m100%\x1b[0m"), (24, "\n"), (25, "\r  0%"), (26, "\r100%\n"), (27, "tail")):
+        now[0] = seconds
         stream.write(text)
     stream.finish()
-    assert lines == ["plain", "half", " 1%", "100%", "tail"]
+    assert lines == ["plain", "half", " 60%", "100%", "100%", "tail"]
 
 
 def test_line_progress_prints_every_interval_and_at_the_end(capsys, monkeypatch):

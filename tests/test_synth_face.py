@@ -253,7 +253,8 @@ def test_contact_sheet_has_every_action_unit_and_expression():
     assert len(sheet["action_unit_rows"]) == 18 and sheet["intensity_columns"] == ["0", "1", "3", "5"]
     assert sheet["expression_rows"] == list(facs.EXPRESSIONS) and len(sheet["moment_columns"]) == 7
     rest = sheet["action_units"][:, :, 0]
-    assert all((abs(sheet["action_units"][:, :, k].astype(int) - rest).sum((1, 2, 3, 4)) > 0).all() for k in (1, 2, 3))
+    for step in (1, 2, 3):
+        assert (abs(sheet["action_units"][:, :, step].astype(int) - rest).sum((1, 2, 3, 4)) > 0).all()
 
 
 def test_wrong_shapes_are_refused_with_a_sentence():

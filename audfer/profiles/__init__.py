@@ -87,7 +87,7 @@ class GridSettings:
     knowledge_datasets: tuple[str, ...] = KNOWLEDGE_DATASETS
     strategies: tuple[str, ...] = ("global", "distinct", "minor")
     strategy: str = "global"
-    """the strategy of Tables 1 and 2: the paper's rows there equal its "global" rows of Table 3"""
+    """the strategy of Tables 1 and 2; the paper shows each network's best of three there (M3DFEL global, the others distinct)"""
     strategy_dataset: str = "DFEW"
     au_ratio: float = 0.25
     """lambda of Eq. 10; the paper gives none, its release defaults to 0.25"""

@@ -185,6 +185,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9+]", "", name.lower())
 
 
+@lru_cache
 def _long(table: int) -> pd.DataFrame:
     """Tables 1 to 3 under one set of columns: table, method, variant, dataset, column, printed, value."""
     rows = _load(f"audfer_table{table}").rename(columns={"metric": "column", "strategy": "variant"})

@@ -8,8 +8,9 @@ Everything here is a handful of numbers a frame; ``face.py`` turns them into pix
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -58,7 +59,7 @@ class Bumps:
 class _List:
     """Collects Gaussians; numbers go to a template, tensors are copied into their columns once, at the end.
 
-    (A few hundred of them are made for every chunk of frames, so what counts here is the number of tensor operations.)
+    (Hundreds are made for every chunk of frames, so what counts here is the number of tensor operations.)
     """
 
     def __init__(self, like: torch.Tensor):
@@ -130,19 +131,26 @@ class Anatomy:
     beard: Bumps
 
 
+def part(m, index):
+    """The frames at ``index`` of an ``Anatomy`` or of anything that it holds."""
+    if isinstance(m, torch.Tensor):
+        return m[index]
+    if isinstance(m, dict):
+        return {name: value[index] for name, value in m.items()}
+    return type(m)(*[part(getattr(m, f.name), index) for f in fields(m)])
+
+
 def strengths(identity: Identity, action_units: torch.Tensor) -> dict[str, torch.Tensor]:
     """Intensities (n, 18, 2) in 0..5 -> AU name -> (n, 2), about 0..1: slightly concave, so that a trace shows."""
     a = (action_units / 5).pow(0.85) * identity.expressiveness[:, :, None]
     return {name: a[:, i] for i, name in enumerate(facs.ACTION_UNITS)}
 
 
-def _steps(k: int, like: torch.Tensor) -> torch.Tensor:
-    return torch.linspace(0, 1, k, device=like.device)[None, None]
-
-
-def _curve(start, control, end, t):
-    """Quadratic Bezier curve through three (x, y) pairs of (n, 2, 1) tensors or numbers at ``t`` (1, 1, k)."""
-    return tuple((1 - t) ** 2 * p + 2 * t * (1 - t) * q + t**2 * r for p, q, r in zip(start, control, end))
+@functools.lru_cache(maxsize=64)
+def _bezier(pieces: int, device: torch.device) -> torch.Tensor:
+    """(4, pieces): the three weights of a quadratic Bezier curve along its length, and a fade towards its ends."""
+    t = torch.linspace(0, 1, pieces)
+    return torch.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2, torch.sin(math.pi * (0.12 + 0.76 * t))]).to(device)
 
 
 def move(identity: Identity, action_units: torch.Tensor) -> Anatomy:
@@ -163,9 +171,9 @@ def move(identity: Identity, action_units: torch.Tensor) -> Anatomy:
     # eyes
     eye_x = 0.255 * (identity.eye_spacing * identity.face_width)[:, None] * both
     eye_half = 0.140 * identity.eye_size[:, None] * both
-    squeeze = (0.40 * au07 + 0.16 * au06 + 0.06 * au12 + 0.10 * au09).clamp(max=0.62)
+    squeeze = (0.44 * au07 + 0.20 * au06 + 0.06 * au12 + 0.10 * au09).clamp(max=0.62)
     open_upper = 0.068 * (1 + 0.72 * au05 - squeeze).clamp(min=0.2)
-    open_lower = 0.043 * (1 + 0.10 * au05 - 1.15 * (0.50 * au07 + 0.38 * au06 + 0.12 * au09)).clamp(min=-0.1)
+    open_lower = 0.043 * (1 + 0.10 * au05 - 1.15 * (0.50 * au07 + 0.46 * au06 + 0.12 * au09)).clamp(min=-0.1)
     closed = au45.clamp(0, 1)
     size = identity.eye_size[:, None]
     # the closing upper lid travels all the way to the lower one
@@ -185,12 +193,12 @@ def move(identity: Identity, action_units: torch.Tensor) -> Anatomy:
 
     # mouth: the corners of each side, what the lips' middle does, thickness of the red, gap between the lips
     width = 0.215 * identity.mouth_width[:, None] * both
-    corner_x = width + 0.070 * au12 + 0.080 * au20 - 0.022 * au14 * (1 - 0.5 * au12) - 0.045 * au23 - 0.012 * au28
+    corner_x = width + 0.070 * au12 + 0.092 * au20 - 0.022 * au14 * (1 - 0.5 * au12) - 0.055 * au23 - 0.012 * au28
     corner_x = corner_x - 0.020 * au26 + 0.010 * au15
     corner_y = -0.088 * au12 + 0.072 * au15 + 0.014 * au20 - 0.014 * au14 - 0.010 * au10 + 0.030 * au26 - 0.012 * au06
-    up = mid["AU17"] * 0.040 + mid["AU10"] * 0.012 + mid["AU09"] * 0.008
+    up = mid["AU17"] * 0.048 + mid["AU10"] * 0.012 + mid["AU09"] * 0.008
     arch = -up - 0.012 * mid["AU15"] + 0.016 * mid["AU12"]
-    thin = (1 - 0.62 * mid["AU23"]) * (1 - 0.93 * mid["AU28"].clamp(0, 1)) * (1 - 0.28 * mid["AU20"])
+    thin = (1 - 0.70 * mid["AU23"]) * (1 - 0.93 * mid["AU28"].clamp(0, 1)) * (1 - 0.36 * mid["AU20"])
     thin = (thin * (1 - 0.22 * mid["AU12"])).clamp(min=0.03)
     upper_lip = 0.046 * identity.lip_thickness * thin * (1 + 0.10 * mid["AU17"] - 0.15 * mid["AU10"])
     lower_lip = 0.064 * identity.lip_thickness * thin * (1 + 0.18 * mid["AU17"])
@@ -249,7 +257,7 @@ def _rest(m: Anatomy, identity: Identity, forms: _List, blush: _List) -> None:
     forms.mirrored(m.eye_x[:, :, None] - 0.01, -0.045, 0.09, 0.022, shade=0.08 + 0.12 * identity.age[:, None, None])
     # cheeks rise with AU06 and AU12
     rise = 0.090 * side["AU06"] + 0.050 * side["AU12"]
-    forms.mirrored(0.335, 0.10 - rise, 0.13, 0.11, 0.040 + 0.030 * side["AU06"] + 0.024 * side["AU12"])
+    forms.mirrored(0.335, 0.10 - rise, 0.13, 0.11, 0.040 + 0.044 * side["AU06"] + 0.024 * side["AU12"])
     blush.mirrored(0.34, 0.13 - rise, 0.15, 0.11, shade=0.16 + 0.10 * side["AU06"] + 0.05 * side["AU12"])
     blush.add(0, nose, 0.07, 0.06, shade=0.12)
     # philtrum, lips, fold under the lower lip, chin
@@ -281,12 +289,11 @@ def _folds(m: Anatomy, age: torch.Tensor, forms: _List) -> None:
     mouth = m.mouth_y[:, None, None]
     corner_x, corner_y = m.corner_x[:, :, None], mouth + m.corner_y[:, :, None]
 
-    def line(start, control, end, pieces, sigma, groove, shade, taper=True):
-        t = _steps(pieces, age)
-        x, y = _curve(start, control, end, t)
-        fade = torch.sin(math.pi * (0.12 + 0.76 * t)) if taper else 1.0
-        sigma_x, sigma_y = sigma if isinstance(sigma, tuple) else (sigma, sigma)
-        forms.mirrored(x, y, sigma_x, sigma_y, -groove * fade, shade * fade)
+    def line(start, control, end, pieces, sigma, groove, shade):
+        """Gaussians along the quadratic Bezier curve through three (x, y) pairs, fainter towards its ends."""
+        first, second, third, fade = _bezier(pieces, age.device)
+        x, y = (first * p + second * q + third * r for p, q, r in zip(start, control, end))
+        forms.mirrored(x, y, *sigma, -groove * fade, shade * fade)
 
     # forehead: AU01 wrinkles its middle, AU02 its sides
     for k, height in enumerate((-0.415, -0.485, -0.555)):
@@ -308,10 +315,10 @@ def _folds(m: Anatomy, age: torch.Tensor, forms: _List) -> None:
     ex = m.eye_x[:, :, None] + m.eye_half[:, :, None]
     for rise, reach in ((-0.070, 0.105), (-0.005, 0.125), (0.060, 0.105)):
         line((ex + 0.030, _EYE_Y + 0.30 * rise), (ex + 0.07, _EYE_Y + 0.60 * rise), (ex + reach, _EYE_Y + rise), 4,
-             (0.020, 0.011), 0.013 * feet, 0.34 * feet)
-    bag = side["AU06"] + 0.25 * side["AU12"] + 0.35 * old
+             (0.020, 0.012), 0.016 * feet, 0.46 * feet)
+    bag = side["AU06"] + 0.15 * side["AU12"] + 0.26 * old
     line((m.eye_x[:, :, None] - 0.10, -0.055), (m.eye_x[:, :, None], -0.005), (ex + 0.02, -0.045), 6,
-         (0.030, 0.014), 0.014 * bag, 0.30 * bag)
+         (0.030, 0.014), 0.016 * bag, 0.40 * bag)
     forms.mirrored(m.eye_x[:, :, None], -0.062, 0.085, 0.018, 0.012 * side["AU07"] + 0.008 * side["AU06"])
     forms.mirrored(m.eye_x[:, :, None], -0.030, 0.085, 0.013, shade=0.22 * side["AU07"])
     # nose wrinkles: across the root, and down its sides
@@ -325,8 +332,8 @@ def _folds(m: Anatomy, age: torch.Tensor, forms: _List) -> None:
     fold = fold.clamp(max=1.25)
     wing = (m.wing_x[:, :, None] + 0.040, m.wing_y[:, :, None] - 0.012)
     end = (corner_x + 0.080, corner_y + 0.050 + 0.020 * side["AU12"])
-    line(wing, (wing[0] + 0.80 * (end[0] - wing[0]), wing[1] + 0.25 * (end[1] - wing[1]) - 0.015 * side["AU12"]), end, 12,
-         (0.0135, 0.0175), 0.021 * fold, 0.30 * fold)
+    bend = (wing[0] + 0.80 * (end[0] - wing[0]), wing[1] + 0.25 * (end[1] - wing[1]) - 0.015 * side["AU12"])
+    line(wing, bend, end, 12, (0.0135, 0.0175), 0.021 * fold, 0.30 * fold)
     forms.mirrored(0.245 + 0.035 * side["AU12"], 0.235 - 0.035 * side["AU12"], 0.055, 0.065,
                    0.020 * (fold - 0.45 * old**1.5))
     # AU10: the upper nasolabial part and the pouch beside the nose
@@ -346,23 +353,23 @@ def _folds(m: Anatomy, age: torch.Tensor, forms: _List) -> None:
     # AU17: the dimpled chin
     dots = age.new_tensor([(0.012, -0.185), (0.055, -0.165), (0.030, -0.135), (0.075, -0.120), (0.010, -0.110),
                            (0.050, -0.090), (0.085, -0.150)])
-    forms.mirrored(dots[:, 0], chin + dots[:, 1] - 0.02, 0.014, 0.013, -0.013 * side["AU17"])
-    forms.mirrored(dots[:, 0], chin + dots[:, 1] - 0.02, 0.014, 0.013, shade=0.34 * side["AU17"])
+    forms.mirrored(dots[:, 0], chin + dots[:, 1] - 0.02, 0.017, 0.015, -0.012 * side["AU17"])
+    forms.mirrored(dots[:, 0], chin + dots[:, 1] - 0.02, 0.017, 0.015, shade=0.26 * side["AU17"])
     line((0.0, mouth + 0.100), (0.07, mouth + 0.100), (0.125, mouth + 0.150), 4, (0.030, 0.014), 0.012 * side["AU17"],
          0.28 * side["AU17"])
     # AU20: lines across beside the corners, hollow cheeks
     for rise in (-0.028, 0.020, 0.068):
         line((corner_x + 0.035, corner_y + 0.6 * rise), (corner_x + 0.065, corner_y + rise),
-             (corner_x + 0.095, corner_y + 1.4 * rise + 0.010), 3, (0.017, 0.012), 0.012 * side["AU20"],
-             0.30 * side["AU20"])
+             (corner_x + 0.095, corner_y + 1.4 * rise + 0.010), 3, (0.017, 0.013), 0.015 * side["AU20"],
+             0.42 * side["AU20"])
     # AU23, AU28: lips pressed; skin bulges over and under them
     press = (side["AU23"] + side["AU28"]).clamp(max=1.3)
     forms.mirrored(0.075, mouth - 0.058, 0.060, 0.018, 0.010 * press)
     forms.mirrored(0.075, mouth + 0.066, 0.060, 0.018, 0.012 * press)
     radial = age.new_tensor([0.025, 0.075, 0.125])
     forms.mirrored(radial, mouth - 0.050, 0.010, 0.020, -0.008 * press)
-    forms.mirrored(radial, mouth - 0.050, 0.010, 0.020, shade=0.26 * side["AU23"] + 0.22 * side["AU28"])
-    forms.mirrored(radial, mouth + 0.060, 0.010, 0.020, shade=0.16 * side["AU23"] + 0.20 * side["AU28"])
+    forms.mirrored(radial, mouth - 0.050, 0.010, 0.020, shade=0.38 * side["AU23"] + 0.24 * side["AU28"])
+    forms.mirrored(radial, mouth + 0.060, 0.010, 0.020, shade=0.26 * side["AU23"] + 0.22 * side["AU28"])
 
 
 def _beard(m: Anatomy, identity: Identity) -> Bumps:
@@ -380,13 +387,14 @@ def _beard(m: Anatomy, identity: Identity) -> Bumps:
     return beard.done()
 
 
-# of the 20 mouth landmarks: place along the lips, and how much of each thickness is added below the lips' line
+# of the 20 mouth landmarks: the place along the lips (-1 and 1 are the corners), and which line they lie on
 _LIP_PLACES = (-1, -0.6, -0.25, 0, 0.25, 0.6, 1, 0.6, 0.3, 0, -0.3, -0.6, -0.88, -0.35, 0, 0.35, 0.88, 0.35, 0, -0.35)
-_LIP_KINDS = "c uuuuu c lllll c UUU c LLL".replace(" ", "")  # corner, outer upper, outer lower, inner upper, inner lower
+# c corner, u and l the outer border of the upper and lower lip, U and L their inner border
+_LIP_KINDS = "cuuuuuclllllcUUUcLLL"
 
 
 def _lip_weights() -> torch.Tensor:
-    """(8, 20): x of the left and right corner, then y of both corners, arch, two gaps and two lips -> see ``points``."""
+    """(7, 20): how y of both corners, arch, upper and lower gap, upper and lower lip make each mouth landmark's y."""
     rows = []
     for t, kind in zip(_LIP_PLACES, _LIP_KINDS):
         bow, side = max(1 - t * t, 0.0), int(t > 0)
@@ -403,8 +411,9 @@ _EYE_PLACES, _EYE_LIDS = (-1.0, -0.36, 0.36, 1.0, 0.36, -0.36), (0, 1, 1, 0, -1,
 
 
 def brow_curve(u, low, arch, tail, node):
-    """Height of a brow at ``u`` (0 inner end, 1 outer end): the parabola through its three points, the middle at ``node``."""
-    return (low * (u - node) * (u - 1) / node + arch * u * (u - 1) / (node * (node - 1)) + tail * u * (u - node) / (1 - node))
+    """Height of a brow at ``u`` (0 inner, 1 outer end): the parabola through its three points, the middle at ``node``."""
+    return (low * (u - node) * (u - 1) / node + arch * u * (u - 1) / (node * (node - 1))
+            + tail * u * (u - node) / (1 - node))
 
 
 def points(m: Anatomy) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -448,7 +457,7 @@ def points(m: Anatomy) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     # mouth
     place = const(*_LIP_PLACES)
     xs.append(place.clamp(max=0) * m.corner_x[:, :1] + place.clamp(min=0) * m.corner_x[:, 1:])
-    parts = torch.stack([m.corner_y[:, 0], m.corner_y[:, 1], m.arch, m.upper_gap, m.lower_gap, m.upper_lip, m.lower_lip], 1)
+    parts = torch.stack([*m.corner_y.unbind(1), m.arch, m.upper_gap, m.lower_gap, m.upper_lip, m.lower_lip], 1)
     ys.append(m.mouth_y[:, None] + (parts[:, :, None] * _LIP_WEIGHTS.to(like.device)).sum(1))
     lifts.append(like.new_full((n, 20), 0.02))
     return torch.cat(xs, 1), torch.cat(ys, 1), torch.cat(lifts, 1)

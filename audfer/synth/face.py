@@ -4,9 +4,9 @@ How a picture comes about, for a chunk of frames at a time (all arrays fit the p
 
 1. ``anatomy.move`` turns intensities into moved parts and a few hundred Gaussian bumps, folds and shades.
 2. The skull is a stack of ellipses, so a turned head has a closed form per pixel row: silhouette, depth and slope.
-3. Every Gaussian is projected to the picture and stays axis-aligned there, so that all of them together are one matrix
-   product: ``sum_k a_k gy_k(y) gx_k(x)``. The slopes of the relief come the same way, exactly. A pixel's own width is
-   added to every sigma, so that a small picture looks like a large one made small.
+3. Every Gaussian is projected to the picture and stays axis-aligned there, so that all of them together are one
+   matrix product: ``sum_k a_k gy_k(y) gx_k(x)``. The slopes of the relief come the same way, exactly. A pixel's own
+   width is added to every sigma, so that a small picture looks like a large one made small.
 4. Eyes, brows, mouth and ears are drawn in small boxes with borders one pixel soft; hair, body and background around.
 5. Roll turns the head layer, then occluders, blur and sensor noise.
 
@@ -15,7 +15,6 @@ Work is done in linear light; pictures are sRGB-like (gamma 2) bytes. The same i
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
@@ -24,15 +23,17 @@ import torch.nn.functional as F
 
 from .. import facs
 from ..errors import InputError
-from .anatomy import SIDES, Anatomy, Bumps, brow_curve, move, points
+from .anatomy import SIDES, Anatomy, Bumps, brow_curve, move, part, points
 from .identity import SKIN_TONES, Identity, sample_identities
 from .scene import OCCLUDERS, Scene, neutral_scene
 
-__all__ = ["Identity", "Scene", "SKIN_TONES", "OCCLUDERS", "sample_identities", "neutral_scene", "render", "au_region"]
+__all__ = ["OCCLUDERS", "SKIN_TONES", "Identity", "Scene", "au_region", "neutral_scene", "render",
+           "sample_identities"]
 
 _CHUNK_PIXELS = 64 * 64 * 64
 _PIVOT_Y = 0.45  # the head rolls about the neck
-_CENTRE_Y = 0.04
+_ZOOM, _CENTRE_Y = 0.95, -0.05
+_ROLLED = 1e-4  # radians from which on the head layer is resampled
 
 
 @dataclass
@@ -45,18 +46,34 @@ class _View:
     cos_pitch: torch.Tensor
     sin_pitch: torch.Tensor
     scale: torch.Tensor
+    shift_x: torch.Tensor
+    shift_y: torch.Tensor
     x: torch.Tensor
     y: torch.Tensor
     pixel: torch.Tensor
 
     @classmethod
     def of(cls, scene: Scene, size: int) -> _View:
+        """The picture itself."""
+        return cls._window(scene, size, _ZOOM * scene.scale, scene.shift_x, scene.shift_y)
+
+    @classmethod
+    def stage(cls, scene: Scene, size: int) -> _View:
+        """Where the head is drawn: the picture, or a square around the whole head in frames that will be rolled."""
+        rolled = scene.roll.abs() > _ROLLED
+        scale = torch.where(rolled, (_ZOOM * scene.scale).clamp(max=1.02), _ZOOM * scene.scale)
+        # the middle of the whole head, hair included, is a little above the origin of head units
+        middle = 0.5 * scale * (0.05 - _CENTRE_Y)
+        return cls._window(scene, size, scale, torch.where(rolled, 0.0, scene.shift_x),
+                           torch.where(rolled, middle, scene.shift_y))
+
+    @classmethod
+    def _window(cls, scene: Scene, size: int, scale, shift_x, shift_y) -> _View:
         centres = (torch.arange(size, device=scene.yaw.device, dtype=torch.float32) + 0.5) * (2 / size) - 1
-        scale = 1.04 * scene.scale[:, None]
-        x = (centres - 2 * scene.shift_x[:, None]) / scale
-        y = (centres - 2 * scene.shift_y[:, None]) / scale - _CENTRE_Y
+        scale, shift_x, shift_y = scale[:, None], 2 * shift_x[:, None], 2 * shift_y[:, None]
         return cls(size, scene.yaw.cos()[:, None], scene.yaw.sin()[:, None], scene.pitch.cos()[:, None],
-                   scene.pitch.sin()[:, None], scale, x, y, 2 / size / scale)
+                   scene.pitch.sin()[:, None], scale, shift_x, shift_y, (centres - shift_x) / scale,
+                   (centres - shift_y) / scale - _CENTRE_Y, 2 / size / scale)
 
     def __getitem__(self, index: torch.Tensor) -> _View:
         return _View(self.size, *[getattr(self, f.name)[index] for f in fields(self)[1:]])
@@ -77,8 +94,8 @@ class _View:
         cos, sin = scene.roll.cos()[:, None], scene.roll.sin()[:, None]
         down = down - _PIVOT_Y
         turned_x, turned_y = across * cos - down * sin, across * sin + down * cos + _PIVOT_Y
-        px = (turned_x * self.scale + 2 * scene.shift_x[:, None] + 1) * self.size / 2
-        py = ((turned_y + _CENTRE_Y) * self.scale + 2 * scene.shift_y[:, None] + 1) * self.size / 2
+        px = (turned_x * self.scale + self.shift_x + 1) * self.size / 2
+        py = ((turned_y + _CENTRE_Y) * self.scale + self.shift_y + 1) * self.size / 2
         return torch.stack([px, py], 2)
 
 
@@ -88,15 +105,16 @@ def render(identity: Identity, action_units: torch.Tensor, scene: Scene, size: i
 
     Args:
         identity: length B, already indexed per frame.
-        action_units: (B, 18) intensities 0..5 in ``facs.ACTION_UNITS`` order, or (B, 18, 2) for the left and the right
-            half of the face as seen in the picture; values outside 0..5 are clamped.
+        action_units: (B, 18) intensities 0..5 in ``facs.ACTION_UNITS`` order, or (B, 18, 2) for the left and the
+            right half of the face as seen in the picture; values outside 0..5 are clamped.
         scene: length B.
         size: side of the picture in pixels, at least 16.
-        chunk: frames worked on at once; ``None`` takes a number that fits the processor's cache. It changes speed only.
+        chunk: frames worked on at once; ``None`` takes a number that suits the processor's cache. It changes speed
+            only, and so does ``torch.set_num_threads``.
 
     Returns:
-        images, uint8 (B, size, size, 3) in RGB; landmarks, float32 (B, 68, 2), x and y in pixels (0 is the left or upper
-        border of the picture, so the centre of the first pixel is 0.5), in iBUG order. They may lie outside the picture.
+        images, uint8 (B, size, size, 3) in RGB; landmarks, float32 (B, 68, 2), x and y in pixels (0 is the left or
+        upper border of the picture, so the centre of the first pixel is 0.5), in iBUG order, maybe outside the picture.
 
     Raises:
         InputError: lengths or shapes do not fit, values are not finite, or the size is too small.
@@ -113,15 +131,23 @@ def render(identity: Identity, action_units: torch.Tensor, scene: Scene, size: i
     images = torch.empty(count, size, size, 3, dtype=torch.uint8, device=device)
     landmarks = torch.empty(count, 68, 2, device=device)
 
-    def work(start: int) -> None:
-        span = slice(start, min(start + chunk, count))
-        with torch.no_grad():
-            images[span], landmarks[span] = _render_chunk(identity[span], action_units[span], scene[span], size)
+    workers = torch.get_num_threads() if device.type == "cpu" else 1
+    block = max(1, min(4, -(-count // (chunk * workers)))) * chunk
 
-    starts = range(0, count, chunk)
-    workers = min(torch.get_num_threads(), len(starts)) if device.type == "cpu" else 1
-    if workers > 1:
-        # whole chunks side by side: splitting each of the many small operations over threads gains next to nothing
+    def work(start: int) -> None:
+        with torch.no_grad():
+            # moving the anatomy is many operations on few numbers: cheaper for several chunks at once
+            span = slice(start, min(start + block, count))
+            who, frames = identity[span], scene[span]
+            moved = move(who, action_units[span])
+            for first in range(0, len(who), chunk):
+                here = slice(first, first + chunk)
+                there = slice(start + first, min(start + first + chunk, count))
+                images[there], landmarks[there] = _render_chunk(part(moved, here), who[here], frames[here], size)
+
+    starts = range(0, count, block)
+    if min(workers, len(starts)) > 1:
+        # whole blocks side by side: splitting each of the many small operations over threads gains next to nothing
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             list(pool.map(work, starts))
     else:
@@ -149,31 +175,30 @@ def _checked(identity: Identity, action_units, scene: Scene, size: int) -> torch
     return action_units.clamp(0, 5)
 
 
-def _render_chunk(who: Identity, action_units, scene: Scene, size: int):
-    m = move(who, action_units)
-    view = _View.of(scene, size)
+def _render_chunk(m: Anatomy, who: Identity, scene: Scene, size: int):
+    view, picture = _View.stage(scene, size), _View.of(scene, size)
     ball = _Round(m, view)
     layer, shade = _head(m, who, scene, view, ball)
-    _ears(layer, m, who, view, shade)
     for side in (0, 1):
         _eye(layer, m, who, scene, view, shade, side)
     _mouth(layer, m, who, view, shade)
     _hair(layer, m, who, scene, view, ball)
+    _ears(layer, m, who, view)
     _spectacles(layer, m, who, view)
-    layer = _roll(layer, scene, view)
-    image = _backdrop(m, who, scene, view)
+    layer = _roll(layer, scene, view, picture)
+    image = _backdrop(m, who, scene, picture)
     image = image.mul_(1 - layer[:, 3:]).add_(layer[:, :3])
     image = image.mul_(scene.light_colour[:, :, None, None]).clamp_(0, 1).sqrt_()
-    _occlude(image, scene)
+    _occlude(image, who, scene)
     image = _blur(image, scene)
     image = _grain(image, scene)
     image = image.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
-    across, down, _, _ = view.project(m, *points(m))
-    return image, view.to_pixels(across, down, scene)
+    across, down, _, _ = picture.project(m, *points(m))
+    return image, picture.to_pixels(across, down, scene)
 
 
 def _gaussians(m: Anatomy, view: _View, bumps: Bumps):
-    """Projected centres and inverse variances of Gaussians, and the strength to multiply their amplitudes with; (n, k)."""
+    """Projected centres, inverse variances and the factor for the amplitudes of Gaussians, each (n, k, 1)."""
     across, down, short, seen = view.project(m, bumps.x, bumps.y, bumps.lift)
     footprint = 0.16 * view.pixel**2  # variance of a pixel's own width, with a little sharpness left
     true_x, true_y = bumps.sigma_x * short, bumps.sigma_y * view.cos_pitch
@@ -232,15 +257,15 @@ def _linear(colour: torch.Tensor) -> torch.Tensor:
 
 
 def _cover(distance, pixel):
-    """How much of a pixel lies inside a border at signed ``distance``: a ramp of one pixel, exactly 0 and 1 outside."""
+    """Share of a pixel inside a border at signed ``distance``: a ramp one pixel wide, exactly 0 and 1 outside it."""
     return (distance / pixel + 0.5).clamp(0, 1)
 
 
 class _Round:
     """The smooth head in the picture: for every row the ellipse that a slice of the skull shows.
 
-    A slice with half width W and half depth D, turned by the yaw, has the half width R = sqrt((W cos)^2 + (D sin)^2) in
-    the picture; at the share s of R from its centre its surface stands at tilt * s + bulge * sqrt(1 - s^2).
+    A slice with half width W and half depth D, turned by the yaw, has the half width R = sqrt((W cos)^2 + (D sin)^2)
+    in the picture; at the share s of R from its centre its surface stands at tilt * s + bulge * sqrt(1 - s^2).
     """
 
     def __init__(self, m: Anatomy, view: _View):
@@ -264,9 +289,10 @@ class _Round:
 
 
 def _head(m: Anatomy, who: Identity, scene: Scene, view: _View, ball: _Round):
-    """The skin of the head: premultiplied linear colour and coverage (n, 4, S, S), and the shade (n, S, S) for parts."""
+    """The skin of the head: premultiplied linear colour and coverage (n, 4, S, S), and the shade (n, S, S) of parts."""
     height = torch.addcmul(ball.offset, ball.tilt, ball.s).addcmul_(ball.bulge, ball.c)
-    slope_x = torch.addcmul(ball.tilt / ball.radius, ball.s / ball.c, -0.85 * ball.bulge / ball.radius).clamp_(-2.5, 2.5)
+    slope_x = torch.addcmul(ball.tilt / ball.radius, ball.s / ball.c, -0.85 * ball.bulge / ball.radius)
+    slope_x.clamp_(-2.5, 2.5)
     slope_y = torch.zeros_like(slope_x)
     slope_y[:, 1:-1] = (height[:, 2:] - height[:, :-2]).mul_(0.45 / view.pixel[:, :, None])
     slope_y.clamp_(-2.5, 2.5).add_(view.sin_pitch[:, :, None])
@@ -288,14 +314,15 @@ def _head(m: Anatomy, who: Identity, scene: Scene, view: _View, ball: _Round):
     occlusion = dark.clamp(min=0).mul_(-1.1).exp_()
     shade = facing.mul_(0.86).add_(0.14).clamp_(min=0).mul_(1.12 * (1 - ambient)).add_(0.55 * ambient)
     shade = shade.addcmul_(inverse, 0.45 * ambient).mul_(occlusion)
-    gloss.mul_(occlusion).mul_(who.oiliness[:, None, None])
 
     blush = _stain(m, view, m.blush).clamp_(0, 0.6)
     hairs = _stain(m, view, m.beard).mul_(-1.6).exp_().neg_().add_(1)
+    gloss.mul_(occlusion).mul_(who.oiliness[:, None, None]).mul_(1 - 0.8 * hairs)
     skin, beard = _linear(who.skin), _linear(0.55 * who.hair + 0.12 * who.skin)
-    coverage = _cover((ball.radius - ball.distance.abs()).mul_(ball.steep), view.pixel[:, :, None]).mul_(ball.steep > 0)
+    coverage = _cover((ball.radius - ball.distance.abs()).mul_(ball.steep), view.pixel[:, :, None])
+    coverage.mul_(ball.steep > 0)
     layer = torch.empty(len(who), 4, view.size, view.size, device=shade.device)
-    warm = (1 - shade).clamp_(0, 1).mul_(shade)  # light that has travelled under the skin reddens the turn into shadow
+    warm = (1 - shade).clamp_(0, 1).mul_(shade)  # light that travelled under the skin reddens the turn into shadow
     for k, (redden, glow) in enumerate(((0.10, 0.14), (-0.55, -0.02), (-0.45, -0.05))):
         albedo = (blush * redden).add_(1).mul_(skin[:, k, None, None])
         albedo.lerp_(beard[:, k, None, None].expand_as(albedo), hairs)
@@ -341,7 +368,7 @@ class _Box:
 
 
 def _paint(canvas: torch.Tensor, alpha: torch.Tensor, colour) -> torch.Tensor:
-    """``colour`` (n, 3, 1 or h, 1 or w) over a premultiplied canvas (n, 4, h, w), only where the canvas is covered."""
+    """``colour`` (n, 3, 1 or h, 1 or w) over a premultiplied canvas (n, 4, h, w), only where that is covered."""
     alpha = alpha[:, None]
     out = canvas.clone()
     out[:, :3] = canvas[:, :3] + alpha * (colour * canvas[:, 3:] - canvas[:, :3])
@@ -415,7 +442,8 @@ def _eye(layer, m: Anatomy, who: Identity, scene: Scene, view: _View, shade, sid
     curve = brow_curve(u, low, arch, tail, node)
     thick = v(m.brow_half) * (1 - 0.62 * u.clamp(0, 1) ** 2) * (0.55 + 0.45 * (u / 0.12).clamp(0, 1))
     soft = pixel + 0.016
-    brow = _cover(thick - (y - curve).abs(), soft) * _cover(u * 0.3, 0.05 + pixel) * _cover((1 - u) * 0.3, 0.04 + pixel)
+    brow = _cover(thick - (y - curve).abs(), soft)
+    brow = brow * _cover(u * 0.3, 0.05 + pixel) * _cover((1 - u) * 0.3, 0.04 + pixel)
     canvas = _paint(canvas, 0.88 * brow * seen, _dot(who.brows) * (0.35 + 0.65 * light)[:, None])
     box.write(canvas)
 
@@ -461,8 +489,9 @@ def _mouth(layer, m: Anatomy, who: Identity, view: _View, shade) -> None:
     open_ = _cover(y - inner_up, pixel) * _cover(inner_low - y, pixel) * ends * (gap / 0.010).clamp(0, 1)
     inside = _dot(torch.tensor([[0.25, 0.09, 0.08]], device=layer.device)) * (0.4 + 0.6 * light)[:, None]
     canvas = _paint(canvas, open_, inside)
-    tongue = _cover(y - (inner_low - 0.40 * lower_gap), pixel + 0.02) * open_ * (t < 0.75) * (lower_gap / 0.08).clamp(0, 1)
-    canvas = _paint(canvas, 0.75 * tongue, _dot(torch.tensor([[0.62, 0.30, 0.29]], device=layer.device)) * light[:, None])
+    tongue = _cover(y - (inner_low - 0.40 * lower_gap), pixel + 0.02) * open_ * (t < 0.75)
+    pink = _dot(torch.tensor([[0.62, 0.30, 0.29]], device=layer.device))
+    canvas = _paint(canvas, 0.75 * tongue * (lower_gap / 0.08).clamp(0, 1), pink * light[:, None])
     teeth = _cover(inner_up + 0.034 * bow.sqrt() - y, pixel) * open_ * _cover(0.90 - t, 0.10)
     seams = 1 - 0.20 * _cover(0.10 - ((x / 0.034) % 1 - 0.5).abs(), pixel / 0.034)
     ivory = _dot(torch.tensor([[0.90, 0.87, 0.80]], device=layer.device))
@@ -474,8 +503,12 @@ def _mouth(layer, m: Anatomy, who: Identity, view: _View, shade) -> None:
     box.write(canvas)
 
 
-def _ears(layer, m: Anatomy, who: Identity, view: _View, shade) -> None:
-    """Ears at the sides of the skull: behind the face on the far side, over it on the side turned to the viewer."""
+def _ears(layer, m: Anatomy, who: Identity, view: _View) -> None:
+    """Ears at the sides of the skull: behind the face on the far side, over it on the side turned to the viewer.
+
+    Long hair hides them.
+    """
+    bare = (who.hair_length < 0.6).float()[:, None, None]
     y = torch.full_like(view.scale, -0.02)
     width = m.skull.slices(y)[0]
     for sign in SIDES:
@@ -487,7 +520,7 @@ def _ears(layer, m: Anatomy, who: Identity, view: _View, shade) -> None:
         wide = 0.055 + 0.050 * turned.clamp(-0.5, 1)
         x, v = box.x * sign / wide, box.y / (0.150 - 0.018 * box.x / wide * sign)
         radius = (x * x + v * v).sqrt()
-        ear = _cover((1 - radius) * wide, pixel) * box.mask * (turned > -0.35)
+        ear = _cover((1 - radius) * wide, pixel) * box.mask * bare * (turned > -0.35)
         canvas = box.colours()
         over = ear * (turned * 8).clamp(0, 1)
         tone = (0.62 + 0.30 * (radius - 0.35).clamp(0, 1)) * (0.9 - 0.15 * (radius > 0.82)) + 0.1 * turned.clamp(0, 1)
@@ -515,6 +548,7 @@ def _hair(layer, m: Anatomy, who: Identity, scene: Scene, view: _View, ball: _Ro
     line = (side * (-0.05 * comb.abs())).add_(0.10 * comb).mul_(side).addcmul_(back, back, value=1.45)
     lowest = 0.02 + 0.10 * length + 1.4 * (length - 0.6).clamp(min=0)
     line = torch.minimum(line.add_(who.hairline[:, None, None]), lowest).add_(strand, alpha=0.10)
+    line.addcmul_(ball.c, ball.bulge * view.sin_pitch[:, :, None])  # it stands before the axis of the nod
     grown = (length / 0.12).clamp(0, 1)
     thick = volume * (0.15 + 0.85 * grown)
     # the shell around the skull closes on the temples
@@ -523,7 +557,7 @@ def _hair(layer, m: Anatomy, who: Identity, scene: Scene, view: _View, ball: _Ro
     crown = ((-0.12 - rows) / (-0.12 - top)).clamp(0, 1)
     skull = m.skull.width[:, :, None]
     shell = (skull + thick) * (1 - crown**2.4).sqrt() - (thick + 0.02) * low * low
-    shell = shell * (view.cos_yaw**2 + (0.70 * view.sin_yaw) ** 2).sqrt()[:, :, None]
+    shell = shell * (view.cos_yaw**2 + (1.12 * view.sin_yaw) ** 2).sqrt()[:, :, None]
     over = _cover(torch.addcmul(shell - distance.abs(), strand, 0.05 * (1 - low)), pixel + 0.012).mul_(rows > top)
     over.mul_(_cover(line - rows, pixel + 0.030)).mul_(0.55 + 0.45 * grown)
 
@@ -585,19 +619,18 @@ def _spectacles(layer, m: Anatomy, who: Identity, view: _View) -> None:
     whole[worn] = layer
 
 
-def _roll(layer, scene: Scene, view: _View):
-    """Turn the head layer about the neck, in the frames that need it."""
-    turned = torch.nonzero(scene.roll.abs() > 1e-4)[:, 0]
+def _roll(layer, scene: Scene, view: _View, picture: _View):
+    """Turn the head layer about the neck, from the stage into the picture, in the frames that need it."""
+    turned = torch.nonzero(scene.roll.abs() > _ROLLED)[:, 0]
     if not len(turned):
         return layer
+    view, picture = view[turned], picture[turned]
     cos, sin = scene.roll[turned].cos()[:, None, None], scene.roll[turned].sin()[:, None, None]
-    x = view.x[turned][:, None, :]
-    y = view.y[turned][:, :, None] - _PIVOT_Y
-    scale = view.scale[turned][:, :, None]
-    from_x, from_y = x * cos + y * sin, y * cos - x * sin + _PIVOT_Y
-    grid = torch.stack([from_x * scale + 2 * scene.shift_x[turned][:, None, None],
-                        (from_y + _CENTRE_Y) * scale + 2 * scene.shift_y[turned][:, None, None]], 3)
-    layer[turned] = F.grid_sample(layer[turned], grid, mode="bilinear", padding_mode="border", align_corners=False)
+    x, y = picture.x[:, None, :], picture.y[:, :, None] - _PIVOT_Y
+    from_x = (x * cos + y * sin) * view.scale[:, :, None] + view.shift_x[:, :, None]
+    from_y = (y * cos - x * sin + (_PIVOT_Y + _CENTRE_Y)) * view.scale[:, :, None] + view.shift_y[:, :, None]
+    layer[turned] = F.grid_sample(layer[turned], torch.stack([from_x, from_y], 3), mode="bilinear",
+                                  padding_mode="border", align_corners=False)
     return layer
 
 
@@ -631,7 +664,7 @@ def _backdrop(m: Anatomy, who: Identity, scene: Scene, view: _View):
     return image
 
 
-def _occlude(image: torch.Tensor, scene: Scene) -> None:
+def _occlude(image: torch.Tensor, who: Identity, scene: Scene) -> None:
     """Paint hands, bars and microphones over the finished pictures (gamma space), in the frames that have them."""
     size = image.shape[-1]
     centres = (torch.arange(size, device=image.device) + 0.5) / size
@@ -653,15 +686,26 @@ def _occlude(image: torch.Tensor, scene: Scene) -> None:
             glow = (0.16 + 0.16 * (-x - 0.6 * y).clamp(-0.6, 1))[:, None]
             colour = glow.expand(-1, 3, -1, -1)
         else:
-            # a palm and four fingers with gaps between their tips
-            tips = 0.10 * torch.cos(x * (4 * math.pi)) - 0.10
-            palm = 1 - ((x / 1.0).abs() ** 4 + ((y - 0.10) / 0.90).abs() ** 4).clamp(min=1e-6).sqrt().sqrt()
-            alpha = _cover(torch.minimum(palm, y + 0.98 + tips + 0.1 * (1 - x * x)), soft)
-            tone = scene.background[chosen].mean((1, 2))[:, None, None, None]  # dark rooms have dark hands
-            shading = 0.80 - 0.16 * x * x + 0.14 * torch.cos(x * (4 * math.pi)) * (y < 0.15) - 0.10 * y
-            colour = image.new_tensor([0.86, 0.64, 0.52])[:, None, None] * (shading[:, None] * (0.7 + 0.4 * tone))
+            alpha, tone = _hand(x, y, wide / high, soft)
+            brightness = 0.75 + 0.25 * scene.light_colour[chosen].mean(1)
+            colour = (who.skin[chosen] * brightness[:, None])[:, :, None, None] * tone[:, None]
         frame = image[chosen]
         image[chosen] = frame + alpha[:, None] * (colour - frame)
+
+
+def _hand(x, y, aspect, soft):
+    """Coverage and shade of a palm with four fingers pointing up; x and y run from -1 to 1 over the hand."""
+    place = (2 * x + 2).clamp(0, 3.999)
+    finger = place.floor()
+    across = 2 * (place - finger) - 1 + 2 * (2 * x + 2 - place)
+    tip = x.new_tensor([-0.72, -0.95, -1.0, -0.84])[finger.long()]
+    thick = 0.25 * aspect
+    beyond = (tip + thick - y).clamp(min=0) / thick
+    fingers = _cover(0.25 * (0.96 - (across * across + beyond * beyond).sqrt()), soft) * (y < 0.3)
+    palm = 1 - ((x / 0.97) ** 4 + ((y - 0.42) / 0.58) ** 4).clamp(min=1e-6).sqrt().sqrt()
+    merge = ((y + 0.35) / 0.55).clamp(0, 1)
+    tone = 0.92 - 0.10 * y - 0.05 * x - 0.38 * (1 - merge) * across.clamp(-1, 1) ** 2 - 0.16 * merge * x * x
+    return torch.maximum(fingers, _cover(0.5 * palm, soft)), tone
 
 
 def _blur(image: torch.Tensor, scene: Scene) -> torch.Tensor:
@@ -673,7 +717,8 @@ def _blur(image: torch.Tensor, scene: Scene) -> torch.Tensor:
         place = torch.arange(size, device=image.device, dtype=torch.float32)
         kernel = torch.exp((-0.5 * ((place[:, None] - place) / sigma) ** 2).clamp(min=-30))
         kernel = kernel / kernel.sum(2, keepdim=True)
-        image[chosen] = torch.bmm(image[chosen].view(-1, 3 * size, size), kernel.transpose(1, 2)).view(-1, 3, size, size)
+        rows = torch.bmm(image[chosen].view(-1, 3 * size, size), kernel.transpose(1, 2))
+        image[chosen] = rows.view(-1, 3, size, size)
     image = image.permute(0, 2, 3, 1).contiguous()
     if len(chosen):
         image[chosen] = torch.bmm(kernel, image[chosen].view(-1, size, 3 * size)).view(-1, size, size, 3)

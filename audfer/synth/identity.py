@@ -1,7 +1,7 @@
 """Who is in the picture: the traits of a rendered face, and how they are drawn by chance.
 
-An identity is a bag of numbers, nothing is stored as a picture. Every trait is a float32 tensor whose first axis counts
-people, so that a batch of frames is rendered from ``identity[subject_of_each_frame]``.
+An identity is a bag of numbers, nothing is stored as a picture. Every trait is a float32 tensor whose first axis
+counts people, so that a batch of frames is rendered from ``identity[subject_of_each_frame]``.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Identity:
         return len(self.skin_tone)
 
     def __getitem__(self, index) -> Identity:
-        """The people at ``index``: an int tensor or array, a list, a slice, or one int (which keeps the first axis)."""
+        """The people at ``index``: an int tensor or array, a list, a slice, or one int (the first axis stays)."""
         return select(self, index)
 
     def to(self, device) -> Identity:
@@ -145,7 +145,8 @@ def sample_identities(count: int, seed: int) -> Identity:
     hair = hair + grey * (torch.tensor(_GREY) - hair)
     iris = torch.tensor(_IRIS)[(uniform(0, 1) * reach**2 * 5.99).long()]
     rouge = (uniform(0, 1) > 0.55).float()[:, None]
-    lips = skin * torch.tensor([0.89, 0.63, 0.65]) * (1 - 0.05 * darkness) + rouge * torch.tensor([0.02, -0.06, -0.04])
+    lips = skin * torch.tensor([0.89, 0.63, 0.65]) * (1 - 0.05 * darkness)
+    lips = lips + rouge * torch.tensor([0.02, -0.06, -0.04])
     bearded = (rouge[:, 0] == 0).float() * (uniform(0, 1) > 0.35).float()
     long_hair = torch.where(rouge[:, 0] > 0, uniform(0.35, 1.1), uniform(0.0, 0.62))
     expressiveness = around(1.0, 0.12, 18)

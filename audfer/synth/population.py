@@ -39,8 +39,9 @@ class Style:
     """How one dataset looks and moves.
 
     Attributes:
-        between: share (0..1) of an AU's latent variance that lies between clips; larger is harder, because then a clip says
-            less about its class than its frames suggest.
+        between: share (0..1) of a characteristic AU's latent variance that lies between clips; larger is harder, because then a clip
+            says less about its class than its frames suggest.
+        indifferent: the same for AUs that do not characterise the expression.
         weak: share of clips that hardly show their label: their characteristic AUs stay low together, so that they look like
             other expressions (inexact labels).
         envelope: strength of the common rise and fall of characteristic AUs inside a clip, in latent standard deviations.
@@ -56,6 +57,7 @@ class Style:
     """
 
     between: float
+    indifferent: float
     weak: float
     envelope: float
     ambiguous: float
@@ -70,12 +72,12 @@ class Style:
 
 
 STYLES: dict[str, Style] = {
-    "DFEW": Style(0.20, 0.18, 2.5, 0.10, 0.40, 0.11, 0.05, 0.6, 0.5, 0.012, 0.05, (80, 95)),
-    "FERV39k": Style(0.28, 0.22, 2.5, 0.12, 0.45, 0.14, 0.06, 0.8, 0.7, 0.02, 0.08, (70, 92)),
-    "MAFW": Style(0.28, 0.22, 2.5, 0.12, 0.50, 0.12, 0.05, 0.7, 0.5, 0.015, 0.06, (85, 95)),
-    "AffWild2": Style(0.25, 0.15, 2.0, 0.10, 0.60, 0.15, 0.08, 0.5, 0.4, 0.02, 0.04, (75, 90)),
-    "RAVDESS": Style(0.15, 0.05, 2.5, 0.04, 1.00, 0.03, 0.03, 0.1, 0.1, 0.005, 0.00, (95, 95)),
-    "DISFA": Style(0.30, 0.00, 1.0, 0.00, 0.10, 0.08, 0.05, 0.3, 0.2, 0.01, 0.00, (95, 95)),
+    "DFEW": Style(0.20, 0.85, 0.20, 2.5, 0.10, 0.40, 0.11, 0.05, 0.6, 0.5, 0.012, 0.05, (80, 95)),
+    "FERV39k": Style(0.28, 0.85, 0.22, 2.5, 0.12, 0.45, 0.14, 0.06, 0.8, 0.7, 0.02, 0.08, (70, 92)),
+    "MAFW": Style(0.28, 0.85, 0.22, 2.5, 0.12, 0.50, 0.12, 0.05, 0.7, 0.5, 0.015, 0.06, (85, 95)),
+    "AffWild2": Style(0.25, 0.85, 0.15, 2.0, 0.10, 0.60, 0.15, 0.08, 0.5, 0.4, 0.02, 0.04, (75, 90)),
+    "RAVDESS": Style(0.15, 0.85, 0.05, 2.5, 0.04, 1.00, 0.03, 0.03, 0.1, 0.1, 0.005, 0.00, (95, 95)),
+    "DISFA": Style(0.30, 0.85, 0.00, 1.0, 0.00, 0.10, 0.08, 0.05, 0.3, 0.2, 0.01, 0.00, (95, 95)),
 }
 
 
@@ -275,7 +277,9 @@ def sample_intensities(dataset: str, expressions, lengths, generator: np.random.
     expressions, lengths = np.asarray(expressions), np.asarray(lengths)
     second = np.full(len(expressions), -1) if second is None else np.asarray(second)
     groups = expressions if groups is None else np.asarray(groups)
-    between, within = np.sqrt(style.between), np.sqrt(1 - style.between)
+    # AUs that say nothing about the expression differ from clip to clip (that is how this person or this moment is), those that
+    # characterise it run through their range in every clip
+    shares = style.between + (style.indifferent - style.between) * np.clip(1 - np.abs(loadings), 0, 1)
     scores, shown = [], []
     for expression, length, other in zip(expressions, lengths, second):
         pattern = loadings[expression]
@@ -285,7 +289,8 @@ def sample_intensities(dataset: str, expressions, lengths, generator: np.random.
             pattern = pattern + weight * (2.0 * loadings[other] - loadings[expression])
         expressive = float(generator.normal(-3.0, 0.5) if generator.random() < style.weak else generator.normal(0.4, 0.5))
         strength, visible = _envelope(length, generator)
-        clip = generator.standard_normal(len(ACTION_UNITS)) + expressive * pattern / max(between, 0.3)
+        between, within = np.sqrt(shares[expression]), np.sqrt(1 - shares[expression])
+        clip = generator.standard_normal(len(ACTION_UNITS)) + expressive * pattern / np.maximum(between, 0.3)
         if other >= 0:
             clip = clip + 0.8 * (pattern - loadings[expression])
         frames = _smooth_noise(length, len(ACTION_UNITS), 0.7, generator)
@@ -423,7 +428,7 @@ def _place(style: Style, generator: np.random.Generator) -> dict:
     strength = 1 + 0.25 * style.light * generator.uniform(-1, 0.6)
     # rooms and streets are greyish: one brightness, a little colour
     wild = style.light > 0.2
-    top = np.clip((generator.uniform(0.1, 0.8) if wild else 0.8) + (0.09 if wild else 0.01) * generator.standard_normal(3), 0, 1)
+    top = np.clip((generator.uniform(0.15, 0.8) if wild else 0.8) * (1 + (0.12 if wild else 0.01) * generator.standard_normal(3)), 0, 1)
     bottom = np.clip(top + style.light * (generator.normal(0, 0.15) + generator.normal(0, 0.04, 3)), 0, 1)
     return {
         "pose": np.clip(generator.normal(0, [style.yaw, 0.45 * style.yaw, 0.35 * style.yaw]), [-0.4, -0.2, -0.2], [0.4, 0.2, 0.2]),

@@ -1,4 +1,4 @@
-"""Where, how and in what light a face is seen: everything of a frame that is neither the person nor the expression."""
+"""Where, how and in what light a face is seen: all of a frame that is neither the person nor the expression."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Scene:
         pitch: (B,) radians, positive turns the nose down; made for -0.35..0.35.
         roll: (B,) radians, positive turns the head clockwise in the picture.
         shift_x, shift_y: (B,) fraction of the image side, positive to the right and down.
-        scale: (B,) size of the head; at 1 the hair touches the upper edge and the chin is near the lower one.
+        scale: (B,) size of the head: at 1 the whole head with its hair fits, at 1.2 the crown is cut off as in a face
+            detector's crops and a dropped jaw still fits.
         light: (B, 3) direction towards the light (x right, y down, z to the viewer), any length.
         light_colour: (B, 3) factors, 1 is white.
         ambient: (B,) share of light from everywhere, 0..1.
@@ -30,7 +31,7 @@ class Scene:
         gaze: (B, 2) where the eyes look, -1..1 to the right and down.
         blur: (B,) Gaussian sigma in pixels of a 64 px picture (it scales with the size); 0 is sharp.
         noise: (B,) standard deviation of the sensor noise on a scale of 0..1.
-        occluder: (B, 5) kind (index in ``OCCLUDERS``), centre x, centre y, width, height as fractions of the image side.
+        occluder: (B, 5) kind (index in ``OCCLUDERS``), centre x and y, width, height as fractions of the image side.
         seed: (B,) int64: which noise; the same seed gives the same noise.
     """
 
@@ -54,7 +55,7 @@ class Scene:
         return len(self.yaw)
 
     def __getitem__(self, index) -> Scene:
-        """The frames at ``index``: an int tensor or array, a list, a slice, or one int (which keeps the first axis)."""
+        """The frames at ``index``: an int tensor or array, a list, a slice, or one int (the first axis stays)."""
         return select(self, index)
 
     def to(self, device) -> Scene:
@@ -63,7 +64,9 @@ class Scene:
 
 
 def neutral_scene(count: int) -> Scene:
-    """``count`` frames of a frontal head in plain light from above left, grey background, sharp, noiseless.
+    """``count`` frames of a frontal head, cropped as a face detector does, in plain light from above left.
+
+    Grey background, sharp, no noise, nothing in front.
 
     Raises:
         InputError: ``count`` is below 1.
@@ -75,7 +78,7 @@ def neutral_scene(count: int) -> Scene:
     background = torch.tensor([[0.52, 0.57, 0.62], [0.40, 0.44, 0.48]])
     return Scene(
         yaw=zeros.clone(), pitch=zeros.clone(), roll=zeros.clone(), shift_x=zeros.clone(), shift_y=zeros.clone(),
-        scale=ones.clone(), light=torch.tensor([-0.40, -0.62, 0.80]).repeat(count, 1),
+        scale=1.2 * ones, light=torch.tensor([-0.40, -0.62, 0.80]).repeat(count, 1),
         light_colour=torch.ones(count, 3), ambient=0.36 * ones, background=background.repeat(count, 1, 1),
         gaze=torch.zeros(count, 2), blur=zeros.clone(), noise=zeros.clone(), occluder=torch.zeros(count, 5),
         seed=torch.arange(count),

@@ -33,10 +33,10 @@ def contact_sheet(seed: int = 0, size: int = 96, identities: int = 3, moments: i
         moments: pictures per expression, from onset over apex to offset, at least 2.
 
     Returns:
-        ``action_units``: uint8 (18, identities, 4, size, size, 3), with ``action_unit_rows`` ("AU01 inner brow raiser",
-        ...), ``identity_labels`` and ``intensity_columns`` (0, 1, 3, 5);
-        ``expressions``: uint8 (7, moments, size, size, 3), one person each, turning a little, with ``expression_rows``
-        and ``moment_columns`` (the strength of the expression, 0..1, at each moment).
+        ``action_units``: uint8 (18, identities, 4, size, size, 3), with ``action_unit_rows`` ("AU01 inner brow
+        raiser", ...), ``identity_labels`` and ``intensity_columns`` (0, 1, 3, 5);
+        ``expressions``: uint8 (7, moments, size, size, 3), one person each, turning a little, with
+        ``expression_rows`` and ``moment_columns`` (the strength of the expression, 0..1, at each moment).
     """
     people = sample_identities(max(identities, 7) + 13, seed)
     aus, steps = len(facs.ACTION_UNITS), len(_INTENSITIES)

@@ -433,11 +433,12 @@ class _Screen:
     """What the person at the terminal sees: a bar over all cells on a terminal, plain lines everywhere else."""
 
     def __init__(self, cells: int):
-        self.bar = None
+        self.bar, self.begun = None, 0
         if sys.stderr.isatty() and os.environ.get("AUDFER_PROGRESS", "bar") == "bar":
             from tqdm import tqdm
 
-            self.bar = tqdm(total=cells, unit="cell", dynamic_ncols=True, desc="reproduce", leave=False)
+            self.bar = tqdm(total=cells, dynamic_ncols=True, leave=False,
+                            bar_format="{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} cells, {elapsed}")
 
     def line(self, text: str) -> None:
         text = text[:WIDTH]
@@ -449,7 +450,8 @@ class _Screen:
     def cell(self, event: dict) -> None:
         self.line(f"  {event['cell']:>2}/{event['total']}  {event['question']}")
         if self.bar is not None:
-            self.bar.update(1)
+            self.bar.update(self.begun - self.bar.n)  # those before this one are done
+        self.begun += 1
 
     def tick(self) -> None:
         """Keep the clock of the bar running while a long cell says nothing."""

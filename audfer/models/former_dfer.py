@@ -141,6 +141,8 @@ class FormerDFER(ClipModel):
         stem_pool: max pooling after it (the official network has it; a small input is better off without).
         spatial_depth, spatial_heads, spatial_hidden: the transformer between stages 3 and 4.
         temporal_depth, temporal_heads, temporal_hidden: the transformer over frames.
+        contrast: local contrast normalisation of the frames (``local_contrast``) instead of the official input scaling; what
+            the tiny size uses, trained from scratch on few clips.
 
     Raises:
         AudferError: sizes that do not fit together.
@@ -153,13 +155,13 @@ class FormerDFER(ClipModel):
                  channels: tuple[int, ...] = (64, 128, 256, 512), blocks: tuple[int, ...] = (2, 2, 2, 2),
                  stem_kernel: int = 7, stem_pool: bool = True,
                  spatial_depth: int = 1, spatial_heads: int = 8, spatial_hidden: int = 512,
-                 temporal_depth: int = 3, temporal_heads: int = 8, temporal_hidden: int = 1024):
+                 temporal_depth: int = 3, temporal_heads: int = 8, temporal_hidden: int = 1024, contrast: bool = False):
         super().__init__()
         if num_frames < 1:
             raise AudferError(f"Former-DFER: num_frames is {num_frames}, expected at least 1")
         if image_size < 16:
             raise AudferError(f"Former-DFER: image_size is {image_size}, expected at least 16 pixels")
-        self.num_frames, self.image_size = num_frames, image_size
+        self.num_frames, self.image_size, self.contrast = num_frames, image_size, contrast
         self.s_former = SpatialFormer(image_size, channels, blocks, stem_kernel, stem_pool,
                                       spatial_depth, spatial_heads, spatial_hidden)
         self.t_former = TemporalFormer(num_frames, channels[3], temporal_depth, temporal_heads, temporal_hidden)

@@ -99,6 +99,8 @@ class M3DFEL(ClipModel):
         hidden: LSTM units per direction; the clip feature has twice as many.
         lstm_layers: stacked bidirectional LSTM layers.
         heads: attention heads over instances; must divide ``2 * hidden``.
+        contrast: local contrast normalisation of the frames (``local_contrast``) instead of the official input scaling; what
+            the tiny size uses, trained from scratch on few clips.
 
     Raises:
         AudferError: sizes that do not fit together.
@@ -110,14 +112,14 @@ class M3DFEL(ClipModel):
     def __init__(self, *, num_classes: int = 7, num_aus: int | None = 18, num_frames: int = 16, image_size: int = 112,
                  instance_length: int = 4, channels: tuple[int, ...] = (64, 128, 256, 512),
                  blocks: tuple[int, ...] = (2, 2, 2, 2), stem_kernel: tuple[int, int, int] = (3, 7, 7),
-                 hidden: int = 512, lstm_layers: int = 2, heads: int = 8):
+                 hidden: int = 512, lstm_layers: int = 2, heads: int = 8, contrast: bool = False):
         super().__init__()
         if num_frames % instance_length or num_frames < 2 * instance_length:
             raise AudferError(f"M3DFEL: num_frames is {num_frames}, expected a multiple of the instance length "
                               f"{instance_length} and at least {2 * instance_length} (two instances)")
         if image_size < 16:
             raise AudferError(f"M3DFEL: image_size is {image_size}, expected at least 16 pixels")
-        self.num_frames, self.image_size = num_frames, image_size
+        self.num_frames, self.image_size, self.contrast = num_frames, image_size, contrast
         self.instance_length, self.heads = instance_length, heads
 
         stem = nn.Sequential(

@@ -152,6 +152,8 @@ class MAEDFER(ClipModel):
         dim, depth, heads, hidden: width, blocks, attention heads and feed-forward width of the encoder.
         drop_path: stochastic depth of the last block; it rises linearly from 0 at the first.
         head_scale: factor on the initial weights of the heads (the official 0.001 makes the first logits almost 0).
+        contrast: local contrast normalisation of the frames (``local_contrast``) instead of the official input scaling; what
+            the tiny size uses, trained from scratch on few clips.
 
     Raises:
         AudferError: sizes that do not divide.
@@ -162,7 +164,7 @@ class MAEDFER(ClipModel):
     def __init__(self, *, num_classes: int = 7, num_aus: int | None = 18, num_frames: int = 16, image_size: int = 160,
                  tubelet: tuple[int, int, int] = (2, 16, 16), region: tuple[int, int, int] = (2, 5, 10),
                  dim: int = 512, depth: int = 16, heads: int = 8, hidden: int = 2048, drop_path: float = 0.1,
-                 head_scale: float = 0.001):
+                 head_scale: float = 0.001, contrast: bool = False):
         super().__init__()
         sizes = (num_frames, image_size, image_size)
         steps = tuple(t * r for t, r in zip(tubelet, region, strict=True))
@@ -170,7 +172,7 @@ class MAEDFER(ClipModel):
             if size < step or size % step:
                 raise AudferError(f"MAE-DFER: {name} is {size}, expected a multiple of {step} (tubelet {tubelet} times "
                                   f"region {region})")
-        self.num_frames, self.image_size, self.region = num_frames, image_size, region
+        self.num_frames, self.image_size, self.contrast, self.region = num_frames, image_size, contrast, region
         self.grid = tuple(size // t for size, t in zip(sizes, tubelet, strict=True))
         self.num_regions = math.prod(size // step for size, step in zip(sizes, steps, strict=True))
 
@@ -195,10 +197,10 @@ class MAEDFER(ClipModel):
             self.head.bias.mul_(head_scale)
 
     def encode(self, clips: Tensor) -> Tensor:
-        return self.encode_normalised((clips - self.mean) / self.std)
+        return self.encode_normalised(clips if self.contrast else (clips - self.mean) / self.std)
 
     def encode_normalised(self, clips: Tensor) -> Tensor:
-        """(B, T, 3, H, W), already with ImageNet mean and deviation applied -> features (B, dim)."""
+        """(B, T, 3, H, W), already normalised (ImageNet mean and deviation, or contrast) -> features (B, dim)."""
         x = self.patch_embed(clips) + self.positions
         x = self.to_regions(x)                                             # B, regions, tokens, dim
         messengers = self.lg_region_tokens.to(x.dtype).expand(len(x), -1, -1).unsqueeze(2)

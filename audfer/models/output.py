@@ -63,6 +63,8 @@ class ClipModel(nn.Module):
     au_head_name = "fc_au"
     memory_format = torch.contiguous_format
 
+    #: local contrast normalisation of every frame instead of the official input scaling (sizes other than "paper")
+    contrast: bool = False
     num_frames: int
     image_size: int
     num_classes: int
@@ -77,7 +79,7 @@ class ClipModel(nn.Module):
             self.add_module(self.au_head_name, nn.Linear(feature_dim, num_aus))
 
     def encode(self, clips: Tensor) -> Tensor:
-        """(B, T, 3, H, W) float in [0, 1] -> features (B, feature_dim)."""
+        """(B, T, 3, H, W) float, in [0, 1] or contrast-normalised -> features (B, feature_dim)."""
         raise NotImplementedError
 
     def forward(self, clips: Tensor) -> Output:
@@ -89,7 +91,8 @@ class ClipModel(nn.Module):
         Raises:
             AudferError: the clips do not have the shape or dtype that this model was built for.
         """
-        features = self.encode(check_clips(clips, self.num_frames, self.image_size, type(self).__name__))
+        clips = check_clips(clips, self.num_frames, self.image_size, type(self).__name__)
+        features = self.encode(local_contrast(clips) if self.contrast else clips)
         expression_logits = self.get_submodule(self.classifier_name)(features)
         au_logits = None if self.num_aus is None else self.get_submodule(self.au_head_name)(features)
         return Output(expression_logits, au_logits, features)
@@ -109,6 +112,34 @@ def check_clips(clips: Tensor, num_frames: int, image_size: int, who: str) -> Te
     if not clips.is_floating_point():
         raise AudferError(f"{who}: clips have the type {clips.dtype}, expected uint8 (0..255) or floating point (0..1)")
     return clips
+
+
+def local_contrast(frames: Tensor, floor: float = 0.08) -> Tensor:
+    """Local contrast normalisation: what a face does, without its skin tone, light and exposure.
+
+    The logarithm turns light into an offset; the Gaussian mean around each pixel (sigma: 1/24 of the side) is taken away and the
+    rest divided by its local deviation (Jarrett et al., "What is the best multi-stage architecture for object recognition?",
+    ICCV 2009, section 2.1). Small networks trained from scratch on few people learn several times faster from it.
+
+    Args:
+        frames: (..., 3, H, W) in [0, 1].
+        floor: added in quadrature to the deviation, so that flat regions stay flat.
+
+    Returns:
+        The same shape, about -3..3, float32 or wider.
+    """
+    def mean_matrix(size: int) -> Tensor:
+        place = torch.arange(size, device=frames.device, dtype=logs.dtype)
+        weights = torch.exp(-0.5 * ((place[:, None] - place) * 24 / size).square())
+        return weights / weights.sum(dim=1, keepdim=True)
+
+    # a separable blur as two matrix products: several times faster than pooling on a CPU
+    with torch.autocast(frames.device.type, enabled=False):
+        logs = torch.log((frames if frames.dtype == torch.float64 else frames.float()) + 0.02)
+        down, across = mean_matrix(frames.shape[-2]), mean_matrix(frames.shape[-1]).T
+        detail = logs - down @ logs @ across
+        spread = (down @ detail.square().mean(dim=-3, keepdim=True) @ across).add(floor**2).sqrt()
+        return detail / spread
 
 
 def kaiming_init(module: nn.Module) -> None:

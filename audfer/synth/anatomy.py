@@ -160,7 +160,7 @@ def move(identity: Identity, action_units: torch.Tensor) -> Anatomy:
     both = like.new_ones(count, 2)
     mid = {name: value.mean(1) for name, value in a.items()}
     au01, au02, au04, au05, au06, au07, au09, au10, au12 = (a[f"AU{i:02d}"] for i in (1, 2, 4, 5, 6, 7, 9, 10, 12))
-    au14, au15, au17, au20, au23, au25, au26, au28, au45 = (a[f"AU{i}"] for i in (14, 15, 17, 20, 23, 25, 26, 28, 45))
+    au14, au15, au20, au23, au26, au28, au45 = (a[f"AU{i}"] for i in (14, 15, 20, 23, 26, 28, 45))
     age = identity.age
 
     jaw = 0.13 * mid["AU26"]
@@ -283,7 +283,6 @@ def _rest(m: Anatomy, identity: Identity, forms: _List, blush: _List) -> None:
 def _folds(m: Anatomy, age: torch.Tensor, forms: _List) -> None:
     """The lines that come with age and with action units: grooves in the relief, and the shade that lies in them."""
     side = {name: value[:, :, None] for name, value in m.a.items()}
-    mid = {name: value.mean(1)[:, None, None] for name, value in m.a.items()}
     old = age[:, None, None]
     chin = m.skull.chin[:, :, None]
     mouth = m.mouth_y[:, None, None]
@@ -411,7 +410,7 @@ _EYE_PLACES, _EYE_LIDS = (-1.0, -0.36, 0.36, 1.0, 0.36, -0.36), (0, 1, 1, 0, -1,
 
 
 def brow_curve(u, low, arch, tail, node):
-    """Height of a brow at ``u`` (0 inner, 1 outer end): the parabola through its three points, the middle at ``node``."""
+    """Height of a brow at ``u`` (0 inner, 1 outer end): the parabola through its three points, one at ``node``."""
     return (low * (u - node) * (u - 1) / node + arch * u * (u - 1) / (node * (node - 1))
             + tail * u * (u - node) / (1 - node))
 

@@ -113,8 +113,8 @@ def render(identity: Identity, action_units: torch.Tensor, scene: Scene, size: i
             only, and so does ``torch.set_num_threads``.
 
     Returns:
-        images, uint8 (B, size, size, 3) in RGB; landmarks, float32 (B, 68, 2), x and y in pixels (0 is the left or
-        upper border of the picture, so the centre of the first pixel is 0.5), in iBUG order, maybe outside the picture.
+        images, uint8 (B, size, size, 3) in RGB; landmarks, float32 (B, 68, 2) in iBUG order, x and y in pixels (0 is
+        the left or upper border, so the centre of the first pixel is 0.5); they may lie outside the picture.
 
     Raises:
         InputError: lengths or shapes do not fit, values are not finite, or the size is too small.
@@ -157,7 +157,7 @@ def render(identity: Identity, action_units: torch.Tensor, scene: Scene, size: i
 
 
 def _checked(identity: Identity, action_units, scene: Scene, size: int) -> torch.Tensor:
-    action_units = torch.as_tensor(action_units, dtype=torch.float32)
+    action_units = torch.as_tensor(action_units, dtype=torch.float32, device=identity.age.device)
     count, aus = len(identity), len(facs.ACTION_UNITS)
     if action_units.shape not in ((count, aus), (count, aus, 2)):
         raise InputError("render", "shape of action_units", tuple(action_units.shape),
@@ -289,7 +289,7 @@ class _Round:
 
 
 def _head(m: Anatomy, who: Identity, scene: Scene, view: _View, ball: _Round):
-    """The skin of the head: premultiplied linear colour and coverage (n, 4, S, S), and the shade (n, S, S) of parts."""
+    """The skin of the head: premultiplied linear colour and coverage (n, 4, S, S), and its shade (n, S, S)."""
     height = torch.addcmul(ball.offset, ball.tilt, ball.s).addcmul_(ball.bulge, ball.c)
     slope_x = torch.addcmul(ball.tilt / ball.radius, ball.s / ball.c, -0.85 * ball.bulge / ball.radius)
     slope_x.clamp_(-2.5, 2.5)
@@ -404,7 +404,10 @@ def _eye(layer, m: Anatomy, who: Identity, scene: Scene, view: _View, shade, sid
     ends = _cover((1 - t.abs()) * half, pixel)
     ball = _cover(y - upper, pixel) * _cover(lower - y, pixel) * ends * seen
 
-    # lid: crease above the eye, lashes along the border
+    # lid: darker than the cheek once it is drawn over the eye, a crease above it, lashes along the border
+    drawn = _cover(upper - y, pixel) * _cover(y + 0.070 * bow.sqrt(), pixel + 0.02) * ends
+    shadow = _dot(0.45 * who.lips + 0.40 * who.skin) * light[:, None]
+    canvas = _paint(canvas, 0.25 * v(m.closed) ** 1.5 * drawn * seen, shadow)
     lid_shade = torch.exp(-(((y - upper + 0.030 + 0.012 * v(m.closed)) / (0.011 + 0.3 * pixel)) ** 2)) * bow.sqrt()
     canvas = _paint(canvas, 0.34 * lid_shade * seen * (1 - 0.6 * ball), _dot(who.skin) * 0.30 * light[:, None])
 
@@ -427,8 +430,10 @@ def _eye(layer, m: Anatomy, who: Identity, scene: Scene, view: _View, shade, sid
     eye = eye + 0.85 * (spark * (0.0090**2 / (0.0090**2 + 0.1 * pixel**2)) ** 0.5)[:, None]
     canvas = _paint(canvas, ball, eye)
 
-    thick = 0.010 + 0.004 * bow
-    lash = _cover(thick - (y - upper + 0.002).abs(), pixel) * _cover((1.03 - t.abs()) * half, pixel)
+    # the lashes of a closed eye hang below the meeting lids
+    shut = v(m.closed) ** 3
+    thick = 0.010 + 0.004 * bow + 0.005 * shut
+    lash = _cover(thick - (y - upper + 0.002 - 0.016 * shut).abs(), pixel) * _cover((1.03 - t.abs()) * half, pixel)
     canvas = _paint(canvas, 0.85 * lash * seen, _dot(0.35 * who.brows))
     under = _cover(0.006 - (y - lower - 0.004).abs(), pixel) * ends
     canvas = _paint(canvas, 0.40 * under * seen, _dot(0.75 * who.lips) * light[:, None])
@@ -542,7 +547,11 @@ def _hair(layer, m: Anatomy, who: Identity, scene: Scene, view: _View, ball: _Ro
     # strands fan out from a point above the parting
     comb = who.hair_part[:, None, None]
     fan = (view.x[:, None] - (0.25 * comb + 0.35 * view.sin_yaw[:, :, None])) / (rows + 1.25).clamp(min=0.2)
-    place = fan.div_(fan.abs().add_(0.45)).add_(1).mul_(0.5 * (who.strands.shape[1] - 1.001)).clamp_(min=0)
+    fan.div_(fan.abs().add_(0.45))
+    wave = who.hair_wave[:, None, None]
+    bend = torch.sin((14 + 26 * wave) * fan + (9 + 30 * wave) * rows)
+    last = who.strands.shape[1] - 1.001
+    place = fan.addcmul_(bend, 0.08 * wave).add_(1).mul_(0.5 * last).clamp_(0, last)
     strand = torch.gather(who.strands, 1, place.long().flatten(1)).view_as(place)
 
     line = (side * (-0.05 * comb.abs())).add_(0.10 * comb).mul_(side).addcmul_(back, back, value=1.45)
@@ -710,7 +719,7 @@ def _hand(x, y, aspect, soft):
 
 def _blur(image: torch.Tensor, scene: Scene) -> torch.Tensor:
     """Channels last (n, S, S, 3), with Gaussian blur as two matrix products in the frames that have some."""
-    count, _, size, _ = image.shape
+    size = image.shape[-1]
     chosen = torch.nonzero(scene.blur > 0.05)[:, 0]
     if len(chosen):
         sigma = scene.blur[chosen][:, None, None] * (size / 64)

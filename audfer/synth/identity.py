@@ -44,6 +44,7 @@ class Identity:
         hair_length: (n,) 0 shorn, 0.3 short, above 0.6 falls beside the face.
         hair_volume: (n,) thickness of the hair over the skull, in head units.
         hair_part: (n,) -1..1 to which side the hair is combed.
+        hair_wave: (n,) 0 straight, 0.5 wavy, 1 curly.
         beard: (n,) 0 none, 0.4 stubble, 1 full.
         glasses: (n,) 0 or 1.
         oiliness: (n,) strength of the highlight on the skin.
@@ -77,6 +78,7 @@ class Identity:
     hair_length: torch.Tensor
     hair_volume: torch.Tensor
     hair_part: torch.Tensor
+    hair_wave: torch.Tensor
     beard: torch.Tensor
     glasses: torch.Tensor
     oiliness: torch.Tensor
@@ -152,6 +154,8 @@ def sample_identities(count: int, seed: int) -> Identity:
     expressiveness = around(1.0, 0.12, 18)
     # a blink closes the eye and a lip suck hides the red on everybody
     expressiveness[:, [facs.ACTION_UNITS.index("AU28"), facs.ACTION_UNITS.index("AU45")]] = 1.0
+    wave = (uniform(0, 1) ** 1.7 + darkness[:, 0] * uniform(0, 0.9)).clamp(max=1)
+    volume = uniform(0.03, 0.13) + 0.09 * ((wave - 0.6) / 0.4).clamp(0, 1)  # curls stand off the head
     return Identity(
         skin_tone=tone.float(), skin=skin, lips=lips.clamp(0.06, 0.95), hair=hair.clamp(0.03, 0.9),
         brows=(0.72 * hair + 0.04).clamp(0.05, 0.6), iris=iris.clamp(0, 1), clothes=uniform(0.08, 0.8, 3),
@@ -162,7 +166,7 @@ def sample_identities(count: int, seed: int) -> Identity:
         eye_tilt=around(0.008, 0.018), nose_width=around(1.0, 0.16) + 0.10 * darkness[:, 0],
         nose_length=around(1.0, 0.08), mouth_width=around(1.0, 0.09),
         lip_thickness=around(0.95, 0.22) + 0.25 * darkness[:, 0], hairline=around(-0.62, 0.07) - 0.10 * age * bearded,
-        hair_length=long_hair, hair_volume=uniform(0.03, 0.13), hair_part=uniform(-1, 1),
+        hair_length=long_hair, hair_volume=volume, hair_part=uniform(-1, 1), hair_wave=wave,
         beard=bearded * uniform(0.15, 1.0), glasses=(uniform(0, 1) > 0.80).float(), oiliness=uniform(0.05, 0.22),
         expressiveness=expressiveness, strands=_strands(count, generator),
     )

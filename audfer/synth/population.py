@@ -72,7 +72,7 @@ class Style:
 
 
 STYLES: dict[str, Style] = {
-    "DFEW": Style(0.20, 0.85, 0.20, 2.5, 0.10, 0.40, 0.11, 0.05, 0.6, 0.5, 0.012, 0.05, (80, 95)),
+    "DFEW": Style(0.20, 0.85, 0.12, 2.5, 0.10, 0.40, 0.11, 0.05, 0.6, 0.5, 0.012, 0.05, (80, 95)),
     "FERV39k": Style(0.28, 0.85, 0.22, 2.5, 0.12, 0.45, 0.14, 0.06, 0.8, 0.7, 0.02, 0.08, (70, 92)),
     "MAFW": Style(0.28, 0.85, 0.22, 2.5, 0.12, 0.50, 0.12, 0.05, 0.7, 0.5, 0.015, 0.06, (85, 95)),
     "AffWild2": Style(0.25, 0.85, 0.15, 2.0, 0.10, 0.60, 0.15, 0.08, 0.5, 0.4, 0.02, 0.04, (75, 90)),
@@ -279,7 +279,7 @@ def sample_intensities(dataset: str, expressions, lengths, generator: np.random.
     groups = expressions if groups is None else np.asarray(groups)
     # AUs that say nothing about the expression differ from clip to clip (that is how this person or this moment is), those that
     # characterise it run through their range in every clip
-    shares = style.between + (style.indifferent - style.between) * np.clip(1 - np.abs(loadings), 0, 1)
+    shares = style.between + (style.indifferent - style.between) * np.clip(1 - loadings, 0, 1)
     scores, shown = [], []
     for expression, length, other in zip(expressions, lengths, second):
         pattern = loadings[expression]
@@ -315,7 +315,7 @@ def sample_intensities(dataset: str, expressions, lengths, generator: np.random.
         ranks = (np.argsort(np.argsort(score[frames], axis=0), axis=0) + 0.5) / len(frames)
         for au in range(len(ACTION_UNITS)):
             out[frames, au] = quantile(ranks[:, au], rates[expression, au], medians[expression, au], peaks[expression, au],
-                                      max(0.0, loadings[expression, au]))
+                                      2 * max(0.0, loadings[expression, au]))
     return out, shown
 
 
@@ -332,7 +332,7 @@ def _blinks(length: int, rate: float, generator: np.random.Generator) -> np.ndar
     score = np.full(length, -1.0)
     for _ in range(generator.poisson(rate * length / 2.5)):
         start = generator.integers(0, length)
-        score[start:start + generator.integers(2, 4)] = generator.uniform(1.0, 3.0)
+        score[start:start + generator.integers(2, 4)] = generator.uniform(0.4, 3.0)
     return score
 
 

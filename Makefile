@@ -55,7 +55,7 @@ test: $(STAMP)
 	@echo "1 of 2: pytest"
 	@$(TEST_ENVIRONMENT) $(PY) -m pytest -q
 	@echo "2 of 2: notebooks in the smoke profile"
-	@$(TEST_ENVIRONMENT) $(PY) -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks/*.ipynb
+	@$(TEST_ENVIRONMENT) AUDFER_PROGRESS=off $(PY) -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks/*.ipynb
 	@echo "all tests passed"
 
 lab: $(STAMP)

@@ -255,7 +255,8 @@ def _train(options) -> None:
     from .study import open_study
 
     study = open_study(options.profile)
-    cell = study.cell(options.model, options.dataset, options.au_ratio, options.strategy, options.weights, options.seed)
+    cell = study.cell(options.model, options.dataset, options.au_ratio, options.strategy, options.weights,
+                      options.seed)
     (record,) = study.run([cell])
     result = summary(record)
     print(f"{cell.label}, last epoch, 95 % interval: WAR {result.war}, UAR {result.uar}\nrecord: {record.path}")

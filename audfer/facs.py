@@ -34,6 +34,19 @@ EXPRESSION_HEADINGS: tuple[str, ...] = ("Hap.", "Sad.", "Neu.", "Ang.", "Sur.", 
 PRINTED_EXPRESSIONS: tuple[str, ...] = ("Happy", "Sad", "Neutral", "Angry", "Surprise", "Disgust", "Fear")
 
 
+#: textbook combinations (Ekman and Friesen's emotional FACS) at a visible strength, 0 to 5: for pictures and the panel's
+#: buttons; no dataset and no matrix is made from them
+PROTOTYPES: dict[str, dict[str, float]] = {
+    "happy": {"AU06": 4, "AU12": 5, "AU25": 3.5},
+    "sad": {"AU01": 4.5, "AU04": 2.5, "AU15": 4.5, "AU17": 2},
+    "neutral": {},
+    "angry": {"AU04": 5, "AU05": 2, "AU07": 3.5, "AU23": 4.5},
+    "surprise": {"AU01": 4.5, "AU02": 5, "AU05": 4.5, "AU25": 3, "AU26": 4.5},
+    "disgust": {"AU04": 1.5, "AU09": 5, "AU10": 4, "AU17": 2.5},
+    "fear": {"AU01": 5, "AU02": 3, "AU04": 3, "AU05": 5, "AU20": 4.5, "AU25": 2.5},
+}
+
+
 @dataclass(frozen=True)
 class LabelSpace:
     """How one dataset writes its labels on disk and what they are here.

@@ -14,24 +14,13 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .facs import ACTION_UNIT_NAMES, ACTION_UNITS, EXPRESSIONS
+from .facs import ACTION_UNIT_NAMES, ACTION_UNITS, EXPRESSIONS, PROTOTYPES
 from .knowledge import KnowledgeMatrix
 from .progress import headless
 from .synth.face import neutral_scene, render, sample_identities
 
 UPPER_FACE = ("AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU45")
 LOWER_FACE = tuple(au for au in ACTION_UNITS if au not in UPPER_FACE)
-#: textbook combinations (Ekman and Friesen's emotional FACS) at a visible strength, for the buttons; the knowledge
-#: matrix, not this table, gives the scores
-PROTOTYPES: dict[str, dict[str, float]] = {
-    "happy": {"AU06": 3.0, "AU12": 4.0, "AU25": 2.0},
-    "sad": {"AU01": 4.0, "AU04": 2.5, "AU15": 3.5, "AU17": 2.0},
-    "neutral": {},
-    "angry": {"AU04": 4.5, "AU05": 2.5, "AU07": 3.5, "AU23": 3.5},
-    "surprise": {"AU01": 4.0, "AU02": 4.0, "AU05": 3.5, "AU25": 3.0, "AU26": 4.0},
-    "disgust": {"AU04": 2.0, "AU09": 4.5, "AU10": 3.0, "AU17": 2.0},
-    "fear": {"AU01": 4.0, "AU02": 3.0, "AU04": 3.0, "AU05": 4.5, "AU20": 4.0, "AU25": 2.5, "AU26": 2.0},
-}
 _BAR = "#3b6fb6"
 
 
@@ -125,7 +114,7 @@ def face_panel(knowledge: KnowledgeMatrix | None = None, seed: int = 0, size: in
 
 
 def static_panel(knowledge: KnowledgeMatrix, seed: int = 0, size: int = 160) -> Figure:
-    """One person with the seven textbook expressions, each above the scores that the knowledge matrix gives for it."""
+    """One person with the seven textbook expressions, each above the scores that the knowledge matrix gives it."""
     values = torch.stack([prototype(name) for name in EXPRESSIONS])
     count = len(EXPRESSIONS)
     frames, _ = render(sample_identities(1, seed)[[0] * count], values, neutral_scene(count), size=size)

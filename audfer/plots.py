@@ -137,6 +137,8 @@ def heatmap(
 
 def _norm(values, low: float | None, high: float | None, log: bool = False) -> Normalize:
     known = np.asarray(values, float)[np.isfinite(values)]
+    if log:
+        known = known[known > 0]  # a weight of 0 (an AU that is active in every clip) has no place on a logarithmic scale
     low = (known.min() if len(known) else 0.0) if low is None else low
     high = (known.max() if len(known) else 1.0) if high is None else high
     if not low < high:  # all cells alike: any scale around the value will do

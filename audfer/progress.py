@@ -45,7 +45,7 @@ def mode() -> str:
 class LineProgress:
     """The part of tqdm's interface that this package uses, printing plain lines to standard error.
 
-    Nothing is printed for work that ends within the first interval except its closing line, so that a log stays short.
+    Work that ends within the first interval prints its closing line only, so that a log stays short.
     """
 
     def __init__(self, iterable: Iterable | None = None, total: int | None = None, desc: str = "", unit: str = "it",

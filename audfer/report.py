@@ -1,7 +1,7 @@
 """``report.html``: all executed notebooks in one self-contained page, with an index of tables and figures on top.
 
-No scripts and nothing from the network: pictures are embedded, code is folded behind a ``details`` element, and the page
-prints. Files beside the page (csv, md, svg) are linked relatively, so the page can be read alone and followed in place.
+No scripts and nothing from the network: pictures are embedded, code is folded behind a ``details`` element, and the
+page prints. Files beside the page (csv, md, svg) are linked relatively: it reads alone and can be followed in place.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ def write_report(path: str | os.PathLike, notebooks: list[Path], figures: Path, 
         f"<title>AU-DFER, {html.escape(summary['profile'])} profile</title>",
         f"<style>{_STYLE}{HtmlFormatter().get_style_defs('.highlight')}</style></head><body>",
         _head(summary), _index(entries, path.parent), _notebook_list(notebooks, sections, summary),
-        *[f'<section class="notebook" id="nb-{_slug(n.stem)}">\n<p class="note">{html.escape(n.stem)}</p>\n{body}</section>'
-          for n, (_, body) in zip(notebooks, sections)],
+        *[f'<section class="notebook" id="nb-{_slug(notebook.stem)}">\n'
+          f'<p class="note">{html.escape(notebook.stem)}</p>\n{body}</section>'
+          for notebook, (_, body) in zip(notebooks, sections)],
         '<h2 id="further">Further tables and figures</h2>' if unseen else "",
         *[_entry(stem, entries[stem]) for stem in unseen],
         "</body></html>",
@@ -101,7 +102,7 @@ def _entries(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def _anchor(entries: dict[str, dict[str, Path]], sections: list[tuple[str, str]]) -> list[str]:
-    """Put an anchor where a notebook shows an entry, so that nothing is embedded twice; returns the stems shown nowhere."""
+    """Put an anchor where a notebook shows an entry, so that none is embedded twice; returns stems shown nowhere."""
     unseen = []
     for stem, files in entries.items():
         picture = base64.b64encode(files["png"].read_bytes()).decode() if "png" in files else None
@@ -139,7 +140,8 @@ def _caption(stem: str, files: dict[str, Path]) -> str:
         if isinstance(about, dict) and about.get("caption"):
             return about["caption"]
     if "md" in files:
-        lines = [re.sub(r"[*`]", "", line).strip("# ") for line in files["md"].read_text(encoding="utf-8").splitlines()]
+        lines = files["md"].read_text(encoding="utf-8").splitlines()
+        lines = [re.sub(r"[*`]", "", line).strip("# ") for line in lines]
         first = next((line for line in lines if line), "|")
         if not first.startswith("|"):
             return first
@@ -154,8 +156,9 @@ def _first_sentence(text: str) -> str:
 
 def _head(summary: dict) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in summary["versions"].items())
-    source = ("<p><strong>The input is the embedded benchmark: rendered face clips, not DFEW, FERV39k or MAFW.</strong> "
-              "The paper's printed numbers stand beside ours to show which table is meant; they are not comparable.</p>"
+    source = ("<p><strong>The input is the embedded benchmark: rendered face clips, not DFEW, FERV39k or MAFW."
+              "</strong> The paper's printed numbers stand beside ours to show which table is meant; they are not "
+              "comparable.</p>"
               if summary.get("embedded") else "")
     return (f"<h1>Action Unit Enhance Dynamic Facial Expression Recognition: tables and figures</h1>\n{source}\n"
             f'<p class="note">Profile <code>{html.escape(summary["profile"])}</code>: '
@@ -171,9 +174,11 @@ def _index(entries: dict[str, dict[str, Path]], base: Path) -> str:
         links = " ".join(f'<a href="{quote(os.path.relpath(file, base))}">{kind}</a>'
                          for kind, file in sorted(files.items()) if kind != "json")
         rows.append(f'<tr><td><a href="#r-{_slug(stem)}">{html.escape(stem)}</a></td>'
-                    f'<td>{html.escape(_first_sentence(_caption(stem, files)))}</td><td class="files">{links}</td></tr>')
+                    f"<td>{html.escape(_first_sentence(_caption(stem, files)))}</td>"
+                    f'<td class="files">{links}</td></tr>')
     return ('<h2 id="index">Index of tables and figures</h2>\n<div class="scroll"><table><thead><tr><th>name</th>'
-            "<th>what it shows</th><th>files</th></tr></thead><tbody>\n" + "\n".join(rows) + "\n</tbody></table></div>")
+            "<th>what it shows</th><th>files</th></tr></thead><tbody>\n" + "\n".join(rows)
+            + "\n</tbody></table></div>")
 
 
 def _notebook_list(notebooks: list[Path], sections: list[tuple[str, str]], summary: dict) -> str:
@@ -197,8 +202,8 @@ def _entry(stem: str, files: dict[str, Path]) -> str:
         width = int.from_bytes(picture[16:20], "big") // 2
         data = base64.b64encode(picture).decode()
         title = html.escape(_caption(stem, files))
-        parts.append(f'<figure><img alt="{title}" style="width:{width}px" src="data:image/png;base64,{data}"><figcaption>{title}</figcaption>'
-                     "</figure>")
+        parts.append(f'<figure><img alt="{title}" style="width:{width}px" src="data:image/png;base64,{data}">'
+                     f"<figcaption>{title}</figcaption></figure>")
     if "md" in files:
         parts.append(f'<div class="scroll">{markdown2html(files["md"].read_text(encoding="utf-8"))}</div>')
     return "\n".join(parts)

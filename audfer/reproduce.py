@@ -1,8 +1,8 @@
 """Run the notebooks 01 to 05 headlessly, one process each, and gather them into one report.
 
-Everything that can be refused is refused before a kernel starts: an unknown profile, a misspelt parameter, a parameter
-of the wrong type, a disk that is nearly full, a work folder that another run is using. papermill alone only warns about
-a misspelt parameter and then reports success.
+Everything that can be refused is refused before a kernel starts: an unknown profile, a misspelt parameter, a
+parameter of the wrong type, a disk that is nearly full, a work folder that another run is using. papermill alone only
+warns about a misspelt parameter and then reports success.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def declared_parameters(notebook: Path) -> dict[str, object]:
 
     Raises:
         InputError: the file is missing or is no notebook, has no such cell, or the cell holds anything but plain
-            ``name = literal`` lines (papermill puts its values *after* the cell, so anything computed there would keep
-            the old value).
+            ``name = literal`` lines (papermill puts its values *after* the cell, so anything computed there would
+            keep the old value).
     """
     if not notebook.is_file():
         raise InputError(notebook, "notebook", "no such file", "an .ipynb file")
@@ -108,8 +108,8 @@ def check_parameters(notebooks: list[Path], given: dict[str, object]) -> dict[st
     """Parameters for each notebook, keyed by its stem; a notebook gets those of ``given`` that it declares.
 
     Raises:
-        InputError: a name that none of the notebooks declares (the nearest one is suggested), or a value whose type is
-            not the default's. Whole numbers are accepted for a float, anything where the default is ``None``.
+        InputError: a name that none of the notebooks declares (the nearest one is suggested), or a value whose type
+            is not the default's. Whole numbers are accepted for a float, anything where the default is ``None``.
     """
     declared = {path: declared_parameters(path) for path in notebooks}
     known = sorted(set().union(*declared.values())) if declared else []
@@ -123,7 +123,7 @@ def check_parameters(notebooks: list[Path], given: dict[str, object]) -> dict[st
         for name in given.keys() & defaults.keys():
             if not _fits(given[name], defaults[name]):
                 raise InputError(path.stem, f"parameter {name}", f"{given[name]!r}",
-                                 f"a value of type {type(defaults[name]).__name__}, as the default {defaults[name]!r}")
+                                 f"a {type(defaults[name]).__name__}; the default is {defaults[name]!r}")
         chosen[path.stem] = {name: _place(name, given[name]) for name in given if name in defaults}
     return chosen
 
@@ -209,7 +209,7 @@ def reproduce(profile: str = "laptop", notebooks: tuple[str, ...] = NOTEBOOKS,
     environment = {
         "AUDFER_PROFILE": str(Path(profile).resolve()) if str(profile).endswith(".toml") else str(profile),
         "AUDFER_WORK": str(work), "AUDFER_FIGURES": str(figures), "AUDFER_HEADLESS": "1",
-        "AUDFER_PROGRESS": os.environ.get("AUDFER_PROGRESS") if os.environ.get("AUDFER_PROGRESS") == "off" else "lines",
+        "AUDFER_PROGRESS": "off" if os.environ.get("AUDFER_PROGRESS") == "off" else "lines",
     }
     here = work / settings.name
     with locked(here, "work folder"):
@@ -309,6 +309,9 @@ def _child_environment(extra: dict[str, str]) -> dict[str, str]:
     environment["SPYDER_AUDFER_TEXT_PROGRESS"] = "1"
     environment.setdefault("TQDM_MININTERVAL", "10")
     environment.setdefault("TQDM_NCOLS", "74")
+    # glibc gives large blocks back after every batch and faults them in again for the next: keep them instead
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+        environment.setdefault(name, str(2**30))
     return environment
 
 
@@ -498,8 +501,9 @@ def _short(path: Path) -> str:
 def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook without what changes from run to run, so that a committed copy changes only when its results do.
 
-    Removes papermill's times, paths and injected cell, execution timestamps, progress lines (standard error), the path
-    of this checkout and the interpreter's patch version; keeps results, cell identifiers, tags and jupytext's pairing.
+    Removes papermill's times, paths and injected cell, execution timestamps, progress lines (standard error), the
+    path of this checkout and the interpreter's patch version; keeps results, cell identifiers, tags and jupytext's
+    pairing.
     """
     checkout = str(Path(__file__).resolve().parents[1]) + os.sep
     cells = []
@@ -524,14 +528,15 @@ def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             if "execution_count" in output:
                 output.execution_count = number
     notebook.metadata.pop("papermill", None)
-    notebook.metadata["kernelspec"] = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    notebook.metadata["kernelspec"] = {
+        "display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook.metadata["language_info"] = {"name": "python"}
     return notebook
 
 
 # ---------------------------------------------------------------------------------------------------- the child
 def question_of(cells: list, index: int) -> str:
-    """The question that a code cell answers: that of the Markdown above it, else the cell's own first line of code."""
+    """The question that a code cell answers: the one in the Markdown above it, else its own first line of code."""
     for cell in reversed(cells[:index]):
         if cell.cell_type == "markdown" and cell.source.strip():
             line = re.sub(r"[*_`]", "", cell.source.strip().splitlines()[0].lstrip("# ").strip())
@@ -543,7 +548,7 @@ def question_of(cells: list, index: int) -> str:
 
 
 class _Lines:
-    """Turns a stream of text pieces into whole lines; a bar that redraws itself gives one line in ten seconds and its last."""
+    """Turns pieces of text into whole lines; a bar that redraws itself gives one line in ten seconds and its last."""
 
     def __init__(self, emit, interval: float = 10.0):
         self.emit, self.interval, self.buffer, self.drawn, self.last = emit, interval, "", None, ""
@@ -640,7 +645,7 @@ def _execute(order: dict) -> int:
             emit(kind="error", ename=error.ename, evalue=_ESCAPES.sub("", str(error.evalue)))
             return 1
         except Exception as error:
-            # Two kernels that start at once can be given the same port (papermill#511): once more, if no cell has run.
+            # Two kernels that start at once can be given one port (papermill#511): once more, if no cell has run.
             if attempt == 1 and not started:
                 continue
             emit(kind="error", ename=type(error).__name__, evalue=str(error))

@@ -1,4 +1,4 @@
-"""How many faces a second the renderer makes: ``python benchmarks/render_speed.py [--out FILE]``.
+"""How many faces a second the renderer makes: ``python benchmarks/render_speed.py``.
 
 Every frame has random AUs, pose, roll, blur and noise, so nothing is skipped. A size's time is the best of three runs
 (other work on the machine can only make it longer); the processor time beside it says how busy the machine was.
@@ -41,9 +41,9 @@ def measure(size: int, frames: int, repeats: int = 3) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure every size with one and two threads; print the record and write it when asked to."""
+    """Measure every size with one and two threads; print and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="write the record here as well")
+    parser.add_argument("--out", type=Path, help="where to write the record (default: benchmarks/records, with the date)")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     results = []
@@ -59,8 +59,9 @@ def main() -> None:
     }
     text = json.dumps(record, indent=2)
     print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+    out = arguments.out or Path(__file__).with_name("records") / f"{record['date']}_render_speed.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

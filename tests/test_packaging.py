@@ -139,7 +139,8 @@ def test_citation_names_this_software_and_the_paper():
 
 @pytest.mark.parametrize("target", ["env", "reproduce", "test", "lab", "bench", "clean"])
 def test_make_knows_its_targets(target, tmp_path):
-    result = subprocess.run(["make", "-n", target, f"VENV={tmp_path / 'venv'}"], cwd=ROOT, capture_output=True, text=True)
+    command = ["make", "-n", target, f"VENV={tmp_path / 'venv'}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 

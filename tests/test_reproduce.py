@@ -18,8 +18,8 @@ from audfer.errors import AudferError, InputError
 from audfer.files import locked
 from audfer.progress import LineProgress, clock, mode, progress
 from audfer.report import write_report
-from audfer.reproduce import (NotebookFailed, _Lines, check_parameters, clean_notebook, declared_parameters, question_of,
-                              reproduce)
+from audfer.reproduce import (NotebookFailed, _Lines, check_parameters, clean_notebook, declared_parameters,
+                              question_of, reproduce)
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,9 +37,16 @@ def notebook(path: Path, *cells: tuple, parameters: str = 'profile = "laptop"\ne
     return path
 
 
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    """What the person running the tests has set must not change them."""
+    for name in ("AUDFER_PROGRESS", "AUDFER_PROFILE", "AUDFER_WORK", "AUDFER_FIGURES"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def places(tmp_path):
-    return {"source": tmp_path / "notebooks", "work": tmp_path / "work", "figures": tmp_path / "figures", "free_gb": 0}
+    return {"source": tmp_path / "notebooks", **{name: tmp_path / name for name in ("work", "figures")}, "free_gb": 0}
 
 
 @pytest.fixture
@@ -78,7 +85,8 @@ def test_folders_given_as_parameters_are_meant_from_the_current_folder_and_must_
     path = notebook(tmp_path / "notebooks/a.ipynb", parameters='csv_folder = ""')
     (tmp_path / "csvs").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert check_parameters([path], {"csv_folder": "csvs"}) == {"a": {"csv_folder": str((tmp_path / "csvs").resolve())}}
+    expected = str((tmp_path / "csvs").resolve())
+    assert check_parameters([path], {"csv_folder": "csvs"}) == {"a": {"csv_folder": expected}}
     with pytest.raises(InputError, match="parameter csv_folder: found 'nowhere', expected a path that exists"):
         check_parameters([path], {"csv_folder": "nowhere"})
 
@@ -122,12 +130,13 @@ def test_too_little_disk_space_is_refused_with_a_sentence(places, no_kernel):
 
 def test_a_work_folder_in_use_is_refused(places, no_kernel):
     notebook(places["source"] / "a.ipynb")
-    with locked(places["work"] / "smoke"), pytest.raises(AudferError, match="another process is using this work folder"):
+    said = "another process is using this work folder"
+    with locked(places["work"] / "smoke"), pytest.raises(AudferError, match=said):
         reproduce("smoke", ("a",), **places)
 
 
 # ------------------------------------------------------------------------------------------------ a run
-def test_a_run_passes_parameters_streams_progress_and_ends_with_a_report(places, capfd):
+def test_a_run_passes_parameters_streams_progress_and_ends_with_a_report(places, capfd, monkeypatch):
     notebook(places["source"] / "a.ipynb", ("md", "## How *many* clips?"), ("code", """
 import os, sys
 from pathlib import Path
@@ -141,17 +150,15 @@ folder.mkdir(parents=True, exist_ok=True)
 (folder / "fig4_map.json").write_text('{"caption": "Where things are. More."}')
 print(profile, epochs, sys.executable == os.environ["EXPECTED_PYTHON"])"""))
     notebook(places["source"] / "b.ipynb", ("code", "6 * 7"), parameters='profile = "laptop"')
-    os.environ["EXPECTED_PYTHON"] = sys.executable
-    try:
-        report = reproduce("smoke", ("a", "b"), {"epochs": 7}, **places)
-    finally:
-        del os.environ["EXPECTED_PYTHON"]
+    monkeypatch.setenv("EXPECTED_PYTHON", sys.executable)
+    report = reproduce("smoke", ("a", "b"), {"epochs": 7}, **places)
     printed, progress_lines = capfd.readouterr()
     assert "  4/4  How many clips?" in progress_lines
     assert "    clips: 3/3 clip, 0 s" in progress_lines
     assert "    smoke 7 True" in progress_lines  # the kernel is this interpreter
     lines = (printed + progress_lines).splitlines()
-    assert max(len(line) for line in lines if str(places["work"].parent) not in line) <= 80  # paths are as long as they are
+    # paths are as long as they are
+    assert max(len(line) for line in lines if str(places["work"].parent) not in line) <= 80
     rows = {line.split()[0]: line.split() for line in printed.splitlines() if line.strip()}
     assert rows["a"][-4:-2] == ["1", "1"] and rows["b"][-4:-2] == ["0", "0"]
 
@@ -191,7 +198,8 @@ def test_the_report_links_to_where_a_notebook_shows_a_figure_or_table_and_embeds
     assert rows == sorted(rows)
     assert "<td>WAR against lambda of Eq. 10 on Fig. 4</td>" in page and "<td>Title of it</td>" in page
     places = [page.index(f'id="r-{name}"') for name in ("table2-y", "fig5-ratio", "table10-x")]
-    assert places[0] < page.index("table2_y.csv, ") < places[1] < page.index(pixels) < page.index('id="further"') < places[2]
+    assert places[0] < page.index("table2_y.csv, ") < places[1] < page.index(pixels)
+    assert page.index(pixels) < page.index('id="further"') < places[2]  # shown by no notebook
     assert 'href="figures/table2_y.md"' in page and "rendered face clips" in page
 
 
@@ -259,7 +267,8 @@ time.sleep(600)"""))
 
 # ------------------------------------------------------------------------------------------------ pieces
 def test_a_cleaned_notebook_keeps_results_and_loses_what_changes_from_run_to_run(places):
-    path = notebook(places["source"] / "a.ipynb", ("code", "import sys; print('no' + 'ise', file=sys.stderr); print('kept')"))
+    code = "import sys; print('no' + 'ise', file=sys.stderr); print('kept')"
+    path = notebook(places["source"] / "a.ipynb", ("code", code))
     identifiers = [cell.id for cell in nbformat.read(path, as_version=4).cells]
     reproduce("smoke", ("a",), update_notebooks=True, **places)
     first = path.read_text()
@@ -273,16 +282,15 @@ def test_a_cleaned_notebook_keeps_results_and_loses_what_changes_from_run_to_run
 
 
 def test_clean_notebook_renumbers_cells_from_one():
-    content = nbformat.v4.new_notebook(cells=[
-        nbformat.v4.new_code_cell("x", execution_count=7,
-                                  outputs=[nbformat.v4.new_output("execute_result", {"text/plain": "1"}, execution_count=7)])])
+    output = nbformat.v4.new_output("execute_result", {"text/plain": "1"}, execution_count=7)
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", execution_count=7, outputs=[output])])
     cell = clean_notebook(content).cells[0]
     assert cell.execution_count == 1 and cell.outputs[0].execution_count == 1
 
 
 def test_the_question_of_a_cell_is_the_markdown_above_it_or_its_own_first_line():
-    cells = [nbformat.v4.new_markdown_cell("**Which `AU`?** The one that moves.\ntext"), nbformat.v4.new_code_cell("# why\nfirst()\nsecond()"),
-             nbformat.v4.new_code_cell("third()")]
+    cells = [nbformat.v4.new_markdown_cell("**Which `AU`?** The one that moves.\ntext"),
+             nbformat.v4.new_code_cell("# why\nfirst()\nsecond()"), nbformat.v4.new_code_cell("third()")]
     assert question_of(cells, 1) == "Which AU?"
     assert question_of(cells, 2) == "third()"
 
@@ -324,6 +332,7 @@ def test_progress_obeys_the_environment(monkeypatch, capsys):
     assert mode() == "lines"  # captured output is no terminal
 
 
-@pytest.mark.parametrize("seconds, text", [(0.4, "0 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (3725, "1 h 02 min")])
+@pytest.mark.parametrize("seconds, text", [
+    (0.4, "0 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (3725, "1 h 02 min")])
 def test_durations_are_written_as_people_read_them(seconds, text):
     assert clock(seconds) == text

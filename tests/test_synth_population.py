@@ -89,10 +89,10 @@ def test_drawn_frames_have_the_planted_rates_and_medians(dataset):
     for expression in range(7):
         frames = intensities[expressions == expression]
         assert (frames >= synth.PRESENT).mean(axis=0) == pytest.approx(rates[expression], abs=1 / len(frames))
-        found = np.median(frames, axis=0)
         known = ~np.isnan(medians[expression])
-        # between two neighbouring ranks: exact up to the step of the quantile function there
-        assert found[known] == pytest.approx(medians[expression][known], abs=0.06)
+        # between the two frames in the middle: exact up to one rank (where the rate is near one half the step is wide)
+        below, above = np.sort(frames, axis=0)[[len(frames) // 2 - 1, len(frames) // 2]][:, known]
+        assert (below <= medians[expression][known] + 1e-5).all() and (medians[expression][known] <= above + 1e-5).all()
     assert intensities.min() == 0 and intensities.max() <= 5
 
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
-from ..models.output import kaiming_init
+from ..models.output import kaiming_init, local_contrast
 from ..models.resnet import residual_stage
 from ..progress import progress as progress_bar
 
@@ -91,8 +91,7 @@ class ActionUnitEstimator(nn.Module):
         x = images.float() / 255 if images.dtype == torch.uint8 else images
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, size=(self.image_size, self.image_size), mode="bilinear", antialias=True)
-        x = x - x.mean(dim=(1, 2, 3), keepdim=True)                        # overall exposure says nothing about AUs
-        x = self.stages(self.stem(x))
+        x = self.stages(self.stem(local_contrast(x)))
         features = self.dropout(torch.cat((self.squeeze(x), x.mean(dim=(2, 3))), dim=1))
         return self.presence(features).float(), self.intensity(features).float()
 

@@ -29,15 +29,15 @@ MODELS: dict[str, type[ClipModel]] = {"m3dfel": M3DFEL, "former_dfer": FormerDFE
 #: what a size means for each model; "paper" is each class's own defaults: the official network
 SIZES: dict[str, dict[str, dict]] = {
     "paper": {"m3dfel": {}, "former_dfer": {}, "mae_dfer": {}},
-    # same parts, small enough to train on a laptop's processor
+    # same parts, small enough to train on a laptop's processor, from scratch, on some hundred clips
     "tiny": {
         "m3dfel": dict(num_frames=8, image_size=48, contrast=True, instance_length=2, channels=(16, 32, 64, 128), blocks=(1, 1, 1, 1),
                        stem_kernel=(3, 5, 5), hidden=64, lstm_layers=1, heads=4),
         "former_dfer": dict(num_frames=8, image_size=48, contrast=True, channels=(16, 32, 64, 128), blocks=(1, 1, 1, 1), stem_kernel=5,
                             stem_pool=False, spatial_heads=4, spatial_hidden=128, temporal_depth=2, temporal_heads=4,
                             temporal_hidden=256),
-        "mae_dfer": dict(num_frames=8, image_size=48, contrast=True, tubelet=(2, 8, 8), region=(2, 3, 6), dim=96, depth=4, heads=4,
-                         hidden=192),
+        "mae_dfer": dict(num_frames=8, image_size=48, contrast=True, tubelet=(2, 8, 8), region=(2, 3, 6), stem=(16, 32, 64),
+                         dim=96, depth=2, heads=4, hidden=192, drop_path=0.0, head_scale=1.0, init_std=0.06),
     },
 }
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from .. import published
 from ..errors import InputError
-from ..facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
+from ..facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_INDEX
 
 #: an AU counts as present from this planted intensity on (0..5): what DISFA's integer code 2 is after rounding
 PRESENT = 1.5
@@ -29,7 +29,6 @@ PRESENT = 1.5
 MARGIN = 0.005
 DATASETS: tuple[str, ...] = ("DFEW", "FERV39k", "MAFW", "AffWild2", "RAVDESS")
 
-CONTRAST = 3.0
 _AU = {name: index for index, name in enumerate(ACTION_UNITS)}
 _NEUTRAL = EXPRESSIONS.index("neutral")
 
@@ -72,9 +71,9 @@ class Style:
 
 
 STYLES: dict[str, Style] = {
-    "DFEW": Style(0.20, 0.85, 0.12, 2.5, 0.10, 0.40, 0.11, 0.05, 0.6, 0.5, 0.012, 0.05, (80, 95)),
-    "FERV39k": Style(0.28, 0.85, 0.22, 2.5, 0.12, 0.45, 0.14, 0.06, 0.8, 0.7, 0.02, 0.08, (70, 92)),
-    "MAFW": Style(0.28, 0.85, 0.22, 2.5, 0.12, 0.50, 0.12, 0.05, 0.7, 0.5, 0.015, 0.06, (85, 95)),
+    "DFEW": Style(0.40, 0.85, 0.14, 2.5, 0.10, 0.25, 0.10, 0.04, 0.5, 0.4, 0.010, 0.05, (80, 95)),
+    "FERV39k": Style(0.65, 0.90, 0.20, 2.5, 0.12, 0.35, 0.13, 0.05, 0.7, 0.6, 0.015, 0.08, (70, 92)),
+    "MAFW": Style(0.60, 0.90, 0.20, 2.5, 0.12, 0.35, 0.11, 0.05, 0.6, 0.5, 0.012, 0.06, (85, 95)),
     "AffWild2": Style(0.25, 0.85, 0.15, 2.0, 0.10, 0.60, 0.15, 0.08, 0.5, 0.4, 0.02, 0.04, (75, 90)),
     "RAVDESS": Style(0.15, 0.85, 0.05, 2.5, 0.04, 1.00, 0.03, 0.03, 0.1, 0.1, 0.005, 0.00, (95, 95)),
     "DISFA": Style(0.30, 0.85, 0.00, 1.0, 0.00, 0.10, 0.08, 0.05, 0.3, 0.2, 0.01, 0.00, (95, 95)),
@@ -218,8 +217,11 @@ def _loadings(dataset: str) -> np.ndarray:
         centred = values - values.mean(axis=0)
         # scaled mostly per AU: AU01 or AU26 differ less between expressions than AU12 does, but what they have they should say
         parts.append(centred / (0.15 * centred.std() + 0.85 * centred.std(axis=0)))
-    loadings = np.clip(0.3 * parts[0] + 0.7 * parts[1], -1.5, 2.0)
-    loadings[_NEUTRAL] *= 0.4  # a neutral face has no apex
+    loadings = 0.3 * parts[0] + 0.7 * parts[1]
+    # every expression's four most telling AUs carry equal weight; in the raw numbers happy drowns the others
+    strongest = np.sort(loadings, axis=1)[:, -4:].mean(axis=1, keepdims=True)
+    loadings = np.clip(loadings * np.where(loadings > 0, 1.7 / strongest, 1.0), -1.5, 2.0)
+    loadings[_NEUTRAL] *= 0.3  # a neutral face has no apex
     loadings[:, _AU["AU28"]] = 0
     loadings[:, _AU["AU45"]] *= 0.5
     return loadings
@@ -227,7 +229,7 @@ def _loadings(dataset: str) -> np.ndarray:
 
 def _peaks(dataset: str) -> np.ndarray:
     """(7, 18) strongest intensity: neither rates nor medians fix it, so AUs that characterise an expression get the strong apexes."""
-    peaks = np.clip(2.0 + CONTRAST * np.maximum(_loadings(dataset), 0), 2.0, 5.0)
+    peaks = np.clip(2.0 + 2.0 * np.maximum(_loadings(dataset), 0), 2.0, 5.0)
     peaks[:, [_AU["AU28"], _AU["AU45"]]] = 4.5
     return peaks
 
@@ -315,7 +317,7 @@ def sample_intensities(dataset: str, expressions, lengths, generator: np.random.
         ranks = (np.argsort(np.argsort(score[frames], axis=0), axis=0) + 0.5) / len(frames)
         for au in range(len(ACTION_UNITS)):
             out[frames, au] = quantile(ranks[:, au], rates[expression, au], medians[expression, au], peaks[expression, au],
-                                      2 * max(0.0, loadings[expression, au]))
+                                      1.5 * max(0.0, loadings[expression, au]))
     return out, shown
 
 
@@ -481,5 +483,3 @@ def frame_columns() -> tuple[list[str], list[str]]:
     """Names of the truth's 18 intensity and 18 presence columns ("AU01_r" .. and "AU01_c" ..)."""
     return [f"{au}_r" for au in ACTION_UNITS], [f"{au}_c" for au in ACTION_UNITS]
 
-
-assert len(INTENSITY_ACTION_UNITS) == 17

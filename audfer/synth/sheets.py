@@ -10,16 +10,6 @@ from .. import facs
 from .face import render, sample_identities
 from .scene import neutral_scene
 
-#: textbook AUs of each expression (Ekman's prototypes), for showing only: the benchmark's own mixture is not this
-PROTOTYPES: dict[str, dict[str, float]] = {
-    "happy": {"AU06": 4, "AU12": 5, "AU25": 3.5},
-    "sad": {"AU01": 4.5, "AU04": 2.5, "AU15": 4.5, "AU17": 2},
-    "neutral": {},
-    "angry": {"AU04": 5, "AU05": 2, "AU07": 3.5, "AU23": 4.5},
-    "surprise": {"AU01": 4.5, "AU02": 5, "AU05": 4.5, "AU25": 3, "AU26": 4.5},
-    "disgust": {"AU04": 1.5, "AU09": 5, "AU10": 4, "AU17": 2.5},
-    "fear": {"AU01": 5, "AU02": 3, "AU04": 3, "AU05": 5, "AU20": 4.5, "AU25": 2.5},
-}
 _INTENSITIES = (0.0, 1.0, 3.0, 5.0)
 
 
@@ -54,7 +44,7 @@ def contact_sheet(seed: int = 0, size: int = 96, identities: int = 3, moments: i
     envelope = 0.5 - 0.5 * torch.cos(math.pi * envelope)
     rows = torch.zeros(len(facs.EXPRESSIONS), moments, aus)
     for row, expression in enumerate(facs.EXPRESSIONS):
-        for au, intensity in PROTOTYPES[expression].items():
+        for au, intensity in facs.PROTOTYPES[expression].items():
             rows[row, :, facs.ACTION_UNITS.index(au)] = intensity * envelope
     scene = neutral_scene(rows.shape[0] * moments)
     who = torch.arange(len(facs.EXPRESSIONS))[:, None].expand(-1, moments)

@@ -1,0 +1,76 @@
+"""The numbers in README.md, written from the tables of the last run: ``python -m audfer.readme`` (for maintainers).
+
+Nothing between the markers is typed by hand; a test compares README.md with ``figures/laptop``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from .files import atomic_file
+from .progress import clock
+from .tables import MODEL_NAMES, markdown_table
+
+
+def results(figures: Path) -> str:
+    """The block of results: accuracies, recovery and the AU estimator of one profile's tables.
+
+    Args:
+        figures: a profile's folder of tables and figures.
+    """
+    figures = Path(figures)
+    table = pd.read_csv(figures / "table1_war_uar.csv")
+    table = table[table["metric"].isin(["WAR", "UAR"])]
+    rows = []
+    for (dataset, model), part in table.groupby(["dataset", "model"], sort=False):
+        row = {"dataset (rendered)": dataset, "network (tiny)": MODEL_NAMES[model]}
+        for metric in ("WAR", "UAR"):
+            for variant in ("without AU", "with AU"):
+                cell = part[(part["metric"] == metric) & (part["variant"] == variant)].iloc[0]
+                row[f"{metric} {variant}"] = f"{cell['ours']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]"
+        rows.append(row)
+    recovery = pd.read_csv(figures / "knowledge_recovery.csv")
+    rank = recovery[["planted", "recovered"]].corr(method="spearman").iloc[0, 1]
+    estimator = pd.read_csv(figures / "au_estimator.csv")
+    gains = {metric: table[(table["metric"] == metric) & (table["variant"] == "with AU")] for metric in ("WAR", "UAR")}
+    clear = sum(int((part["p_holm"] < 0.05).sum()) for part in gains.values())
+    return "\n".join([
+        "Laptop profile, embedded benchmark: percent with 95 % intervals, last epoch, one seed. With AU: lambda = 0.25, global weights. "
+        "The paper's printed rows stand beside ours in [Table 1](figures/laptop/table1_war_uar.md), as another input.",
+        "", markdown_table(pd.DataFrame(rows)), "",
+        f"- With the AU head WAR changes by {gains['WAR']['difference'].mean():+.1f} and UAR by {gains['UAR']['difference'].mean():+.1f} points on "
+        f"average over the {len(gains['WAR'])} pairs; {clear} of the {2 * len(gains['WAR'])} differences are significant after Holm's correction.",
+        f"- Knowledge recovered from pixels: Spearman rank correlation {rank:.2f} with what was planted, over {len(recovery)} cells "
+        "([Fig. 4](figures/laptop/fig4_knowledge.png)).",
+        f"- AU estimator on subjects it has not seen: mean F1 {estimator['f1'].mean():.2f} over {len(estimator)} AUs, mean intensity "
+        f"correlation {estimator['intensity_r'].mean():.2f} ([table](figures/laptop/au_estimator.md)).",
+    ])
+
+
+def times(summary: dict) -> str:
+    """One sentence on how long ``make reproduce`` took; ``summary`` is ``reproduce.json`` of a work folder."""
+    return (f"`make reproduce` took {clock(summary['seconds'])} on {summary['machine']} once its packages were installed "
+            "(one to five minutes more on the first run).")
+
+
+def write(readme: Path, figures: Path, summary: dict | None = None) -> None:
+    """Fill the marked blocks of a README."""
+    text = _fill(readme.read_text(encoding="utf-8"), "results", results(figures))
+    if summary is not None:
+        text = _fill(text, "times", times(summary))
+    with atomic_file(readme) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _fill(text: str, name: str, block: str) -> str:
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    return re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{block}\n{end}", text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    root = Path(__file__).resolve().parents[1]
+    write(root / "README.md", root / "figures" / "laptop", json.loads((root / "work" / "laptop" / "reproduce.json").read_text()))

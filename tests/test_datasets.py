@@ -7,7 +7,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -35,18 +34,28 @@ def lines(path: Path, *text: str) -> Path:
 
 def make_dfew(root: Path, clips="Clip/clip_224x224", split="{}(single-labeled)", count: int = 7) -> Path:
     for part, first in (("train", 1), ("test", 101)):
-        lines(root / "EmoLabel_DataSplit" / split.format(part) / "set_1.csv", "video_name,label",
-              *[f"{first + i},{i % 7 + 1}" for i in range(count)])
+        lines(
+            root / "EmoLabel_DataSplit" / split.format(part) / "set_1.csv",
+            "video_name,label",
+            *[f"{first + i},{i % 7 + 1}" for i in range(count)],
+        )
         for i in range(count):
             frames(root / clips / f"{first + i:05d}", [f"{n}.jpg" for n in range(1, 4)])
     return root
 
 
-# ------------------------------------------------------------------------------------------------------------ each set
+# ----------------------------------------------------------------------------------------------------------- each set
 
-@pytest.mark.parametrize("clips, split", [
-    ("Clip/clip_224x224", "{}(single-labeled)"), ("Clip/clip_224x224/clip_224x224", "{}(single_labeled)"),
-    ("jpg_256", "{}(single-labeled)"), ("Clip/clip_224x224_16f", "{}(single_labeled)")])
+
+@pytest.mark.parametrize(
+    "clips, split",
+    [
+        ("Clip/clip_224x224", "{}(single-labeled)"),
+        ("Clip/clip_224x224/clip_224x224", "{}(single_labeled)"),
+        ("jpg_256", "{}(single-labeled)"),
+        ("Clip/clip_224x224_16f", "{}(single_labeled)"),
+    ],
+)
 def test_dfew_is_read_under_the_folder_names_it_occurs_with(tmp_path, clips, split):
     found = datasets.read_dataset("DFEW", make_dfew(tmp_path / "DFEW", clips, split))
     assert found.table["clip_id"].tolist()[:2] == ["00001", "00002"]
@@ -72,11 +81,20 @@ def test_dfew_clips_without_a_single_label_are_left_out_and_counted(tmp_path):
 def test_ferv39k_keeps_the_first_line_and_enters_the_nested_archive_folder(tmp_path):
     clips = tmp_path / "2_ClipsforFaceCrop-002" / "2_ClipsforFaceCrop"
     for part, number in (("train", "0001"), ("test", "0002")):
-        lines(tmp_path / "4_setups" / "All_scenes" / f"{part}_All.csv", f"Action/Happy/{number} Happy", f"Crime/Fear/{number} Fear")
+        lines(
+            tmp_path / "4_setups" / "All_scenes" / f"{part}_All.csv",
+            f"Action/Happy/{number} Happy",
+            f"Crime/Fear/{number} Fear",
+        )
         for clip in (f"Action/Happy/{number}", f"Crime/Fear/{number}"):
             frames(clips / clip, ["1.jpg"])
     found = datasets.read_dataset("FERV39k", tmp_path)
-    assert found.table["clip_id"].tolist() == ["Action/Happy/0001", "Crime/Fear/0001", "Action/Happy/0002", "Crime/Fear/0002"]
+    assert found.table["clip_id"].tolist() == [
+        "Action/Happy/0001",
+        "Crime/Fear/0001",
+        "Action/Happy/0002",
+        "Crime/Fear/0002",
+    ]
     assert found.table["expression"].tolist() == [HAPPY, FEAR, HAPPY, FEAR]
 
 
@@ -84,8 +102,10 @@ def test_ferv39k_keeps_the_first_line_and_enters_the_nested_archive_folder(tmp_p
 def test_mafw_is_filtered_to_seven_classes(tmp_path, top):
     labels = ["anger", "contempt", "happiness", "anxiety", "sadness"]
     for part, first in (("train", 1), ("test", 11)):
-        lines(tmp_path / top / "single" / "no_caption" / "set_1" / f"{part}.txt",
-              *[f"{first + i:05d}.mp4 {label}" for i, label in enumerate(labels)])
+        lines(
+            tmp_path / top / "single" / "no_caption" / "set_1" / f"{part}.txt",
+            *[f"{first + i:05d}.mp4 {label}" for i, label in enumerate(labels)],
+        )
         for i in range(5):
             frames(tmp_path / "data" / "frames" / f"{first + i:05d}", ["00001.png", "00002.png"])
     found = datasets.read_dataset("MAFW", tmp_path)
@@ -95,9 +115,14 @@ def test_mafw_is_filtered_to_seven_classes(tmp_path, top):
 
 def make_affwild2(root: Path, labels, missing=()) -> Path:
     for part, video in (("Train_Set", "video1"), ("Validation_Set", "2-left")):
-        lines(root / "5th ABAW Annotations" / "EXPR_Recognition_Challenge" / part / f"{video}.txt",
-              "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other", *map(str, labels))
-        frames(root / "cropped_aligned" / video, [f"{n:05d}.jpg" for n in range(1, len(labels) + 1) if n not in missing])
+        lines(
+            root / "5th ABAW Annotations" / "EXPR_Recognition_Challenge" / part / f"{video}.txt",
+            "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other",
+            *map(str, labels),
+        )
+        frames(
+            root / "cropped_aligned" / video, [f"{n:05d}.jpg" for n in range(1, len(labels) + 1) if n not in missing]
+        )
     return root
 
 
@@ -106,12 +131,20 @@ def test_affwild2_windows_are_runs_of_one_label_and_missing_images_are_skipped_n
     labels = [0] * 20 + [-1] * 3 + [4] * 7 + [7]
     found = datasets.read_dataset("AffWild2", make_affwild2(tmp_path, labels, missing=(3, 25)))
     first = found.table[found.table["subject"] == "video1"]
-    assert list(zip(first["start"], first["stop"], first["expression"])) == [(0, 16, NEUTRAL), (16, 20, NEUTRAL), (23, 30, HAPPY)]
+    assert list(zip(first["start"], first["stop"], first["expression"])) == [
+        (0, 16, NEUTRAL),
+        (16, 20, NEUTRAL),
+        (23, 30, HAPPY),
+    ]
     assert first["clip_id"].tolist() == ["video1:00001-00016", "video1:00017-00020", "video1:00024-00030"]
     assert datasets.frame_numbers(found, 2).tolist() == [23, 25, 26, 27, 28, 29]
     # a picture's grey value is its number in the file name, one more than the 0-based frame number
     assert datasets.load_frames(found, 2)[:, 0, 0, 0].tolist() == [24, 26, 27, 28, 29, 30]
-    assert found.dropped == {"frames to ignore (-1)": 6, "frames of other (7)": 2, "labelled frames without a face image": 4}
+    assert found.dropped == {
+        "frames to ignore (-1)": 6,
+        "frames of other (7)": 2,
+        "labelled frames without a face image": 4,
+    }
     assert dict(zip(found.table["subject"], found.table["split"])) == {"video1": "train", "2-left": "test"}
 
 
@@ -144,7 +177,11 @@ def test_ravdess_is_split_by_actor_and_calm_is_left_out(tmp_path):
     found = datasets.read_dataset("RAVDESS", tmp_path)
     assert found.dropped == {"calm": 3, "second copy of a trial or audio only": 1}
     assert found.table["expression"].tolist() == [NEUTRAL, HAPPY, SURPRISE] * 3
-    assert found.table.groupby("subject")["split"].unique().map(list).to_dict() == {"01": ["test"], "02": ["train"], "03": ["train"]}
+    assert found.table.groupby("subject")["split"].unique().map(list).to_dict() == {
+        "01": ["test"],
+        "02": ["train"],
+        "03": ["train"],
+    }
     second = datasets.read_dataset("RAVDESS", tmp_path, fold=2).table
     assert set(second.loc[second["split"] == "test", "subject"]) == {"02"}
 
@@ -162,7 +199,10 @@ def make_disfa(root: Path, units=(1, 25), subjects=("SN001", "SN002", "SN003"), 
     for subject in subjects:
         video(root / "Video_LeftCamera" / f"LeftVideo{subject}_comp.avi", count)
         for unit in units:
-            lines(root / "ActionUnit_Labels" / subject / f"{subject}_au{unit}.txt", *[f"{n + 1},{n % 6}" for n in range(count)])
+            lines(
+                root / "ActionUnit_Labels" / subject / f"{subject}_au{unit}.txt",
+                *[f"{n + 1},{n % 6}" for n in range(count)],
+            )
     return root
 
 
@@ -177,7 +217,8 @@ def test_disfa_gives_codes_per_frame_and_folds_by_subject(tmp_path):
     assert pictures.mean(axis=(1, 2, 3)) == pytest.approx(40.0 * chosen["frame"], abs=4)
 
 
-# -------------------------------------------------------------------------------------------------------- frames, sort
+# ------------------------------------------------------------------------------------------------------- frames, sort
+
 
 def test_frames_are_sorted_by_number_not_by_text(tmp_path):
     names = [f"{n}.jpg" for n in range(1, 13)]
@@ -222,7 +263,8 @@ def test_jittered_indices_stay_in_their_segments(available, wanted):
     assert (index >= np.floor(lower)).all() and (index <= np.minimum(np.floor(upper), available - 1)).all()
 
 
-# ---------------------------------------------------------------------------------------------------------- wrong input
+# -------------------------------------------------------------------------------------------------------- wrong input
+
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="nowhere.*no such folder"):
@@ -238,8 +280,12 @@ def test_an_unknown_dataset_is_refused(tmp_path):
 
 def test_a_label_outside_the_classes_names_file_line_and_label(tmp_path):
     root = make_dfew(tmp_path)
-    path = lines(root / "EmoLabel_DataSplit" / "test(single-labeled)" / "set_1.csv", "video_name,label", "101,1", "102,9")
-    with pytest.raises(InputError, match=r"set_1\.csv: line 3, column label: found '9', expected one of DFEW's labels") as caught:
+    path = lines(
+        root / "EmoLabel_DataSplit" / "test(single-labeled)" / "set_1.csv", "video_name,label", "101,1", "102,9"
+    )
+    with pytest.raises(
+        InputError, match=r"set_1\.csv: line 3, column label: found '9', expected one of DFEW's labels"
+    ) as caught:
         datasets.read_dataset("DFEW", root)
     assert caught.value.where == str(path)
 
@@ -306,7 +352,8 @@ def test_affwild2_without_a_header_is_refused(tmp_path):
         datasets.read_dataset("AffWild2", root)
 
 
-# --------------------------------------------------------------------------------------------------- manifest and packs
+# ------------------------------------------------------------------------------------------------- manifest and packs
+
 
 def test_counts_are_checked_against_the_published_ones(tmp_path):
     check = datasets.read_dataset("DFEW", make_dfew(tmp_path)).check()
@@ -362,14 +409,23 @@ def test_a_failed_pack_leaves_nothing(tmp_path):
         datasets.open_packed(tmp_path / "packed")
 
 
-# -------------------------------------------------------------------------------------------------- the embedded counterparts
+# ------------------------------------------------------------------------------------------ the embedded counterparts
+
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory) -> tuple[Path, synth.SynthConfig]:
     root = tmp_path_factory.mktemp("embedded")
-    config = synth.SynthConfig(image_size=32, frames=(4, 11), minimum=(2, 1), ravdess_actors=2, affwild2_videos=2, affwild2_frames=50,
-                               disfa_subjects=3, disfa_frames=10,
-                               counts={name: {"train": 14, "test": 9} for name in ("DFEW", "FERV39k", "MAFW")})
+    config = synth.SynthConfig(
+        image_size=32,
+        frames=(4, 11),
+        minimum=(2, 1),
+        ravdess_actors=2,
+        affwild2_videos=2,
+        affwild2_frames=50,
+        disfa_subjects=3,
+        disfa_frames=10,
+        counts={name: {"train": 14, "test": 9} for name in ("DFEW", "FERV39k", "MAFW")},
+    )
     synth.write_benchmark(root, config, progress=False)
     return root, config
 

@@ -14,6 +14,7 @@ from torch import nn
 from audfer.errors import AudferError
 from audfer.models import (MODELS, Output, attach_au_head, build_model, count_flops, default_clip_shape,
                            load_official_state_dict, read_checkpoint)
+from audfer.models.m3dfel import ShortConv3d
 from audfer.models.mae_dfer import IMAGENET_MEAN, IMAGENET_STD
 from audfer.models.weights import CONTAINERS
 
@@ -167,10 +168,50 @@ def test_impossible_requests_get_a_sentence(build, words):
 
 
 def test_mae_dfer_applies_the_imagenet_statistics():
-    model, clips = tiny("mae_dfer"), tiny_clips("mae_dfer", 2)
+    model, clips = tiny("mae_dfer", contrast=False), tiny_clips("mae_dfer", 2)
     mean, std = (torch.tensor(x)[:, None, None] for x in (IMAGENET_MEAN, IMAGENET_STD))
     with torch.no_grad():
         torch.testing.assert_close(model(clips).features, model.encode_normalised((clips / 255 - mean) / std))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tiny_sizes_do_not_see_exposure_or_a_tint(name):
+    model = tiny(name)
+    clips = 0.3 + 0.4 * torch.rand(2, *default_clip_shape(name, "tiny"), generator=torch.Generator().manual_seed(0))
+    changed = clips * 0.8 * torch.tensor([1.0, 0.9, 0.8])[:, None, None]
+    with torch.no_grad():
+        features = model(clips).features
+        difference = (model(changed).features - features).abs().max() / features.abs().max()
+    assert difference < 0.05
+
+
+def test_short_clips_equal_the_plain_3d_convolution_also_in_gradients():
+    for frames, stride in ((1, 1), (2, 1), (2, 2), (1, 2)):
+        torch.manual_seed(frames)
+        layer = ShortConv3d(3, 4, 3, stride=stride, padding=1, bias=False).double()
+        clips = torch.rand(2, 3, frames, 6, 6, dtype=torch.float64, requires_grad=True)
+        plain = nn.functional.conv3d(clips, layer.weight, None, layer.stride, layer.padding)
+        torch.testing.assert_close(layer(clips), plain)
+        weights = torch.rand_like(plain)
+        ours = torch.autograd.grad((layer(clips) * weights).sum(), (clips, layer.weight))
+        theirs = torch.autograd.grad((plain * weights).sum(), (clips, layer.weight))
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_gradients_are_close_to_float32(name):
+    # torch 2.13's bfloat16 kernel for two-frame 3-D convolutions leaves part of the weight gradient uninitialised
+    model, clips = tiny(name).train(), tiny_clips(name, 8)
+    gradients = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            output = model(clips)
+        (output.expression_logits.float().square().mean() + output.au_logits.float().square().mean()).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.isfinite(gradients[1]).all()
+    assert nn.functional.cosine_similarity(*gradients, dim=0) > 0.95
 
 
 def test_stochastic_depth_drops_in_training_only():

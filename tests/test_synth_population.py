@@ -1,4 +1,4 @@
-"""What is planted: rates, medians, class frequencies, people, determinism, and that only read_truth opens the truth."""
+"""What is planted: rates, medians, class frequencies, people, and that only read_truth opens the truth."""
 
 from __future__ import annotations
 
@@ -15,9 +15,18 @@ from audfer.errors import AudferError, InputError
 from audfer.facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
 from audfer.synth import SynthConfig, layouts, population
 
-TINY = SynthConfig(seed=3, image_size=32, frames=(4, 12), minimum=(2, 1), ravdess_actors=2, affwild2_videos=3, affwild2_frames=60,
-                   disfa_subjects=3, disfa_frames=12,
-                   counts={name: {"train": 16, "test": 8} for name in ("DFEW", "FERV39k", "MAFW")})
+TINY = SynthConfig(
+    seed=3,
+    image_size=32,
+    frames=(4, 12),
+    minimum=(2, 1),
+    ravdess_actors=2,
+    affwild2_videos=3,
+    affwild2_frames=60,
+    disfa_subjects=3,
+    disfa_frames=12,
+    counts={name: {"train": 16, "test": 8} for name in ("DFEW", "FERV39k", "MAFW")},
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +51,13 @@ def tree_digest(folder: Path) -> str:
     return hasher.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------------- rates and medians
+# -------------------------------------------------------------------------------------------------- rates and medians
+
 
 def test_dfew_rates_are_those_of_the_released_weights_and_fear_is_ferv39ks():
     rates = synth.source_presence_rates("DFEW")
-    # 1 / (1 + 4.648862512363996) from release_pos_weight_dfew.csv, Happy AU01, whose implied_rate column says 0.177027
+    # 1 / (1 + 4.648862512363996) from release_pos_weight_dfew.csv, Happy AU01, whose implied_rate column says
+    # 0.177027
     assert rates[0, 0] == pytest.approx(0.177027, abs=5e-7)
     assert np.array_equal(rates[6], synth.source_presence_rates("FERV39k")[6])
 
@@ -90,15 +101,22 @@ def test_drawn_frames_have_the_planted_rates_and_medians(dataset):
         frames = intensities[expressions == expression]
         assert (frames >= synth.PRESENT).mean(axis=0) == pytest.approx(rates[expression], abs=1 / len(frames))
         known = ~np.isnan(medians[expression])
-        # between the two frames in the middle: exact up to one rank (where the rate is near one half the step is wide)
+        # between the two frames in the middle: exact up to one rank (where the rate is near one half the step is
+        # wide)
         below, above = np.sort(frames, axis=0)[[len(frames) // 2 - 1, len(frames) // 2]][:, known]
-        assert (below <= medians[expression][known] + 1e-5).all() and (medians[expression][known] <= above + 1e-5).all()
+        assert (below <= medians[expression][known] + 1e-5).all() and (
+            medians[expression][known] <= above + 1e-5
+        ).all()
     assert intensities.min() == 0 and intensities.max() <= 5
 
 
 def test_quantile_meets_its_knots():
-    assert population.quantile(np.array([0.0, 0.5, 0.8, 1.0]), rate=0.2, median=0.7, peak=4.0) == pytest.approx([0, 0.7, 1.5, 4.0])
-    assert population.quantile(np.array([0.0, 0.4, 0.5, 1.0]), rate=0.6, median=2.0, peak=5.0) == pytest.approx([0, 1.5, 2.0, 5.0])
+    assert population.quantile(np.array([0.0, 0.5, 0.8, 1.0]), rate=0.2, median=0.7, peak=4.0) == pytest.approx(
+        [0, 0.7, 1.5, 4.0]
+    )
+    assert population.quantile(np.array([0.0, 0.4, 0.5, 1.0]), rate=0.6, median=2.0, peak=5.0) == pytest.approx(
+        [0, 1.5, 2.0, 5.0]
+    )
     assert population.quantile(np.array([0.5, 0.98]), rate=0.02, median=np.nan) == pytest.approx([0, 1.5])
 
 
@@ -132,7 +150,8 @@ def test_poses_stay_readable():
     assert np.mean(np.abs(scenes["yaw"]) < 0.4) > 0.9 and np.abs(scenes["yaw"]).max() <= 0.5
 
 
-# ---------------------------------------------------------------------------------------------------- class frequencies
+# -------------------------------------------------------------------------------------------------- class frequencies
+
 
 def test_largest_remainder_by_hand():
     # 11 clips over 50:30:20 are 5.5, 3.3, 2.2: the one left over goes to the largest remainder
@@ -147,7 +166,12 @@ def test_class_frequencies_match_the_published_ones(dataset):
     names = {"Happiness": "happy", "Sadness": "sad", "Anger": "angry"}
     plan = synth.planned_counts(dataset, SynthConfig())
     for split in ("train", "test"):
-        rows = table[(table.dataset == stored) & (table.split == split) & table.fold.isin(["1", "-"]) & table.source.str.startswith("MAE")]
+        rows = table[
+            (table.dataset == stored)
+            & (table.split == split)
+            & table.fold.isin(["1", "-"])
+            & table.source.str.startswith("MAE")
+        ]
         real = {names.get(label, label.lower()): clips for label, clips in zip(rows.label, rows.clips)}
         counts, plus = plan[split]
         assert plus == 0 and sum(counts.values()) == SynthConfig().counts[dataset][split]
@@ -160,14 +184,17 @@ def test_rare_classes_are_raised_to_the_minimum_and_the_plus_is_said():
     assert counts["disgust"] == 6 and plus > 0 and sum(counts.values()) == 50 + plus
 
 
-# -------------------------------------------------------------------------------------------------------------- writing
+# ------------------------------------------------------------------------------------------------------------ writing
+
 
 def test_written_frames_carry_the_planted_rates(root):
     truth = synth.read_truth(root, "RAVDESS")
     rates = synth.planted_presence_rates("RAVDESS")
     for expression in range(7):
         frames = truth[truth.expression == expression]
-        assert frames[[f"{au}_c" for au in ACTION_UNITS]].mean().to_numpy() == pytest.approx(rates[expression], abs=1 / len(frames))
+        assert frames[[f"{au}_c" for au in ACTION_UNITS]].mean().to_numpy() == pytest.approx(
+            rates[expression], abs=1 / len(frames)
+        )
 
 
 @pytest.mark.parametrize("dataset", synth.ALL)
@@ -216,6 +243,7 @@ def test_a_second_call_leaves_written_datasets_alone(root):
 def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
+
     monkeypatch.setattr(layouts.face, "render", fail)
     with pytest.raises(KeyboardInterrupt):
         synth.write_benchmark(tmp_path, TINY, datasets=("MAFW",), progress=False)
@@ -239,13 +267,29 @@ def test_nothing_but_read_truth_needs_the_truth(root, tmp_path):
 
 def test_no_truth_lies_inside_a_dataset_folder(root):
     for name in synth.ALL:
-        extra = {p.suffix for p in (root / name).rglob("*") if p.is_file()} - {".jpg", ".png", ".csv", ".txt", ".mp4", ".avi", ".json"}
+        extra = {p.suffix for p in (root / name).rglob("*") if p.is_file()} - {
+            ".jpg",
+            ".png",
+            ".csv",
+            ".txt",
+            ".mp4",
+            ".avi",
+            ".json",
+        }
         assert not extra
         assert [p.name for p in (root / name).rglob("*.json")] == [synth.STAMP]
 
 
-@pytest.mark.parametrize("setting, value", [("frames", (9, 4)), ("image_size", 15), ("ravdess_actors", 30), ("affwild2_videos", 1),
-                                            ("counts", {"DFEW": {"train": 0, "test": 3}})])
+@pytest.mark.parametrize(
+    "setting, value",
+    [
+        ("frames", (9, 4)),
+        ("image_size", 15),
+        ("ravdess_actors", 30),
+        ("affwild2_videos", 1),
+        ("counts", {"DFEW": {"train": 0, "test": 3}}),
+    ],
+)
 def test_impossible_settings_are_refused_by_name(setting, value):
     with pytest.raises(InputError, match=setting):
         SynthConfig(**{setting: value})

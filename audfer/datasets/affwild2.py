@@ -1,4 +1,4 @@
-"""Aff-Wild2, expression track: long takes labelled frame by frame, cut into windows (field notes: DATASETS.md D.5)."""
+"""Aff-Wild2, expression track: long takes labelled frame by frame, cut into windows (DATASETS.md D.5)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ def _annotation_folder(base: Path) -> Path:
         for inner in sorted(e for e in candidate.iterdir() if e.is_dir()):
             if same_name(inner.name, pattern):
                 return inner
-    raise InputError(base, "folder of Aff-Wild2's annotations", "no such folder", f'"<N>th ABAW Annotations/{pattern}"')
+    raise InputError(
+        base, "folder of Aff-Wild2's annotations", "no such folder", f'"<N>th ABAW Annotations/{pattern}"'
+    )
 
 
 def _windows(labels: np.ndarray, has_image: np.ndarray, longest: int) -> list[tuple[int, int]]:
     """Half-open spans of rows with one label, at most ``longest`` rows each, that begin with an image.
 
-    A run is cut into windows of ``longest`` rows and a rest; a missing image is skipped inside a window, never shifted.
+    A run is cut into windows of ``longest`` rows and a rest; a missing image is skipped inside a window, never
+    shifted.
     """
     out = []
     edges = np.nonzero(np.diff(labels))[0] + 1
@@ -46,8 +49,9 @@ def _windows(labels: np.ndarray, has_image: np.ndarray, longest: int) -> list[tu
 def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error", window: int = WINDOW) -> Manifest:
     """Manifest of windows; the split is by video (Train_Set and Validation_Set), ``fold`` is ignored.
 
-    Row *i* of an annotation (from 1, after the header) is image ``{i:05d}.jpg``; no image means that no face was found. Runs of one label are
-    cut into windows of at most ``window`` frames. Frames labelled -1 (ignore) or 7 (other) are in no window; ``dropped`` counts them.
+    Row *i* of an annotation (from 1, after the header) is image ``{i:05d}.jpg``; no image means that no face was
+    found. Runs of one label are cut into windows of at most ``window`` frames. Frames labelled -1 (ignore) or 7
+    (other) are in no window; ``dropped`` counts them.
 
     Args:
         missing: "error" refuses videos without a folder of cropped images; "drop" leaves them out and counts them.
@@ -74,19 +78,38 @@ def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error", wind
                 absent.append(path.stem)
                 continue
             parsed = [(text, space.parse(text, path, f"line {number}")) for number, text in lines[1:]]
-            dropped.update({"frames to ignore (-1)": sum(t == "-1" for t, _ in parsed), "frames of other (7)": sum(t == "7" for t, _ in parsed)})
+            dropped.update(
+                {
+                    "frames to ignore (-1)": sum(t == "-1" for t, _ in parsed),
+                    "frames of other (7)": sum(t == "7" for t, _ in parsed),
+                }
+            )
             labels = np.array([-1 if expression is None else expression for _, expression in parsed])
             has_image = np.zeros(len(labels), bool)
             numbers = np.array([frame_number(name)[0][-1] - 1 for name in names if frame_number(name)[0]], int)
             has_image[numbers[(numbers >= 0) & (numbers < len(labels))]] = True
             dropped["labelled frames without a face image"] += int(((labels >= 0) & ~has_image).sum())
             relative = str(clips.relative_to(base))
-            rows += [{"clip_id": f"{path.stem}:{start + 1:05d}-{stop:05d}", "path": relative, "start": start, "stop": stop,
-                      "split": split, "expression": int(labels[start]), "subject": path.stem}
-                     for start, stop in _windows(labels, has_image, window) if labels[start] >= 0]
+            rows += [
+                {
+                    "clip_id": f"{path.stem}:{start + 1:05d}-{stop:05d}",
+                    "path": relative,
+                    "start": start,
+                    "stop": stop,
+                    "split": split,
+                    "expression": int(labels[start]),
+                    "subject": path.stem,
+                }
+                for start, stop in _windows(labels, has_image, window)
+                if labels[start] >= 0
+            ]
     if absent and missing == "error":
-        raise InputError(annotations, "videos on disk", f"{len(absent)} annotated videos without images (first: "
-                         f"{', '.join(absent[:3])})", f"a folder of images for each under {images[0]}")
+        raise InputError(
+            annotations,
+            "videos on disk",
+            f"{len(absent)} annotated videos without images (first: " f"{', '.join(absent[:3])})",
+            f"a folder of images for each under {images[0]}",
+        )
     if absent:
         dropped["videos without images"] = len(absent)
     return make_manifest("AffWild2", base, rows, {k: v for k, v in dropped.items() if v}, 1)

@@ -14,7 +14,7 @@ from .manifest import COLUMNS, Manifest, list_frames
 
 
 def dataset_folder(root: str | os.PathLike, name: str) -> Path:
-    """The dataset's own folder: ``root`` itself, or the folder in it that carries the dataset's name (any capitals, hyphens).
+    """The dataset's own folder: ``root``, or the folder in it with the dataset's name (any capitals, hyphens).
 
     Raises:
         InputError: ``root`` does not exist.
@@ -64,7 +64,11 @@ def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
     if not path.is_file():
         raise InputError(path, what, "no such file", "a text file")
     try:
-        lines = [(n, line.strip()) for n, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1) if line.strip()]
+        lines = [
+            (n, line.strip())
+            for n, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
+            if line.strip()
+        ]
     except UnicodeDecodeError as error:
         raise InputError(path, what, f"not text ({error.reason} at byte {error.start})", "a text file") from None
     if not lines:
@@ -84,17 +88,26 @@ def split_entry(path: Path, number: int, line: str, separator: str | None, examp
     return parts[0], parts[1]
 
 
-def folder_manifest(name: str, root: Path, rows: list[dict], lists: dict[str, Path], dropped: dict[str, int], fold: int,
-                    missing: str = "error") -> Manifest:
+def folder_manifest(
+    name: str,
+    root: Path,
+    rows: list[dict],
+    lists: dict[str, Path],
+    dropped: dict[str, int],
+    fold: int,
+    missing: str = "error",
+) -> Manifest:
     """A manifest of clips that are folders of images, after looking whether each folder is there and has frames.
 
     Args:
         rows: dicts with clip_id, path, split, expression and optionally subject; order kept.
         lists: split -> the file that names its clips (for the error sentence).
-        missing: "error" refuses absent clips and empty folders; "drop" leaves them out and counts them in ``dropped``.
+        missing: "error" refuses absent clips and empty folders; "drop" leaves them out and counts them in
+            ``dropped``.
 
     Raises:
-        InputError: a split list names clips that are not on disk, or clip folders hold no frames: how many and the first three.
+        InputError: a split list names clips that are not on disk, or clip folders hold no frames: how many and the
+            first three.
     """
     if missing not in ("error", "drop"):
         raise InputError("read_dataset", "missing", repr(missing), '"error" or "drop"')
@@ -109,12 +122,26 @@ def folder_manifest(name: str, root: Path, rows: list[dict], lists: dict[str, Pa
             kept.append(row)
     if missing == "error" and absent:
         split = absent[0]["split"]
-        raise InputError(lists[split], "clips on disk", f"{len(absent)} of {len(rows)} listed clips missing (first: "
-                         f"{', '.join(r['clip_id'] for r in absent[:3])})", f"a folder of frames for each under {root}")
+        raise InputError(
+            lists[split],
+            "clips on disk",
+            f"{len(absent)} of {len(rows)} listed clips missing (first: "
+            f"{', '.join(r['clip_id'] for r in absent[:3])})",
+            f"a folder of frames for each under {root}",
+        )
     if missing == "error" and empty:
-        raise InputError(root / empty[0]["path"], "clip folder", f"no frames in {len(empty)} of {len(rows)} clip folders (first: "
-                         f"{', '.join(r['clip_id'] for r in empty[:3])})", "image files")
-    dropped = {**dropped, **({"not on disk": len(absent)} if absent else {}), **({"without frames": len(empty)} if empty else {})}
+        raise InputError(
+            root / empty[0]["path"],
+            "clip folder",
+            f"no frames in {len(empty)} of {len(rows)} clip folders (first: "
+            f"{', '.join(r['clip_id'] for r in empty[:3])})",
+            "image files",
+        )
+    dropped = {
+        **dropped,
+        **({"not on disk": len(absent)} if absent else {}),
+        **({"without frames": len(empty)} if empty else {}),
+    }
     return make_manifest(name, root, kept, dropped, fold)
 
 
@@ -123,4 +150,6 @@ def make_manifest(name: str, root: Path, rows: list[dict], dropped: dict[str, in
     table = pd.DataFrame([{"start": 0, "stop": -1, "subject": "", **row} for row in rows], columns=list(COLUMNS))
     if table.empty:
         raise InputError(root, f"clips of {name}", "none", "at least one clip of the seven expressions")
-    return Manifest(name, root, table.astype({"start": np.int64, "stop": np.int64, "expression": np.int64}), dropped, fold)
+    return Manifest(
+        name, root, table.astype({"start": np.int64, "stop": np.int64, "expression": np.int64}), dropped, fold
+    )

@@ -16,8 +16,9 @@ _CLIPS = ("Clip/clip_224x224", "clip_224x224", "Clip/jpg_256", "jpg_256", "Clip/
 def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> Manifest:
     """Manifest of one fold. ``EmoLabel_DataSplit/<split>(single-labeled)/set_<fold>.csv`` names the clips.
 
-    Accepts hyphens or underscores in folder names, clip folders nested twice, renamed to ``jpg_256``, or the 16-frame version
-    (used only where the full one is absent), clip folders with or without leading zeros, and a first line with or without column names.
+    Accepts hyphens or underscores in folder names, clip folders nested twice, renamed to ``jpg_256``, or the 16-frame
+    version (used only where the full one is absent), clip folders with or without leading zeros, and a first line
+    with or without column names.
 
     Raises:
         InputError: see ``common.folder_manifest``; a label other than 0 to 7.
@@ -41,6 +42,12 @@ def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> M
                 dropped["no single label"] += 1
                 continue
             name = names.get(clip.lstrip("0") or "0", clip.zfill(5))
-            rows.append({"clip_id": clip.zfill(5), "path": str((clips / name).relative_to(base)), "split": split,
-                         "expression": expression})
+            rows.append(
+                {
+                    "clip_id": clip.zfill(5),
+                    "path": str((clips / name).relative_to(base)),
+                    "split": split,
+                    "expression": expression,
+                }
+            )
     return folder_manifest("DFEW", base, rows, lists, dict(dropped), fold, missing)

@@ -30,7 +30,7 @@ def _videos(base: Path) -> dict[str, Path]:
 
 
 def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> Manifest:
-    """Manifest with one row a subject (expression -1: DISFA has none); the test subjects are those of ``fold`` (1 to 3).
+    """Manifest, one row a subject (expression -1: DISFA has none); ``fold`` (1 to 3) holds the test subjects.
 
     Raises:
         InputError: see ``read_disfa``.
@@ -39,8 +39,16 @@ def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> M
     if fold not in range(1, FOLDS + 1):
         raise InputError("DISFA", "fold", fold, f"1 to {FOLDS}")
     first = table.drop_duplicates("subject")
-    rows = [{"clip_id": r.subject, "path": r.path, "subject": r.subject, "expression": -1,
-             "split": "test" if r.fold == fold else "train"} for r in first.itertuples()]
+    rows = [
+        {
+            "clip_id": r.subject,
+            "path": r.path,
+            "subject": r.subject,
+            "expression": -1,
+            "split": "test" if r.fold == fold else "train",
+        }
+        for r in first.itertuples()
+    ]
     return make_manifest("DISFA", dataset_folder(root, "DISFA"), rows, {}, fold)
 
 
@@ -52,13 +60,15 @@ def read_disfa(root: str | os.PathLike, *, missing: str = "error") -> pd.DataFra
         missing: "error" refuses subjects without a video; "drop" leaves them out.
 
     Returns:
-        One row a frame: ``subject``, ``path`` (relative to the dataset's folder), ``frame`` (0-based), ``fold`` (1..3; subjects never cross
-        folds: every third subject), and an integer code 0..5 for each AU that is annotated (12 in the real set, 18 in the embedded one),
+        One row a frame: ``subject``, ``path`` (relative to the dataset's folder), ``frame`` (0-based), ``fold``
+        (1..3; subjects never cross
+        folds: every third subject), and an integer code 0..5 for each AU that is annotated (12 in the real set, 18 in
+            the embedded one),
         columns named and ordered as ``facs.ACTION_UNITS``. An AU is present where its code is at least 2.
 
     Raises:
-        InputError: no labels, a line that is not "frame,code", a code outside 0..5, AUs of one subject with different frames,
-            subjects without the same AUs, no video.
+        InputError: no labels, a line that is not "frame,code", a code outside 0..5, AUs of one subject with different
+            frames, subjects without the same AUs, no video.
     """
     base = dataset_folder(root, "DISFA")
     labels = find_folder(base, "ActionUnit_Labels", what="folder of DISFA's labels")
@@ -78,16 +88,36 @@ def read_disfa(root: str | os.PathLike, *, missing: str = "error") -> pd.DataFra
                 continue
             numbers, columns[unit] = _codes(path)
             if frames is not None and not np.array_equal(frames, numbers):
-                raise InputError(path, "frames", f"{len(numbers)} lines", f"the same {len(frames)} frames as the subject's other AUs")
+                raise InputError(
+                    path,
+                    "frames",
+                    f"{len(numbers)} lines",
+                    f"the same {len(frames)} frames as the subject's other AUs",
+                )
             frames = numbers
         if frames is None or (units is not None and units != list(columns)):
-            raise InputError(labels / subject, "AU files", ", ".join(columns) or "none", ", ".join(units or ACTION_UNITS))
+            raise InputError(
+                labels / subject, "AU files", ", ".join(columns) or "none", ", ".join(units or ACTION_UNITS)
+            )
         units = list(columns)
-        tables.append(pd.DataFrame({"subject": subject, "path": str(videos[subject].relative_to(base)), "frame": frames - 1,
-                                    "fold": index % FOLDS + 1, **columns}))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "subject": subject,
+                    "path": str(videos[subject].relative_to(base)),
+                    "frame": frames - 1,
+                    "fold": index % FOLDS + 1,
+                    **columns,
+                }
+            )
+        )
     if absent and (missing == "error" or not tables):
-        raise InputError(base, "videos of DISFA", f"none for {len(absent)} of {len(subjects)} subjects (first: {', '.join(absent[:3])})",
-                         "one video a subject in Video_LeftCamera")
+        raise InputError(
+            base,
+            "videos of DISFA",
+            f"none for {len(absent)} of {len(subjects)} subjects (first: {', '.join(absent[:3])})",
+            "one video a subject in Video_LeftCamera",
+        )
     return pd.concat(tables, ignore_index=True)
 
 

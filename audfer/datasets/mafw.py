@@ -14,17 +14,21 @@ _LISTS = ("Train & Test Set", "split", "anno")
 
 
 def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> Manifest:
-    """Manifest of one fold of the seven-class subset: no split of it is published, so the eleven-class folds are filtered.
+    """Manifest of one fold of the seven-class subset.
 
-    ``dropped`` counts the clips of contempt, anxiety, helplessness and disappointment. Lists are read from the uncaptioned folder: captions
-    are free text with blanks.
+    No split of it is published, so the eleven-class folds are filtered.
+
+    ``dropped`` counts the clips of contempt, anxiety, helplessness and disappointment. Lists are read from the
+    uncaptioned folder: captions are free text with blanks.
 
     Raises:
         InputError: see ``common.folder_manifest``; a label outside the eleven.
     """
     base = dataset_folder(root, "MAFW")
     clips = find_folder(base, "data/faces", "data/frames", "faces", "frames", what="folder of MAFW's face frames")
-    folder = find_folder(base, *(f"{top}/single/no_caption/set_{fold}" for top in _LISTS), what=f"lists of MAFW's fold {fold}")
+    folder = find_folder(
+        base, *(f"{top}/single/no_caption/set_{fold}" for top in _LISTS), what=f"lists of MAFW's fold {fold}"
+    )
     rows, dropped, lists = [], Counter(), {}
     for split in ("train", "test"):
         lists[split] = path = folder / f"{split}.txt"
@@ -35,5 +39,12 @@ def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> M
                 dropped[label.lower()] += 1
                 continue
             clip = PurePosixPath(video).stem
-            rows.append({"clip_id": clip, "path": str((clips / clip).relative_to(base)), "split": split, "expression": expression})
+            rows.append(
+                {
+                    "clip_id": clip,
+                    "path": str((clips / clip).relative_to(base)),
+                    "split": split,
+                    "expression": expression,
+                }
+            )
     return folder_manifest("MAFW", base, rows, lists, dict(dropped), fold, missing)

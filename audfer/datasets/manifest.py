@@ -32,9 +32,9 @@ class Manifest:
     Attributes:
         name: the dataset.
         root: the folder that ``path`` is relative to.
-        table: one row a clip: ``clip_id`` (str, unique), ``path`` (a folder of images or a video), ``start`` and ``stop`` (span of frame
-            numbers, 0-based, half open; 0 and -1 mean all), ``split`` ("train", "test"), ``expression`` (index in ``EXPRESSIONS``, -1 =
-            unknown or outside the seven), ``subject`` ("" = unknown).
+        table: one row a clip: ``clip_id`` (str, unique), ``path`` (a folder of images or a video), ``start`` and
+            ``stop`` (span of frame numbers, 0-based, half open; 0 and -1 mean all), ``split`` ("train", "test"),
+            ``expression`` (index in ``EXPRESSIONS``, -1 = unknown or outside the seven), ``subject`` ("" = unknown).
         dropped: label or reason -> how many clips (or frames, where it says so) of the source are not in the table.
         fold: which of the dataset's folds.
     """
@@ -50,8 +50,12 @@ class Manifest:
         self.table = self.table.loc[:, list(COLUMNS)].reset_index(drop=True)
         twice = self.table["clip_id"][self.table["clip_id"].duplicated()]
         if len(twice):
-            raise InputError(self.root, f"clips of {self.name}", f"{len(twice)} listed twice (first: {twice.iloc[0]})",
-                             "every clip once, in one split")
+            raise InputError(
+                self.root,
+                f"clips of {self.name}",
+                f"{len(twice)} listed twice (first: {twice.iloc[0]})",
+                "every clip once, in one split",
+            )
 
     def __len__(self) -> int:
         return len(self.table)
@@ -65,7 +69,10 @@ class Manifest:
         """Clips by split (rows) and expression (columns, ``EXPRESSIONS`` order, then ``total``)."""
         seven = self.table[self.table["expression"] >= 0]
         wide = pd.crosstab(seven["split"], seven["expression"]).reindex(
-            index=[s for s in ("train", "test") if s in set(self.table["split"])], columns=range(len(EXPRESSIONS)), fill_value=0)
+            index=[s for s in ("train", "test") if s in set(self.table["split"])],
+            columns=range(len(EXPRESSIONS)),
+            fill_value=0,
+        )
         wide.columns = pd.Index(EXPRESSIONS, name="expression")
         return wide.assign(total=wide.sum(axis=1))
 
@@ -73,13 +80,15 @@ class Manifest:
         """Counts beside the published ones, with a verdict a row.
 
         Args:
-            published: compare clip for clip (``True``), or only the class frequencies (``False``: expected = published share of the
-                clips found here, off by at most one clip from rounding); default: frequencies for the embedded benchmark, else counts.
+            published: compare clip for clip (``True``), or only the class frequencies (``False``: expected =
+                published share of the clips found here, off by at most one clip from rounding); default: frequencies
+                for the embedded benchmark, else counts.
 
         Returns:
-            Columns split, expression, found, expected, difference, verdict: "as published", "differs", "nothing published", or, in the
-            embedded benchmark, "raised to the minimum" (a rare class that would have too few clips to be judged).
-            RAVDESS, whose design is fixed, is compared with 8 clips an actor (neutral 4) of the speech channel.
+            Columns split, expression, found, expected, difference, verdict: "as published", "differs", "nothing
+            published", or, in the embedded benchmark, "raised to the minimum" (a rare class that would have too few
+            clips to be judged). RAVDESS, whose design is fixed, is compared with 8 clips an actor (neutral 4) of the
+            speech channel.
         """
         if published is None:
             published = not self.embedded
@@ -94,9 +103,15 @@ class Manifest:
                 here = int(found.loc[split, expression])
                 wanted = expected.get(expression) if expected else None
                 difference = None if wanted is None else here - wanted
-                verdict = ("nothing published" if wanted is None else
-                           "as published" if abs(difference) <= allowed else
-                           "raised to the minimum" if minimum == here > wanted else "differs")
+                verdict = (
+                    "nothing published"
+                    if wanted is None
+                    else (
+                        "as published"
+                        if abs(difference) <= allowed
+                        else "raised to the minimum" if minimum == here > wanted else "differs"
+                    )
+                )
                 rows.append((split, expression, here, wanted, difference, verdict))
         table = pd.DataFrame(rows, columns=["split", "expression", "found", "expected", "difference", "verdict"])
         return table.astype({"expected": "Float64", "difference": "Float64"}).round({"expected": 2, "difference": 2})
@@ -140,7 +155,7 @@ class Manifest:
         return hasher.hexdigest()[:16]
 
     def row(self, row) -> pd.Series:
-        """A row of the table: by position, by clip_id, or passed through (a Series or a named tuple of ``itertuples``)."""
+        """A row of the table: by position, by clip_id, or passed through (a Series or an ``itertuples`` tuple)."""
         if isinstance(row, (int, np.integer)):
             return self.table.iloc[int(row)]
         if isinstance(row, str):
@@ -152,7 +167,7 @@ class Manifest:
 
 
 def frame_number(path: str | os.PathLike) -> tuple:
-    """Sort key of a frame file: its numbers as numbers ("10.jpg" after "2.jpg"; "7_12.jpg" by 7, then 12), then its name."""
+    """Sort key of a frame file: its numbers ("10.jpg" after "2.jpg"; "7_12.jpg" by 7, then 12), then its name."""
     stem = Path(path).stem
     return tuple(int(digits) for digits in re.findall(r"\d+", stem)), stem
 
@@ -160,7 +175,9 @@ def frame_number(path: str | os.PathLike) -> tuple:
 def list_frames(folder: str | os.PathLike) -> list[str]:
     """Names of the image files of a clip folder, by number; anything else in the folder is ignored."""
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and not e.name.startswith(".")]
+        names = [
+            e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and not e.name.startswith(".")
+        ]
     return sorted(names, key=frame_number)
 
 
@@ -232,8 +249,8 @@ def _video_length(path: str, modified: int) -> int:
 def frame_numbers(manifest: Manifest, row) -> np.ndarray:
     """0-based numbers of the frames that a clip really has, int (n,).
 
-    For a whole clip 0..n-1 in order; for a span of a long take (Aff-Wild2) the frame's number in the take, missing ones left out. This
-    is the ``frame`` under which the clip's AU records are stored.
+    For a whole clip 0..n-1 in order; for a span of a long take (Aff-Wild2) the frame's number in the take, missing
+    ones left out. This is the ``frame`` under which the clip's AU records are stored.
 
     Raises:
         InputError: no folder, no frames, unreadable video.
@@ -255,7 +272,8 @@ def load_frames(manifest: Manifest, row, indices=None, size: int | None = None) 
         manifest: the dataset.
         row: position in ``manifest.table``, clip_id, or a row of it.
         indices: positions among the clip's frames (0 .. n-1, any order, repeats allowed); default all.
-        size: side to resize to (antialiased bilinear); default as stored (frames of other sizes are resized to the first one's).
+        size: side to resize to (antialiased bilinear); default as stored (frames of other sizes are resized to the
+            first one's).
 
     Returns:
         uint8 (n, H, W, 3), RGB.
@@ -267,7 +285,9 @@ def load_frames(manifest: Manifest, row, indices=None, size: int | None = None) 
     numbers = frame_numbers(manifest, row)
     indices = np.arange(len(numbers)) if indices is None else np.asarray(indices, int)
     if len(indices) and (indices.min() < 0 or indices.max() >= len(numbers)):
-        raise InputError(manifest.root / row.path, "frame index", f"{indices.min()}..{indices.max()}", f"0..{len(numbers) - 1}")
+        raise InputError(
+            manifest.root / row.path, "frame index", f"{indices.min()}..{indices.max()}", f"0..{len(numbers) - 1}"
+        )
     if _is_video(row.path):
         pictures = _decode(manifest.root / row.path, numbers[indices])
         if size is None or pictures.shape[1:3] == (size, size):
@@ -285,12 +305,16 @@ def load_frames(manifest: Manifest, row, indices=None, size: int | None = None) 
                         image.draft("RGB", shape)  # lets the JPEG decoder skip detail that would be averaged away
                     cache[index] = _resize(image.convert("RGB"), shape)
             except (OSError, ValueError, SyntaxError) as error:
-                raise InputError(path, "image", f"unreadable ({error})", "a picture that Pillow can decode") from error
+                raise InputError(
+                    path, "image", f"unreadable ({error})", "a picture that Pillow can decode"
+                ) from error
             shape = shape or cache[index].shape[1::-1]
     return np.stack([cache[index] for index in indices.tolist()])
 
 
 def _resize(image: Image.Image, shape: tuple[int, int] | None) -> np.ndarray:
     if shape is not None and image.size != tuple(shape):
-        image = image.resize(shape, Image.Resampling.BILINEAR)  # Pillow widens the filter when it shrinks: antialiased
+        image = image.resize(
+            shape, Image.Resampling.BILINEAR
+        )  # Pillow widens the filter when it shrinks: antialiased
     return np.asarray(image)

@@ -1,4 +1,4 @@
-"""Packed clips: a fixed number of frames of every clip in one memory-mapped array, so that training never opens image files."""
+"""Packed clips: some frames of every clip in one memory-mapped array, so that training opens no image files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .. import files
 from ..errors import InputError
+from ..progress import progress as progress_bar
 from .manifest import Manifest, frame_numbers, load_frames
 from .sampling import uniform_indices
 
@@ -27,7 +27,8 @@ class PackedClips:
         frames: uint8 (N, T, H, W, 3), read-only memory map, RGB.
         frame_numbers: int32 (N, T), the ``frame`` of each packed frame in its clip (as in the AU table).
         manifest: the manifest's table, rows aligned with ``frames``.
-        meta: dataset, fold, num_frames, size, rule (how frames were chosen), fingerprint (of the data), embedded, dropped.
+        meta: dataset, fold, num_frames, size, rule (how frames were chosen), fingerprint (of the data), embedded,
+            dropped.
     """
 
     frames: np.ndarray
@@ -46,7 +47,12 @@ class PackedClips:
         """
         index = np.nonzero((self.manifest["split"] == name).to_numpy())[0]
         if not len(index):
-            raise InputError(f"packed {self.meta['dataset']}", "split", repr(name), f"one of {', '.join(sorted(set(self.manifest['split'])))}")
+            raise InputError(
+                f"packed {self.meta['dataset']}",
+                "split",
+                repr(name),
+                f"one of {', '.join(sorted(set(self.manifest['split'])))}",
+            )
         return index
 
     @property
@@ -60,10 +66,13 @@ class PackedClips:
         return self.manifest["clip_id"].tolist()
 
 
-def pack(manifest: Manifest, out: str | os.PathLike, num_frames: int, size: int, progress: bool = True) -> PackedClips:
-    """Read every clip once and store ``num_frames`` frames of it, chosen by ``uniform_indices``, at ``size`` x ``size``.
+def pack(
+    manifest: Manifest, out: str | os.PathLike, num_frames: int, size: int, progress: bool = True
+) -> PackedClips:
+    """Read every clip once; store ``num_frames`` frames of it, chosen by ``uniform_indices``, at ``size`` x ``size``.
 
-    A store that is already there from the same data and settings is opened instead. The folder appears whole or not at all.
+    A store that is already there from the same data and settings is opened instead. The folder appears whole or not
+    at all.
 
     Args:
         manifest: what to pack; rows keep their order.
@@ -79,9 +88,17 @@ def pack(manifest: Manifest, out: str | os.PathLike, num_frames: int, size: int,
     if num_frames < 1 or size < 1:
         raise InputError("pack", "num_frames, size", f"{num_frames}, {size}", "numbers of at least 1")
     out = Path(out)
-    meta = {"dataset": manifest.name, "fold": manifest.fold, "num_frames": num_frames, "size": size, "rule": RULE,
-            "fingerprint": manifest.fingerprint(), "embedded": manifest.embedded, "dropped": manifest.dropped,
-            "code": files.code_version("datasets")}
+    meta = {
+        "dataset": manifest.name,
+        "fold": manifest.fold,
+        "num_frames": num_frames,
+        "size": size,
+        "rule": RULE,
+        "fingerprint": manifest.fingerprint(),
+        "embedded": manifest.embedded,
+        "dropped": manifest.dropped,
+        "code": files.code_version("datasets"),
+    }
     if (out / "meta.json").is_file() and json.loads((out / "meta.json").read_text()) == meta:
         return open_packed(out)
     with files.atomic_folder(out) as folder:
@@ -89,8 +106,9 @@ def pack(manifest: Manifest, out: str | os.PathLike, num_frames: int, size: int,
         frames = np.lib.format.open_memmap(folder / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
         numbers = np.empty(shape[:2], np.int32)
         rows = manifest.table.itertuples(index=False)
-        for index, row in enumerate(tqdm(rows, total=len(manifest), desc=f"pack {manifest.name}", unit="clip", disable=not progress,
-                                         mininterval=1.0)):
+        for index, row in enumerate(
+            progress_bar(rows, total=len(manifest), desc=f"pack {manifest.name}", unit="clip", disable=not progress)
+        ):
             available = frame_numbers(manifest, row)
             chosen = uniform_indices(len(available), num_frames)
             frames[index] = load_frames(manifest, row, chosen, size)
@@ -112,5 +130,9 @@ def open_packed(out: str | os.PathLike) -> PackedClips:
     out = Path(out)
     if not (out / "meta.json").is_file():
         raise InputError(out, "packed clips", "no meta.json", "a folder made by audfer data pack")
-    return PackedClips(np.load(out / "frames.npy", mmap_mode="r"), np.load(out / "frame_numbers.npy"),
-                       pd.read_parquet(out / "manifest.parquet"), json.loads((out / "meta.json").read_text()))
+    return PackedClips(
+        np.load(out / "frames.npy", mmap_mode="r"),
+        np.load(out / "frame_numbers.npy"),
+        pd.read_parquet(out / "manifest.parquet"),
+        json.loads((out / "meta.json").read_text()),
+    )

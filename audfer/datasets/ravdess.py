@@ -52,10 +52,10 @@ def parse_name(path: str | os.PathLike) -> Trial:
 
 
 def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> Manifest:
-    """Manifest of the videos found, split by actor: every fifth actor (beginning with the ``fold``-th) is the test set.
+    """Manifest of the videos found; every fifth actor (beginning with the ``fold``-th) is the test set.
 
-    The same trial is published with and without sound: video-only (02) is taken where both are there, audio-only (03) never. Calm is
-    outside the seven; ``dropped`` counts it. Speech and song are both read.
+    The same trial is published with and without sound: video-only (02) is taken where both are there, audio-only (03)
+    never. Calm is outside the seven; ``dropped`` counts it. Speech and song are both read.
 
     Args:
         missing: accepted for uniformity; there is no list of what should be here.
@@ -72,7 +72,9 @@ def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> M
     trials = {path: parse_name(path) for path in videos}
     silent = {path.stem[2:] for path, trial in trials.items() if trial.modality == "02"}
     actors = sorted({trial.actor for trial in trials.values()})
-    test = {actor for index, actor in enumerate(actors) if index % FOLDS == (fold - 1) % min(FOLDS, max(1, len(actors)))}
+    test = {
+        actor for index, actor in enumerate(actors) if index % FOLDS == (fold - 1) % min(FOLDS, max(1, len(actors)))
+    }
     if len(actors) == 1:
         test = set()
     rows, dropped = [], Counter()
@@ -82,6 +84,13 @@ def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> M
         elif trial.expression is None:
             dropped["calm"] += 1
         else:
-            rows.append({"clip_id": path.stem, "path": str(path.relative_to(base)), "subject": trial.actor,
-                         "split": "test" if trial.actor in test else "train", "expression": trial.expression})
+            rows.append(
+                {
+                    "clip_id": path.stem,
+                    "path": str(path.relative_to(base)),
+                    "subject": trial.actor,
+                    "split": "test" if trial.actor in test else "train",
+                    "expression": trial.expression,
+                }
+            )
     return make_manifest("RAVDESS", base, rows, dict(dropped), fold)

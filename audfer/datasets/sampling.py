@@ -34,7 +34,7 @@ def uniform_indices(num_available: int, num_wanted: int) -> np.ndarray:
 
 
 def jittered_indices(num_available: int, num_wanted: int, generator: np.random.Generator) -> np.ndarray:
-    """One frame at random from each of ``num_wanted`` equal segments, for training; otherwise like ``uniform_indices``.
+    """One random frame from each of ``num_wanted`` equal segments, for training; else like ``uniform_indices``.
 
     Args:
         generator: a NumPy generator, or a ``torch.Generator``.

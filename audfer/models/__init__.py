@@ -37,7 +37,7 @@ SIZES: dict[str, dict[str, dict]] = {
                             stem_pool=False, spatial_heads=4, spatial_hidden=128, temporal_depth=2, temporal_heads=4,
                             temporal_hidden=256),
         "mae_dfer": dict(num_frames=8, image_size=48, contrast=True, tubelet=(2, 8, 8), region=(2, 3, 6), stem=(16, 32, 64),
-                         dim=96, depth=2, heads=4, hidden=192, drop_path=0.0, head_scale=1.0, init_std=0.06),
+                         dim=96, depth=2, heads=4, hidden=192, drop_path=0.0, head_scale=1.0, init_std=0.1),
     },
 }
 

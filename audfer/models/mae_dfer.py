@@ -129,8 +129,8 @@ class PatchEmbed(nn.Module):
     Args:
         dim: width of a token.
         tubelet: (frames, height, width) of a token in the clip.
-        stem: channels of a small ResNet in front, each frame on its own: a convolution, then residual blocks, each halving the
-            side; a tubelet is then cut from its output. Official: none. A transformer trained from scratch on little data learns far better with them (Xiao et al., "Early
+        stem: channels of a small ResNet in front, each frame on its own: a convolution, then stages of two residual blocks, each
+            halving the side; a tubelet is then cut from its output. Official: none. A transformer trained from scratch on little data learns far better with them (Xiao et al., "Early
             Convolutions Help Transformers See Better", NeurIPS 2021).
     """
 
@@ -143,7 +143,7 @@ class PatchEmbed(nn.Module):
         kernel = (tubelet[0], tubelet[1] // shrink, tubelet[2] // shrink)
         if stem:
             first = nn.Sequential(nn.Conv2d(3, stem[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem[0]), nn.ReLU())
-            self.stem = nn.Sequential(first, *(residual_stage(stem[i - 1], stem[i], 1, 2) for i in range(1, len(stem))))
+            self.stem = nn.Sequential(first, *(residual_stage(stem[i - 1], stem[i], 2, 2) for i in range(1, len(stem))))
             kaiming_init(self.stem)
         else:
             self.stem = nn.Identity()

@@ -1,8 +1,9 @@
 """Writers of the embedded benchmark: rendered clips in the directory layouts that users of the real datasets have.
 
-Each dataset is drawn as a whole (``population``), rendered frame by frame (``face``) and written to ``root/<dataset>`` in the layout of
-that dataset's own release, so that the readers, checks and packing of a real user are the ones that run by default. What was
-planted goes to ``root/truth`` and nowhere else; only ``read_truth`` and ``read_truth_landmarks`` open it.
+Each dataset is drawn as a whole (``population``), rendered frame by frame (``face``) and written to
+``root/<dataset>`` in the layout of that dataset's own release, so that the readers, checks and packing of a real user
+are the ones that run by default. What was planted goes to ``root/truth`` and nowhere else; only ``read_truth`` and
+``read_truth_landmarks`` open it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
 from .. import files, published
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, EXPRESSIONS, LABEL_SPACES
+from ..progress import progress as progress_bar
 from . import face, population
 from .population import PRESENT, STYLES
 
@@ -32,13 +33,43 @@ TRUTH = "truth"
 
 #: labels outside the seven that some sets have, and the expression whose AU pattern their clips borrow
 _BORROWED = {"contempt": "disgust", "anxiety": "fear", "helplessness": "sad", "disappointment": "sad"}
-_FERV39K_SCENES = ("Action", "Anomaly", "Business", "Conflict", "Crime", "Daily", "Debate", "Family", "Fantasy", "Friendship",
-                   "History", "Horror", "Hospital", "Interview", "Office", "Romance", "School", "Sport", "Talkshow", "Travel",
-                   "Trial", "War")
-#: Aff-Wild2 is mostly neutral. The others' shares are not the real ones (those would leave about 60 frames of fear at this size) but
-#: keep their order. "7" is the class "other", "-1" frames to ignore.
-_AFFWILD2_SHARES = {"neutral": 0.42, "happy": 0.16, "sad": 0.10, "surprise": 0.08, "angry": 0.06, "disgust": 0.055,
-                    "fear": 0.055, "7": 0.05, "-1": 0.02}
+_FERV39K_SCENES = (
+    "Action",
+    "Anomaly",
+    "Business",
+    "Conflict",
+    "Crime",
+    "Daily",
+    "Debate",
+    "Family",
+    "Fantasy",
+    "Friendship",
+    "History",
+    "Horror",
+    "Hospital",
+    "Interview",
+    "Office",
+    "Romance",
+    "School",
+    "Sport",
+    "Talkshow",
+    "Travel",
+    "Trial",
+    "War",
+)
+#: Aff-Wild2 is mostly neutral. The others' shares are not the real ones (those would leave about 60 frames of fear at
+#: this size) but keep their order. "7" is the class "other", "-1" frames to ignore.
+_AFFWILD2_SHARES = {
+    "neutral": 0.42,
+    "happy": 0.16,
+    "sad": 0.10,
+    "surprise": 0.08,
+    "angry": 0.06,
+    "disgust": 0.055,
+    "fear": 0.055,
+    "7": 0.05,
+    "-1": 0.02,
+}
 _BATCH = 256
 
 
@@ -60,8 +91,13 @@ class SynthConfig:
     seed: int = 0
     image_size: int = 64
     frames: tuple[int, int] = (12, 18)
-    counts: dict = field(default_factory=lambda: {
-        "DFEW": {"train": 640, "test": 320}, "FERV39k": {"train": 640, "test": 320}, "MAFW": {"train": 480, "test": 240}})
+    counts: dict = field(
+        default_factory=lambda: {
+            "DFEW": {"train": 640, "test": 320},
+            "FERV39k": {"train": 640, "test": 320},
+            "MAFW": {"train": 480, "test": 240},
+        }
+    )
     minimum: tuple[int, int] = (6, 3)
     ravdess_actors: int = 4
     affwild2_videos: int = 12
@@ -87,9 +123,17 @@ class SynthConfig:
             if getattr(self, name) < 10:
                 raise InputError("SynthConfig", name, getattr(self, name), "at least 10")
         for dataset, splits in self.counts.items():
-            if dataset not in ("DFEW", "FERV39k", "MAFW") or set(splits) != {"train", "test"} or min(splits.values()) < 1:
-                raise InputError("SynthConfig", f"counts[{dataset!r}]", splits,
-                                 'a positive number for "train" and "test" of DFEW, FERV39k or MAFW')
+            if (
+                dataset not in ("DFEW", "FERV39k", "MAFW")
+                or set(splits) != {"train", "test"}
+                or min(splits.values()) < 1
+            ):
+                raise InputError(
+                    "SynthConfig",
+                    f"counts[{dataset!r}]",
+                    splits,
+                    'a positive number for "train" and "test" of DFEW, FERV39k or MAFW',
+                )
 
     @classmethod
     def from_dict(cls, content: dict) -> SynthConfig:
@@ -109,8 +153,8 @@ class SynthConfig:
 class _Plan:
     """One dataset before rendering; arrays over clips unless said otherwise.
 
-    ``expression`` is -1 for labels outside the seven; ``pattern`` is the expression whose statistics the clip follows; ``subject``
-    indexes ``subjects``; ``take`` groups clips that are parts of one continuous video.
+    ``expression`` is -1 for labels outside the seven; ``pattern`` is the expression whose statistics the clip
+    follows; ``subject`` indexes ``subjects``; ``take`` groups clips that are parts of one continuous video.
     """
 
     name: str
@@ -124,10 +168,10 @@ class _Plan:
     subject: np.ndarray
     subjects: list[str]
     take: np.ndarray
-    extra: dict = field(default_factory=dict)
 
 
-# ---------------------------------------------------------------------------------------------------------------- plans
+# -------------------------------------------------------------------------------------------------------------- plans
+
 
 def _lengths(config: SynthConfig, count: int, generator) -> np.ndarray:
     return generator.integers(config.frames[0], config.frames[1] + 1, count)
@@ -160,8 +204,11 @@ def _plan_clips(name: str, config: SynthConfig, generator) -> _Plan:
     subjects: list[str] = []
     space = LABEL_SPACES[name]
     for part, (counts, _) in planned_counts(name, config).items():
-        chosen = [(space.write(EXPRESSIONS.index(e)), EXPRESSIONS.index(e), EXPRESSIONS.index(e))
-                  for e, count in counts.items() for _ in range(count)]
+        chosen = [
+            (space.write(EXPRESSIONS.index(e)), EXPRESSIONS.index(e), EXPRESSIONS.index(e))
+            for e, count in counts.items()
+            for _ in range(count)
+        ]
         if name == "MAFW":
             # a few clips of the four compound classes, so that the filter to seven classes has something to filter
             extra = max(1, len(chosen) // 80)
@@ -178,7 +225,6 @@ def _plan_clips(name: str, config: SynthConfig, generator) -> _Plan:
     order = generator.permutation(len(label))
     pick = lambda values: [values[i] for i in order]  # noqa: E731
     label, pattern = pick(label), np.array(pick(pattern))
-    extra: dict = {}
     if name == "FERV39k":
         scene = generator.choice(_FERV39K_SCENES, len(label))
         seen: dict[tuple, int] = {}
@@ -188,14 +234,25 @@ def _plan_clips(name: str, config: SynthConfig, generator) -> _Plan:
             ids.append(f"{place}/{text}/{seen[place, text]:04d}")
     else:
         ids = [f"{index + 1:05d}" for index in range(len(label))]
-    return _Plan(name, ids, pick(split), label, np.array(pick(expression)), pattern, _second(name, pattern, generator),
-                 _lengths(config, len(label), generator), np.array(pick(subject)), subjects, np.arange(len(label)), extra)
+    return _Plan(
+        name,
+        ids,
+        pick(split),
+        label,
+        np.array(pick(expression)),
+        pattern,
+        _second(name, pattern, generator),
+        _lengths(config, len(label), generator),
+        np.array(pick(subject)),
+        subjects,
+        np.arange(len(label)),
+    )
 
 
 def _plan_ravdess(config: SynthConfig, generator) -> _Plan:
     ids, label, expression, pattern, subject = [], [], [], [], []
     for actor in range(config.ravdess_actors):
-        for code, index in (*LABEL_SPACES["RAVDESS"].mapping.items(),):
+        for code, index in LABEL_SPACES["RAVDESS"].mapping.items():
             for strength in ("01",) if code == "01" else ("01", "02"):  # neutral has no strong intensity
                 for statement in ("01", "02"):
                     for repetition in ("01", "02"):
@@ -206,8 +263,19 @@ def _plan_ravdess(config: SynthConfig, generator) -> _Plan:
                         subject.append(actor)
     pattern = np.array(pattern)
     subjects = [f"{index + 1:02d}" for index in range(config.ravdess_actors)]
-    return _Plan("RAVDESS", ids, [""] * len(ids), label, np.array(expression), pattern, _second("RAVDESS", pattern, generator),
-                 _lengths(config, len(ids), generator), np.array(subject), subjects, np.arange(len(ids)))
+    return _Plan(
+        "RAVDESS",
+        ids,
+        [""] * len(ids),
+        label,
+        np.array(expression),
+        pattern,
+        _second("RAVDESS", pattern, generator),
+        _lengths(config, len(ids), generator),
+        np.array(subject),
+        subjects,
+        np.arange(len(ids)),
+    )
 
 
 def _plan_affwild2(config: SynthConfig, generator) -> _Plan:
@@ -243,19 +311,42 @@ def _plan_affwild2(config: SynthConfig, generator) -> _Plan:
     space = LABEL_SPACES["AffWild2"]
     written = [space.write(e) if e >= 0 else text for e, text in zip(expression, label)]
     subjects = [f"AffWild2_{index + 1:03d}" for index in range(config.affwild2_videos)]
-    return _Plan("AffWild2", ids, split, written, expression, pattern, _second("AffWild2", pattern, generator), np.array(lengths),
-                 np.array(take), subjects, np.array(take))
+    return _Plan(
+        "AffWild2",
+        ids,
+        split,
+        written,
+        expression,
+        pattern,
+        _second("AffWild2", pattern, generator),
+        np.array(lengths),
+        np.array(take),
+        subjects,
+        np.array(take),
+    )
 
 
 def _plan_disfa(config: SynthConfig, generator) -> _Plan:
     count = config.disfa_subjects
     subjects = [f"SN{index + 1:03d}" for index in range(count)]
     none = np.full(count, -1)
-    return _Plan("DISFA", subjects, [""] * count, [""] * count, none, none, none, np.full(count, config.disfa_frames),
-                 np.arange(count), subjects, np.arange(count))
+    return _Plan(
+        "DISFA",
+        subjects,
+        [""] * count,
+        [""] * count,
+        none,
+        none,
+        none,
+        np.full(count, config.disfa_frames),
+        np.arange(count),
+        subjects,
+        np.arange(count),
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ rendering
+# ---------------------------------------------------------------------------------------------------------- rendering
+
 
 @dataclass
 class _Drawn:
@@ -274,37 +365,63 @@ class _Drawn:
         plan, take = self.plan, self.plan.take[self.clip]
         # frames of a long take count through all its runs
         frame = pd.Series(take).groupby(take).cumcount().to_numpy()
-        table = pd.DataFrame({
-            "clip_id": np.array(plan.clip_id, object)[self.clip], "frame": frame.astype(np.int32),
-            "split": np.array(plan.split, object)[self.clip], "expression": plan.expression[self.clip].astype(np.int8),
-            "subject": np.array(plan.subjects, object)[plan.subject[self.clip]],
-            "ambiguous": plan.second[self.clip] >= 0, "second": plan.second[self.clip].astype(np.int8), "shown": self.shown,
-        })
+        table = pd.DataFrame(
+            {
+                "clip_id": np.array(plan.clip_id, object)[self.clip],
+                "frame": frame.astype(np.int32),
+                "split": np.array(plan.split, object)[self.clip],
+                "expression": plan.expression[self.clip].astype(np.int8),
+                "subject": np.array(plan.subjects, object)[plan.subject[self.clip]],
+                "ambiguous": plan.second[self.clip] >= 0,
+                "second": plan.second[self.clip].astype(np.int8),
+                "shown": self.shown,
+            }
+        )
         intensity_names, presence_names = population.frame_columns()
-        return pd.concat([table, pd.DataFrame(self.intensities, columns=intensity_names),
-                          pd.DataFrame(self.intensities >= PRESENT, columns=presence_names)], axis=1)
+        return pd.concat(
+            [
+                table,
+                pd.DataFrame(self.intensities, columns=intensity_names),
+                pd.DataFrame(self.intensities >= PRESENT, columns=presence_names),
+            ],
+            axis=1,
+        )
 
 
 def _draw(name: str, config: SynthConfig) -> _Drawn:
     generator = np.random.default_rng([config.seed, ALL.index(name)])
     plan = {"RAVDESS": _plan_ravdess, "AffWild2": _plan_affwild2, "DISFA": _plan_disfa}.get(
-        name, lambda c, g: _plan_clips(name, c, g))(config, generator)
+        name, lambda c, g: _plan_clips(name, c, g)
+    )(config, generator)
     if name == "DISFA":
         intensities = np.concatenate([population.sample_annotated(length, generator) for length in plan.lengths])
         shown = np.ones(len(intensities), bool)
     else:
         # clips outside the seven get groups of their own beyond the seven
         groups = np.where(plan.expression < 0, len(EXPRESSIONS) + plan.pattern, plan.expression)
-        intensities, shown = population.sample_intensities(name, plan.pattern, plan.lengths, generator, second=plan.second, groups=groups)
+        intensities, shown = population.sample_intensities(
+            name, plan.pattern, plan.lengths, generator, second=plan.second, groups=groups
+        )
     scenes = population.sample_scenes(STYLES[name], plan.lengths, generator, places=plan.take)
     # RAVDESS and DISFA subjects, DFEW's train and DFEW's test pool: every dataset has people of its own
     people = face.sample_identities(len(plan.subjects), seed=int(generator.integers(2**31)))
-    return _Drawn(plan, np.repeat(np.arange(len(plan.lengths)), plan.lengths),
-                  np.concatenate([np.arange(length) for length in plan.lengths]), intensities, shown, scenes, people)
+    return _Drawn(
+        plan,
+        np.repeat(np.arange(len(plan.lengths)), plan.lengths),
+        np.concatenate([np.arange(length) for length in plan.lengths]),
+        intensities,
+        shown,
+        scenes,
+        people,
+    )
 
 
 def _scene(arrays: dict, frames: slice) -> face.Scene:
-    values = {name: torch.from_numpy(np.ascontiguousarray(values[frames])) for name, values in arrays.items() if name != "quality"}
+    values = {
+        name: torch.from_numpy(np.ascontiguousarray(values[frames]))
+        for name, values in arrays.items()
+        if name != "quality"
+    }
     return face.Scene(**values, seed=torch.arange(frames.start, frames.stop))
 
 
@@ -337,10 +454,14 @@ class _Sink:
             path.parent.mkdir(parents=True, exist_ok=True)
             motion_jpeg = path.suffix == ".avi"
             self.container = av.open(str(path), "w", options={"fflags": "+bitexact"})
-            self.stream = self.container.add_stream("mjpeg" if motion_jpeg else "libx264", rate=20 if motion_jpeg else 30)
+            self.stream = self.container.add_stream(
+                "mjpeg" if motion_jpeg else "libx264", rate=20 if motion_jpeg else 30
+            )
             self.stream.height, self.stream.width = image.shape[:2]
             self.stream.pix_fmt = "yuvj444p" if motion_jpeg else "yuv420p"
-            self.stream.options = {"qmin": "2", "qmax": "2"} if motion_jpeg else {"crf": "14", "preset": "veryfast", "threads": "1"}
+            self.stream.options = (
+                {"qmin": "2", "qmax": "2"} if motion_jpeg else {"crf": "14", "preset": "veryfast", "threads": "1"}
+            )
             self.open_path = path
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         for packet in self.stream.encode(frame):
@@ -361,8 +482,12 @@ def _render_all(drawn: _Drawn, sink: _Sink, config: SynthConfig, bar) -> np.ndar
         for start in range(0, len(drawn.clip), _BATCH):
             frames = slice(start, min(start + _BATCH, len(drawn.clip)))
             who = torch.from_numpy(drawn.plan.subject[drawn.clip[frames]])
-            images, points = face.render(drawn.people[who], torch.from_numpy(drawn.intensities[frames]), _scene(drawn.scenes, frames),
-                                         size=config.image_size)
+            images, points = face.render(
+                drawn.people[who],
+                torch.from_numpy(drawn.intensities[frames]),
+                _scene(drawn.scenes, frames),
+                size=config.image_size,
+            )
             landmarks[frames] = points.numpy()
             for offset, image in enumerate(images.numpy()):
                 sink.write(start + offset, image)
@@ -372,7 +497,8 @@ def _render_all(drawn: _Drawn, sink: _Sink, config: SynthConfig, bar) -> np.ndar
     return landmarks
 
 
-# -------------------------------------------------------------------------------------------------------------- layouts
+# ------------------------------------------------------------------------------------------------------------ layouts
+
 
 def _write_text(path: Path, lines) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -382,24 +508,36 @@ def _write_text(path: Path, lines) -> None:
 def _layout_dfew(drawn: _Drawn, folder: Path):
     plan = drawn.plan
     for split in ("train", "test"):
-        rows = [f"{int(clip)},{label}" for clip, part, label in zip(plan.clip_id, plan.split, plan.label) if part == split]
-        _write_text(folder / "EmoLabel_DataSplit" / f"{split}(single-labeled)" / "set_1.csv", ["video_name,label", *rows])
+        rows = [
+            f"{int(clip)},{label}" for clip, part, label in zip(plan.clip_id, plan.split, plan.label) if part == split
+        ]
+        _write_text(
+            folder / "EmoLabel_DataSplit" / f"{split}(single-labeled)" / "set_1.csv", ["video_name,label", *rows]
+        )
     return lambda clip, frame: Path("Clip", "clip_224x224", plan.clip_id[clip], f"{frame + 1}.jpg")
 
 
 def _layout_ferv39k(drawn: _Drawn, folder: Path):
     plan = drawn.plan
     for split in ("train", "test"):
-        _write_text(folder / "4_setups" / "All_scenes" / f"{split}_All.csv",
-                    [f"{clip} {label}" for clip, part, label in zip(plan.clip_id, plan.split, plan.label) if part == split])
+        _write_text(
+            folder / "4_setups" / "All_scenes" / f"{split}_All.csv",
+            [f"{clip} {label}" for clip, part, label in zip(plan.clip_id, plan.split, plan.label) if part == split],
+        )
     return lambda clip, frame: Path("2_ClipsforFaceCrop", plan.clip_id[clip], f"{frame + 1}.jpg")
 
 
 def _layout_mafw(drawn: _Drawn, folder: Path):
     plan = drawn.plan
     for split in ("train", "test"):
-        _write_text(folder / "Train & Test Set" / "single" / "no_caption" / "set_1" / f"{split}.txt",
-                    [f"{clip}.mp4 {label}" for clip, part, label in zip(plan.clip_id, plan.split, plan.label) if part == split])
+        _write_text(
+            folder / "Train & Test Set" / "single" / "no_caption" / "set_1" / f"{split}.txt",
+            [
+                f"{clip}.mp4 {label}"
+                for clip, part, label in zip(plan.clip_id, plan.split, plan.label)
+                if part == split
+            ],
+        )
     return lambda clip, frame: Path("data", "faces", plan.clip_id[clip], f"{frame + 1:05d}.png")
 
 
@@ -411,8 +549,10 @@ def _layout_affwild2(drawn: _Drawn, folder: Path):
     for video in np.unique(plan.take):
         run = int(np.argmax(plan.take == video))
         part = "Train_Set" if plan.split[run] == "train" else "Validation_Set"
-        _write_text(folder / "5th ABAW Annotations" / "EXPR_Recognition_Challenge" / part / f"{plan.clip_id[run]}.txt",
-                    [header, *frame_label[take == video]])
+        _write_text(
+            folder / "5th ABAW Annotations" / "EXPR_Recognition_Challenge" / part / f"{plan.clip_id[run]}.txt",
+            [header, *frame_label[take == video]],
+        )
     # now and then the face detector found nothing: no image, but the row stays
     missing = np.random.default_rng(len(take)).random(len(take)) < 0.01
     missing &= number > 1
@@ -420,7 +560,10 @@ def _layout_affwild2(drawn: _Drawn, folder: Path):
 
     def path_of(clip, frame):
         position = first[clip] + frame
-        return None if missing[position] else Path("cropped_aligned", plan.clip_id[clip], f"{number[position]:05d}.jpg")
+        return (
+            None if missing[position] else Path("cropped_aligned", plan.clip_id[clip], f"{number[position]:05d}.jpg")
+        )
+
     return path_of
 
 
@@ -434,25 +577,44 @@ def _layout_disfa(drawn: _Drawn, folder: Path):
     for clip, subject in enumerate(drawn.plan.clip_id):
         rows = codes[drawn.clip == clip]
         for column, name in enumerate(ACTION_UNITS):
-            _write_text(folder / "ActionUnit_Labels" / subject / f"{subject}_au{int(name[2:])}.txt",
-                        [f"{frame + 1},{code}" for frame, code in enumerate(rows[:, column])])
+            _write_text(
+                folder / "ActionUnit_Labels" / subject / f"{subject}_au{int(name[2:])}.txt",
+                [f"{frame + 1},{code}" for frame, code in enumerate(rows[:, column])],
+            )
     return lambda clip, frame: Path("Video_LeftCamera", f"LeftVideo{drawn.plan.clip_id[clip]}_comp.avi")
 
 
-_LAYOUTS = {"DFEW": _layout_dfew, "FERV39k": _layout_ferv39k, "MAFW": _layout_mafw, "AffWild2": _layout_affwild2,
-            "RAVDESS": _layout_ravdess, "DISFA": _layout_disfa}
+_LAYOUTS = {
+    "DFEW": _layout_dfew,
+    "FERV39k": _layout_ferv39k,
+    "MAFW": _layout_mafw,
+    "AffWild2": _layout_affwild2,
+    "RAVDESS": _layout_ravdess,
+    "DISFA": _layout_disfa,
+}
 
 
-# ---------------------------------------------------------------------------------------------------------------- public
+# ------------------------------------------------------------------------------------------------------------- public
+
 
 def _signature(name: str, config: SynthConfig) -> dict:
-    used = {"DFEW": ("counts", "minimum", "frames"), "FERV39k": ("counts", "minimum", "frames"), "MAFW": ("counts", "minimum", "frames"),
-            "RAVDESS": ("ravdess_actors", "frames"), "AffWild2": ("affwild2_videos", "affwild2_frames"),
-            "DISFA": ("disfa_subjects", "disfa_frames")}[name]
+    used = {
+        "DFEW": ("counts", "minimum", "frames"),
+        "FERV39k": ("counts", "minimum", "frames"),
+        "MAFW": ("counts", "minimum", "frames"),
+        "RAVDESS": ("ravdess_actors", "frames"),
+        "AffWild2": ("affwild2_videos", "affwild2_frames"),
+        "DISFA": ("disfa_subjects", "disfa_frames"),
+    }[name]
     content = {key: value for key, value in asdict(config).items() if key in (*used, "seed", "image_size")}
     if "counts" in content:
         content["counts"] = content["counts"].get(name)
-    return {"dataset": name, "rendered": True, "config": content, "code": files.code_version("synth", "published", "facs.py")}
+    return {
+        "dataset": name,
+        "rendered": True,
+        "config": content,
+        "code": files.code_version("synth", "published", "facs.py"),
+    }
 
 
 def is_written(root: str | os.PathLike, name: str, config: SynthConfig) -> bool:
@@ -467,10 +629,11 @@ def is_written(root: str | os.PathLike, name: str, config: SynthConfig) -> bool:
 
 
 def write_benchmark(root: str | os.PathLike, config: SynthConfig, datasets=ALL, progress: bool = True) -> None:
-    """Render the embedded benchmark into ``root``, one folder a dataset in that dataset's own layout, and the truth beside.
+    """Render the embedded benchmark into ``root``: a folder a dataset in its own layout, and the truth beside.
 
-    Each dataset appears whole or not at all (an interrupted run leaves nothing behind and a later one goes on with the next
-    dataset); one that is already there from the same settings and code is left alone. The same seed writes the same bytes.
+    Each dataset appears whole or not at all (an interrupted run leaves nothing behind and a later one goes on with
+    the next dataset); one that is already there from the same settings and code is left alone. The same seed writes
+    the same bytes.
 
     Args:
         root: made if missing.
@@ -487,13 +650,17 @@ def write_benchmark(root: str | os.PathLike, config: SynthConfig, datasets=ALL, 
         if name not in ALL:
             raise InputError("write_benchmark", "datasets", repr(name), f"names from {', '.join(ALL)}")
         if name in ("DFEW", "FERV39k", "MAFW") and name not in config.counts:
-            raise InputError("SynthConfig", "counts", f"nothing for {name}", f'{{"{name}": {{"train": n, "test": n}}}}')
+            raise InputError(
+                "SynthConfig", "counts", f"nothing for {name}", f'{{"{name}": {{"train": n, "test": n}}}}'
+            )
     for name in ALL:
         if name not in datasets or is_written(root, name, config):
             continue
         drawn = _draw(name, config)
-        with files.atomic_folder(root / name) as folder, \
-                tqdm(total=len(drawn.clip), desc=f"render {name}", unit="frame", disable=not progress, mininterval=1.0) as bar:
+        with (
+            files.atomic_folder(root / name) as folder,
+            progress_bar(total=len(drawn.clip), desc=f"render {name}", unit="frame", disable=not progress) as bar,
+        ):
             landmarks = _render_all(drawn, _Sink(drawn, folder, _LAYOUTS[name](drawn, folder)), config, bar)
             # The truth first: a stamped dataset always has its own truth beside it.
             with files.atomic_file(_truth_path(root, name)) as path:
@@ -513,7 +680,9 @@ def _landmark_path(root: Path, dataset: str) -> Path:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise AudferError(f"{path}: there is no planted truth here: write the embedded benchmark first (audfer data synth)")
+        raise AudferError(
+            f"{path}: there is no planted truth here: write the embedded benchmark first (audfer data synth)"
+        )
     return path
 
 
@@ -525,10 +694,10 @@ def read_truth(root: str | os.PathLike, dataset: str) -> pd.DataFrame:
         dataset: a name from ``ALL``.
 
     Returns:
-        Columns ``clip_id`` (the manifest's; for Aff-Wild2 the video, that is the manifest's up to the colon, and for DISFA the subject),
-        ``frame`` (0-based in the clip or video), ``split``, ``expression`` (-1: outside the seven), ``subject``, ``ambiguous``, ``second`` (the
-        expression blended in, or -1), ``shown`` (the frame shows its label), 18 intensities "AU01_r" .. (0..5) and 18 presences
-        "AU01_c" .. (bool, intensity at or above 1.5).
+        Columns ``clip_id`` (the manifest's; for Aff-Wild2 the video, that is the manifest's up to the colon, and for
+        DISFA the subject), ``frame`` (0-based in the clip or video), ``split``, ``expression`` (-1: outside the
+        seven), ``subject``, ``ambiguous``, ``second`` (the expression blended in, or -1), ``shown`` (the frame shows
+        its label), 18 intensities "AU01_r" .. (0..5) and 18 presences "AU01_c" .. (bool, intensity at or above 1.5).
 
     Raises:
         AudferError: no truth there.

@@ -1,14 +1,15 @@
 """What is planted in the embedded benchmark: which AUs go with which expression, and how they move in time.
 
-Two published sources fix the truth. How *often* an AU is present in frames of an expression follows what OpenFace found on
-DFEW and FERV39k (rates implied by the released positive weights). How *strong* it is at the median follows the order of
-the paper's Fig. 4. Both hold in the written frames exactly, whatever the dynamics are: latent scores decide only *which*
-frames are high, then each score becomes its rank within the expression and goes through a quantile function that has the
-wanted median and the wanted share of frames at or above ``PRESENT``.
+Two published sources fix the truth. How *often* an AU is present in frames of an expression follows what OpenFace
+found on DFEW and FERV39k (rates implied by the released positive weights). How *strong* it is at the median follows
+the order of the paper's Fig. 4. Both hold in the written frames exactly, whatever the dynamics are: latent scores
+decide only *which* frames are high, then each score becomes its rank within the expression and goes through a
+quantile function that has the wanted median and the wanted share of frames at or above ``PRESENT``.
 
-The joint of AUs, clips and time is ours: clips are more or less expressive, AUs that characterise the expression rise and
-fall with a common envelope, some clips are ambiguous, mouths speak, eyes blink, and clips begin and end with frames that do
-not show their label. How much of an AU's variation lies between clips rather than within them sets how hard a dataset is.
+The joint of AUs, clips and time is ours: clips are more or less expressive, AUs that characterise the expression rise
+and fall with a common envelope, some clips are ambiguous, mouths speak, eyes blink, and clips begin and end with
+frames that do not show their label. How much of an AU's variation lies between clips rather than within them sets how
+hard a dataset is.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ class Style:
     """How one dataset looks and moves.
 
     Attributes:
-        between: share (0..1) of a characteristic AU's latent variance that lies between clips; larger is harder, because then a clip
-            says less about its class than its frames suggest.
+        between: share (0..1) of a characteristic AU's latent variance that lies between clips; larger is harder,
+            because then a clip says less about its class than its frames suggest.
         indifferent: the same for AUs that do not characterise the expression.
-        weak: share of clips that hardly show their label: their characteristic AUs stay low together, so that they look like
-            other expressions (inexact labels).
-        envelope: strength of the common rise and fall of characteristic AUs inside a clip, in latent standard deviations.
+        weak: share of clips that hardly show their label: their characteristic AUs stay low together, so that they
+            look like other expressions (inexact labels).
+        envelope: strength of the common rise and fall of characteristic AUs inside a clip, in latent standard
+            deviations.
         ambiguous: share of clips that blend with a second expression.
         speech: share of clips whose mouth speaks.
         yaw: standard deviation of a clip's mean yaw, rad; pitch and roll follow from it.
@@ -71,6 +73,7 @@ class Style:
 
 
 STYLES: dict[str, Style] = {
+    # between, indifferent, weak, envelope, ambiguous, speech, yaw, motion, light, blur, noise, occluded, quality
     "DFEW": Style(0.40, 0.85, 0.14, 2.5, 0.10, 0.25, 0.10, 0.04, 0.5, 0.4, 0.010, 0.05, (80, 95)),
     "FERV39k": Style(0.65, 0.90, 0.20, 2.5, 0.12, 0.35, 0.13, 0.05, 0.7, 0.6, 0.015, 0.08, (70, 92)),
     "MAFW": Style(0.60, 0.90, 0.20, 2.5, 0.12, 0.35, 0.11, 0.05, 0.6, 0.5, 0.012, 0.06, (85, 95)),
@@ -80,7 +83,8 @@ STYLES: dict[str, Style] = {
 }
 
 
-# ------------------------------------------------------------------------------------------- planted rates and medians
+# ------------------------------------------------------------------------------------------ planted rates and medians
+
 
 def _known(dataset: str) -> str:
     if dataset not in DATASETS:
@@ -91,8 +95,9 @@ def _known(dataset: str) -> str:
 def source_presence_rates(dataset: str) -> np.ndarray:
     """Presence rates before they are reconciled with the planted medians.
 
-    DFEW and FERV39k: implied by the release's "distinct" weights (``published.presence_rates``; DFEW's contaminated fear row is
-    FERV39k's). The other sets: the mean of both in logits, perturbed per cell with a fixed seed (standard deviation 0.25).
+    DFEW and FERV39k: implied by the release's "distinct" weights (``published.presence_rates``; DFEW's contaminated
+    fear row is FERV39k's). The other sets: the mean of both in logits, perturbed per cell with a fixed seed (standard
+    deviation 0.25).
 
     Returns:
         (7, 18) float64 in (0, 1).
@@ -109,7 +114,7 @@ def _logit(rate: np.ndarray) -> np.ndarray:
 
 
 def _fig4_order() -> np.ndarray:
-    """(7, 17) positions among the 17 intensity AUs, most to least characteristic, by Fig. 4 at full precision (K1)."""
+    """(7, 17) positions among the 17 intensity AUs, most to least characteristic, by Fig. 4 in full precision."""
     return np.argsort(-published.knowledge("K1")[:, INTENSITY_INDEX], axis=1, kind="stable")
 
 
@@ -124,10 +129,12 @@ def _planted(dataset: str) -> tuple[np.ndarray, np.ndarray]:
     vivid = 1 + 0.06 * np.random.default_rng([4, DATASETS.index(dataset)]).uniform(-1, 1)
     for expression, order in enumerate(_fig4_order()):
         row = rates[expression, columns[order]]
-        # A median at or above PRESENT and a rate of at least one half are the same thing, so the AUs with such a rate must be
-        # the first ones of Fig. 4's order. Cut where the published rates have to change least.
-        costs = [np.maximum(0, 0.5 + MARGIN - row[:cut]).sum() + np.maximum(0, row[cut:] - 0.5 + MARGIN).sum()
-                 for cut in range(len(order) + 1)]
+        # A median at or above PRESENT and a rate of at least one half are the same thing, so the AUs with such a rate
+        # must be the first ones of Fig. 4's order. Cut where the published rates have to change least.
+        costs = [
+            np.maximum(0, 0.5 + MARGIN - row[:cut]).sum() + np.maximum(0, row[cut:] - 0.5 + MARGIN).sum()
+            for cut in range(len(order) + 1)
+        ]
         cut = int(np.argmin(costs))
         rates[expression, columns[order[:cut]]] = np.maximum(row[:cut], 0.5 + MARGIN)
         rates[expression, columns[order[cut:]]] = np.minimum(row[cut:], 0.5 - MARGIN)
@@ -146,7 +153,7 @@ def _planted(dataset: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def planted_presence_rates(dataset: str) -> np.ndarray:
-    """Share of frames of each expression with each AU present, as written into the embedded counterpart of ``dataset``.
+    """Share of frames of each expression with each AU present in the embedded counterpart of ``dataset``.
 
     ``source_presence_rates`` with the few cells moved to the other side of one half that contradict Fig. 4's order
     (``rate_adjustments`` lists them).
@@ -175,22 +182,28 @@ def planted_medians(dataset: str) -> np.ndarray:
 
 
 def rate_adjustments(dataset: str) -> pd.DataFrame:
-    """The presence rates that were changed so that rates and medians agree: expression, au, source, planted, change."""
+    """The rates that were changed so that rates and medians agree: expression, au, source, planted, change."""
     source, planted = source_presence_rates(dataset), planted_presence_rates(dataset)
-    rows = [(EXPRESSIONS[e], ACTION_UNITS[a], source[e, a], planted[e, a], planted[e, a] - source[e, a])
-            for e, a in zip(*np.nonzero(source != planted))]
+    rows = [
+        (EXPRESSIONS[e], ACTION_UNITS[a], source[e, a], planted[e, a], planted[e, a] - source[e, a])
+        for e, a in zip(*np.nonzero(source != planted))
+    ]
     return pd.DataFrame(rows, columns=["expression", "au", "source", "planted", "change"])
 
 
 def quantile(ranks: np.ndarray, rate: float, median: float, peak: float = 4.0, fullness: float = 0.0) -> np.ndarray:
-    """Intensity of a frame from its rank within the expression: Q(0) = 0, Q(1 - rate) = 1.5, Q(1/2) = median, Q(1) = peak.
+    """Intensity of a frame from its rank within its expression.
+
+    Q(0) = 0, Q(1 - rate) = 1.5, Q(1/2) = median, Q(1) = peak.
 
     Args:
         ranks: any shape, in (0, 1), uniform.
         rate: share of frames to be at or above ``PRESENT``, in (0, 1).
-        median: wanted median, below ``PRESENT`` exactly if ``rate`` is below one half; NaN leaves it free (mostly zero).
+        median: wanted median, below ``PRESENT`` exactly if ``rate`` is below one half; NaN leaves it free (mostly
+            zero).
         peak: strongest intensity; at least 0.4 above ``PRESENT`` and ``median`` is kept.
-        fullness: 0 spreads the frames above the last knot evenly up to the peak; larger values gather them near the peak.
+        fullness: 0 spreads the frames above the last knot evenly up to the peak; larger values gather them near the
+            peak.
 
     Returns:
         Same shape, in 0..5: exact zeros first, then a rise to ``PRESENT`` and on to the peak.
@@ -206,16 +219,18 @@ def quantile(ranks: np.ndarray, rate: float, median: float, peak: float = 4.0, f
     return np.where(ranks > knots[-2], values[-2] + (values[-1] - values[-2]) * top, np.interp(ranks, knots, values))
 
 
-# ------------------------------------------------------------------------------------------------------- latent scores
+# ------------------------------------------------------------------------------------------------------ latent scores
+
 
 @lru_cache(maxsize=None)
 def _loadings(dataset: str) -> np.ndarray:
-    """(7, 18) how far each AU follows (positive) or avoids (negative) the expression's apex: from rates and medians alike."""
+    """(7, 18) how far each AU follows (positive) or avoids (negative) the apex: from rates and medians alike."""
     rates, medians = _planted(dataset)
     parts = []
     for values in (_logit(rates), np.where(np.isnan(medians), 0.0, np.log(0.3 + np.nan_to_num(medians)))):
         centred = values - values.mean(axis=0)
-        # scaled mostly per AU: AU01 or AU26 differ less between expressions than AU12 does, but what they have they should say
+        # scaled mostly per AU: AU01 or AU26 differ less between expressions than AU12 does, but what they have they
+        # should say
         parts.append(centred / (0.15 * centred.std() + 0.85 * centred.std(axis=0)))
     loadings = 0.3 * parts[0] + 0.7 * parts[1]
     # every expression's four most telling AUs carry equal weight; in the raw numbers happy drowns the others
@@ -228,14 +243,17 @@ def _loadings(dataset: str) -> np.ndarray:
 
 
 def _peaks(dataset: str) -> np.ndarray:
-    """(7, 18) strongest intensity: neither rates nor medians fix it, so AUs that characterise an expression get the strong apexes."""
+    """(7, 18) strongest intensity.
+
+    Neither rates nor medians fix it, so the AUs that characterise an expression get the strong apexes.
+    """
     peaks = np.clip(2.0 + 2.0 * np.maximum(_loadings(dataset), 0), 2.0, 5.0)
     peaks[:, [_AU["AU28"], _AU["AU45"]]] = 4.5
     return peaks
 
 
 def _envelope(length: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Onset, apex, offset of one clip: (strength 0..1, whether a frame shows the label at all), both of ``length``."""
+    """Onset, apex, offset of one clip: (strength 0..1, whether a frame shows the label), both of ``length``."""
     position = (np.arange(length) + 0.5) / length
     start, stop = generator.uniform(-0.1, 0.22), generator.uniform(0.8, 1.12)
     onset = generator.uniform(0.12, 0.35)
@@ -256,8 +274,9 @@ def _smooth_noise(length: int, channels: int, memory: float, generator: np.rando
     return out
 
 
-def sample_intensities(dataset: str, expressions, lengths, generator: np.random.Generator, *, second=None,
-                       groups=None) -> tuple[np.ndarray, np.ndarray]:
+def sample_intensities(
+    dataset: str, expressions, lengths, generator: np.random.Generator, *, second=None, groups=None
+) -> tuple[np.ndarray, np.ndarray]:
     """AU intensities of all frames of all clips of one dataset.
 
     Rates and medians hold within every group of clips together, so a whole dataset must be drawn in one call.
@@ -268,19 +287,20 @@ def sample_intensities(dataset: str, expressions, lengths, generator: np.random.
         lengths: (N,) frames of each clip.
         generator: source of randomness.
         second: (N,) expression that the clip blends with, or -1 (default: none).
-        groups: (N,) clips ranked together; default ``expressions``. Labels outside the seven get their own group, so that they do not
-            disturb the statistics of the expression whose pattern they borrow.
+        groups: (N,) clips ranked together; default ``expressions``. Labels outside the seven get their own group, so
+            that they do not disturb the statistics of the expression whose pattern they borrow.
 
     Returns:
-        (intensities (sum of lengths, 18) float32 in 0..5, shown (sum of lengths,) bool: the frame shows the clip's label).
+        (intensities (sum of lengths, 18) float32 in 0..5, shown (sum of lengths,) bool: the frame shows the clip's
+        label).
     """
     style, loadings = STYLES[_known(dataset)], _loadings(dataset)
     (rates, medians), peaks = _planted(dataset), _peaks(dataset)
     expressions, lengths = np.asarray(expressions), np.asarray(lengths)
     second = np.full(len(expressions), -1) if second is None else np.asarray(second)
     groups = expressions if groups is None else np.asarray(groups)
-    # AUs that say nothing about the expression differ from clip to clip (that is how this person or this moment is), those that
-    # characterise it run through their range in every clip
+    # AUs that say nothing about the expression differ from clip to clip (that is how this person or this moment is),
+    # those that characterise it run through their range in every clip
     shares = style.between + (style.indifferent - style.between) * np.clip(1 - loadings, 0, 1)
     scores, shown = [], []
     for expression, length, other in zip(expressions, lengths, second):
@@ -289,7 +309,9 @@ def sample_intensities(dataset: str, expressions, lengths, generator: np.random.
             # the second expression's own signs stand out against what is usual for the label
             weight = generator.uniform(0.45, 0.75)
             pattern = pattern + weight * (2.0 * loadings[other] - loadings[expression])
-        expressive = float(generator.normal(-3.0, 0.5) if generator.random() < style.weak else generator.normal(0.4, 0.5))
+        expressive = float(
+            generator.normal(-3.0, 0.5) if generator.random() < style.weak else generator.normal(0.4, 0.5)
+        )
         strength, visible = _envelope(length, generator)
         between, within = np.sqrt(shares[expression]), np.sqrt(1 - shares[expression])
         clip = generator.standard_normal(len(ACTION_UNITS)) + expressive * pattern / np.maximum(between, 0.3)
@@ -299,13 +321,15 @@ def sample_intensities(dataset: str, expressions, lengths, generator: np.random.
         frames = frames + style.envelope * np.outer(strength - 0.6, pattern)
         if generator.random() < style.speech:
             _add_speech(frames, generator)
-        # A clip runs through its expression's whole range (onset, apex, offset), so how much clips differ is set by ``between``
-        # alone and not by how long the noise happens to remember.
+        # A clip runs through its expression's whole range (onset, apex, offset), so how much clips differ is set by
+        # ``between`` alone and not by how long the noise happens to remember.
         frames = (frames - frames.mean(axis=0)) / (frames.std(axis=0) + 1e-6)
         score = between * clip + within * frames
         # lips that are sucked in are not apart
         score[:, _AU["AU28"]] -= 0.7 * score[:, _AU["AU25"]]
-        score[:, _AU["AU45"]] = _blinks(length, rates[expression, _AU["AU45"]], generator) + 0.25 * score[:, _AU["AU45"]]
+        score[:, _AU["AU45"]] = (
+            _blinks(length, rates[expression, _AU["AU45"]], generator) + 0.25 * score[:, _AU["AU45"]]
+        )
         scores.append(score)
         shown.append(visible)
     score, shown = np.concatenate(scores), np.concatenate(shown)
@@ -316,15 +340,22 @@ def sample_intensities(dataset: str, expressions, lengths, generator: np.random.
         expression = int(expressions[groups == group][0])
         ranks = (np.argsort(np.argsort(score[frames], axis=0), axis=0) + 0.5) / len(frames)
         for au in range(len(ACTION_UNITS)):
-            out[frames, au] = quantile(ranks[:, au], rates[expression, au], medians[expression, au], peaks[expression, au],
-                                      1.5 * max(0.0, loadings[expression, au]))
+            out[frames, au] = quantile(
+                ranks[:, au],
+                rates[expression, au],
+                medians[expression, au],
+                peaks[expression, au],
+                1.5 * max(0.0, loadings[expression, au]),
+            )
     return out, shown
 
 
 def _add_speech(frames: np.ndarray, generator: np.random.Generator) -> None:
     """Syllables on the lips and jaw, and the little lip shapes that go with them, added in place."""
     time = np.arange(len(frames))
-    wave = np.sin(generator.uniform(0.8, 1.8) * time + generator.uniform(0, 6.28)) + 0.5 * generator.standard_normal(len(frames))
+    wave = np.sin(generator.uniform(0.8, 1.8) * time + generator.uniform(0, 6.28)) + 0.5 * generator.standard_normal(
+        len(frames)
+    )
     for name, amount in (("AU25", 1.2), ("AU26", 1.0), ("AU20", 0.4), ("AU17", -0.4), ("AU23", -0.3)):
         frames[:, _AU[name]] += amount * wave
 
@@ -334,17 +365,18 @@ def _blinks(length: int, rate: float, generator: np.random.Generator) -> np.ndar
     score = np.full(length, -1.0)
     for _ in range(generator.poisson(rate * length / 2.5)):
         start = generator.integers(0, length)
-        score[start:start + generator.integers(2, 4)] = generator.uniform(0.4, 3.0)
+        score[start : start + generator.integers(2, 4)] = generator.uniform(0.4, 3.0)
     return score
 
 
-# ------------------------------------------------------------------------------------------ the annotated set's frames
+# ----------------------------------------------------------------------------------------- the annotated set's frames
+
 
 def sample_annotated(frames: int, generator: np.random.Generator) -> np.ndarray:
     """AU intensities of one subject of the annotated set: (frames, 18) float32 in 0..5.
 
-    Short episodes in which each AU takes part on its own, so that every AU occurs alone and in company, at every intensity, and
-    an estimator cannot learn the embedded expressions by heart. AU28 excludes AU25.
+    Short episodes in which each AU takes part on its own, so that every AU occurs alone and in company, at every
+    intensity, and an estimator cannot learn the embedded expressions by heart. AU28 excludes AU25.
     """
     out = np.zeros((frames, len(ACTION_UNITS)))
     start = 0
@@ -352,7 +384,7 @@ def sample_annotated(frames: int, generator: np.random.Generator) -> np.ndarray:
         length = int(generator.integers(10, 19))
         stop = min(start + length, frames)
         strength, _ = _envelope(length, generator)
-        active = generator.random(len(ACTION_UNITS)) < 0.24
+        active = generator.random(len(ACTION_UNITS)) < 0.32
         active[_AU["AU45"]] = False
         if active[_AU["AU28"]] and generator.random() < 0.5:
             active[_AU["AU28"]] = False
@@ -376,7 +408,8 @@ def codes(intensities: np.ndarray) -> np.ndarray:
     return np.floor(np.asarray(intensities) + 0.5).astype(np.uint8)
 
 
-# --------------------------------------------------------------------------------------------------------------- scenes
+# ------------------------------------------------------------------------------------------------------------- scenes
+
 
 def sample_scenes(style: Style, lengths, generator: np.random.Generator, *, places=None) -> dict[str, np.ndarray]:
     """Pose, light, background, occluder and image quality of every frame, clip after clip.
@@ -385,11 +418,12 @@ def sample_scenes(style: Style, lengths, generator: np.random.Generator, *, plac
         style: how the dataset was filmed.
         lengths: (N,) frames of each clip.
         generator: source of randomness.
-        places: (N,) clips with the same number share light and background (parts of one take); default: all different.
+        places: (N,) clips with the same number share light and background (parts of one take); default: all
+            different.
 
     Returns:
-        Arrays over frames (first axis: sum of lengths, float32), with the names of ``face.Scene``'s fields, and ``quality`` (N,) int,
-        the JPEG quality of each clip.
+        Arrays over frames (first axis: sum of lengths, float32), with the names of ``face.Scene``'s fields, and
+        ``quality`` (N,) int, the JPEG quality of each clip.
     """
     lengths = np.asarray(lengths)
     places = np.arange(len(lengths)) if places is None else np.asarray(places)
@@ -430,12 +464,19 @@ def _place(style: Style, generator: np.random.Generator) -> dict:
     strength = 1 + 0.25 * style.light * generator.uniform(-1, 0.6)
     # rooms and streets are greyish: one brightness, a little colour
     wild = style.light > 0.2
-    top = np.clip((generator.uniform(0.15, 0.8) if wild else 0.8) * (1 + (0.12 if wild else 0.01) * generator.standard_normal(3)), 0, 1)
+    top = np.clip(
+        (generator.uniform(0.15, 0.8) if wild else 0.8)
+        * (1 + (0.12 if wild else 0.01) * generator.standard_normal(3)),
+        0,
+        1,
+    )
     bottom = np.clip(top + style.light * (generator.normal(0, 0.15) + generator.normal(0, 0.04, 3)), 0, 1)
     return {
-        "pose": np.clip(generator.normal(0, [style.yaw, 0.45 * style.yaw, 0.35 * style.yaw]), [-0.4, -0.2, -0.2], [0.4, 0.2, 0.2]),
+        "pose": np.clip(
+            generator.normal(0, [style.yaw, 0.45 * style.yaw, 0.35 * style.yaw]), [-0.4, -0.2, -0.2], [0.4, 0.2, 0.2]
+        ),
         "shift": generator.uniform(-0.02, 0.02, 2) * (1 + style.light),
-        "scale": 1.17 + 0.07 * style.light * generator.uniform(-1, 1),  # a face crop: hair cut off, chin inside
+        "scale": 1.27 + 0.07 * style.light * generator.uniform(-1, 1),  # a face crop: hair cut off, chin inside
         "gaze": generator.normal(0, 0.12, 2) * (0.3 + style.light),
         "light": light / np.linalg.norm(light),
         "light_colour": strength * np.array([1 + warm, 1.0, 1 - warm]),
@@ -452,16 +493,19 @@ def _occluder(style: Style, generator: np.random.Generator) -> np.ndarray:
     if generator.random() >= style.occluded:
         return np.zeros(5)
     kind = generator.integers(1, 4)
-    place = {1: (generator.uniform(0.25, 0.75), generator.uniform(0.72, 0.9), 0.3, 0.22),
-             2: (generator.choice([0.08, 0.92]), 0.5, generator.uniform(0.12, 0.25), 1.0),
-             3: (generator.uniform(0.35, 0.65), generator.uniform(0.85, 0.95), 0.12, 0.25)}[int(kind)]
+    place = {
+        1: (generator.uniform(0.25, 0.75), generator.uniform(0.72, 0.9), 0.3, 0.22),
+        2: (generator.choice([0.08, 0.92]), 0.5, generator.uniform(0.12, 0.25), 1.0),
+        3: (generator.uniform(0.35, 0.65), generator.uniform(0.85, 0.95), 0.12, 0.25),
+    }[int(kind)]
     return np.array([kind, *place])
 
 
-# --------------------------------------------------------------------------------------------------- class frequencies
+# -------------------------------------------------------------------------------------------------- class frequencies
+
 
 def scaled_counts(counts, total: int, minimum: int) -> tuple[list[int], int]:
-    """Split ``total`` clips over classes in the proportions ``counts`` (largest remainder), at least ``minimum`` each.
+    """Split ``total`` over classes in the proportions ``counts`` (largest remainder), at least ``minimum`` each.
 
     Returns:
         (clips of each class, how many were added beyond ``total`` to reach the minimum).
@@ -482,4 +526,3 @@ def scaled_counts(counts, total: int, minimum: int) -> tuple[list[int], int]:
 def frame_columns() -> tuple[list[str], list[str]]:
     """Names of the truth's 18 intensity and 18 presence columns ("AU01_r" .. and "AU01_c" ..)."""
     return [f"{au}_r" for au in ACTION_UNITS], [f"{au}_c" for au in ACTION_UNITS]
-

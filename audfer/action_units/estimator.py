@@ -7,8 +7,9 @@ an AU counts as present from code 2 on, as in the DISFA literature.
 Three choices, named here because they move the numbers:
 
 - *Calibration subjects.* About a fifth of the training subjects is set aside. The network is not trained on them; they
-  fix, per AU, the presence threshold (largest F1) and the intensity's straight line (least squares of the codes on the raw
-  output). Evaluation uses other subjects again.
+  fix, per AU, the presence threshold (largest F1) and the intensity's straight line. The line is the reduced major axis: it
+  gives the calibrated output the mean and the spread of the codes. Least squares would pull uncertain AUs towards their mean,
+  and absent ones away from 0. Evaluation uses other subjects again.
 - *Zeros.* A calibrated intensity below ``ZERO_BELOW`` becomes exactly 0, as OpenFace's clipped regressors do;
   the interpolation of section 3.1 works on these zeros.
 - *Augmentation.* Training frames are changed in light, sharpness, noise, place and size, and partly covered, because the
@@ -180,8 +181,8 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return x.clamp(0, 1)
 
 
-def train_estimator(images: np.ndarray, intensity_codes: np.ndarray, subjects, *, train_index=None, epochs: int = 14,
-                    batch_size: int = 64, lr: float = 2e-3, seed: int = 0, device: str = "cpu", precision: str = "float32",
+def train_estimator(images: np.ndarray, intensity_codes: np.ndarray, subjects, *, train_index=None, epochs: int = 16,
+                    batch_size: int = 32, lr: float = 6e-3, seed: int = 0, device: str = "cpu", precision: str = "float32",
                     progress: bool = True) -> tuple[ActionUnitEstimator, pd.DataFrame]:
     """Train and calibrate an estimator; the same arguments give the same estimator on the same machine.
 
@@ -307,8 +308,8 @@ def calibrate(estimator: ActionUnitEstimator, logits: np.ndarray, raw: np.ndarra
         known = ~np.isnan(codes[:, au])
         x, y = raw[known, column].astype(np.float64), codes[known, au].astype(np.float64)
         if len(x) > 1 and x.std() > 1e-6 and y.std() > 0:
-            gain = np.cov(x, y, bias=True)[0, 1] / x.var()
-            if gain > 0:
+            if np.cov(x, y)[0, 1] > 0:
+                gain = y.std() / x.std()
                 estimator.gain[column] = float(gain)
                 estimator.offset[column] = float(y.mean() - gain * x.mean())
 

@@ -129,9 +129,10 @@ class PatchEmbed(nn.Module):
     Args:
         dim: width of a token.
         tubelet: (frames, height, width) of a token in the clip.
-        stem: channels of a small ResNet in front, each frame on its own: a convolution, then stages of two residual blocks, each
-            halving the side; a tubelet is then cut from its output. Official: none. A transformer trained from scratch on little data learns far better with them (Xiao et al., "Early
-            Convolutions Help Transformers See Better", NeurIPS 2021).
+        stem: channels of a small ResNet in front, each frame on its own: a convolution, then stages of two residual
+            blocks, each halving the side; a tubelet is then cut from its output. Official: none. A transformer trained
+            from scratch on little data learns far better with one (Xiao et al., "Early Convolutions Help Transformers
+            See Better", NeurIPS 2021).
     """
 
     def __init__(self, dim: int, tubelet: tuple[int, int, int], stem: tuple[int, ...] = ()):
@@ -142,7 +143,8 @@ class PatchEmbed(nn.Module):
                               f"(a stem of {len(stem)} stages)")
         kernel = (tubelet[0], tubelet[1] // shrink, tubelet[2] // shrink)
         if stem:
-            first = nn.Sequential(nn.Conv2d(3, stem[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem[0]), nn.ReLU())
+            first = nn.Sequential(nn.Conv2d(3, stem[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem[0]),
+                                  nn.ReLU())
             self.stem = nn.Sequential(first, *(residual_stage(stem[i - 1], stem[i], 2, 2) for i in range(1, len(stem))))
             kaiming_init(self.stem)
         else:

@@ -26,7 +26,7 @@ from .errors import AudferError, InputError
 from .facs import EXPRESSIONS
 from .files import atomic_folder, code_version, digest, locked, write_json
 from .progress import progress
-from .training import RECIPES, Cell, CellInputs, fit
+from .training import Cell, CellInputs, fit
 
 SAMPLING_RULE = ("training: one frame drawn uniformly from each of num_frames equal segments; "
                  "evaluation: the middle frame of each segment, no augmentation")
@@ -99,7 +99,7 @@ class RunStore:
 
     def key(self, cell: Cell, inputs: CellInputs) -> str:
         """Digest of everything that can change the cell's result; AU labels count only where an AU head uses them."""
-        content = {"cell": asdict(cell), "recipe": asdict(RECIPES[cell.model, cell.size]), "data": inputs.fingerprint,
+        content = {"cell": asdict(cell), "recipe": asdict(cell.recipe), "data": inputs.fingerprint,
                    "code": code_version(*_CODE, f"models/{cell.model}.py"), "torch": torch.__version__.split("+")[0]}
         if cell.uses_aus:
             content["au"] = inputs.au_fingerprint

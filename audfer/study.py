@@ -280,8 +280,7 @@ class Study:
         return Cell(model=model, dataset=dataset, au_ratio=au_ratio,
                     strategy=(strategy or self.profile.grid.strategy) if au_ratio else "none",
                     weights=weights if au_ratio else "none", seed=training.seeds[0] if seed is None else seed,
-                    size=training.size, epochs=training.epochs, batch_size=training.batch_size,
-                    num_frames=training.num_frames, image_size=side, precision=self.precision,
+                    size=training.size, epochs=training.epochs, num_frames=training.num_frames, image_size=side, precision=self.precision,
                     device=self.device)
 
     def cells(self, output: str) -> list[Cell]:

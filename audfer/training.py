@@ -35,8 +35,10 @@ class Recipe:
     optimizer: str
     """"adamw" or "sgd" (momentum 0.9)"""
     learning_rate: float
-    """at the start of the schedule, for a batch of the cell's batch size"""
+    """at the start of the schedule"""
     weight_decay: float
+    batch_size: int = 32
+    """clips a step"""
     schedule: str = "cosine"
     """"cosine" to ``minimum_learning_rate``, or "step" (times 0.1 after 40 % and 80 % of the epochs)"""
     minimum_learning_rate: float = 0.0
@@ -54,12 +56,14 @@ class Recipe:
 
 
 RECIPES: dict[tuple[str, str], Recipe] = {
-    ("m3dfel", "paper"): Recipe("adamw", 5e-4, 0.05, minimum_learning_rate=5e-6, warmup=0.2, label_smoothing=0.1,
+    ("m3dfel", "paper"): Recipe("adamw", 5e-4, 0.05, 64, minimum_learning_rate=5e-6, warmup=0.2, label_smoothing=0.1,
                                 colour_jitter=0.4, decay_norms=True),
     ("former_dfer", "paper"): Recipe("sgd", 0.01, 1e-4, schedule="step", decay_norms=True),
-    ("mae_dfer", "paper"): Recipe("adamw", 1e-3, 0.05, minimum_learning_rate=1e-6, warmup=0.05, label_smoothing=0.1),
+    # the official code takes 1e-3 x batch / 256
+    ("mae_dfer", "paper"): Recipe("adamw", 1e-3 * 32 / 256, 0.05, minimum_learning_rate=1e-6 * 32 / 256, warmup=0.05,
+                                  label_smoothing=0.1),
     # tiny networks see some hundred clips a dozen times: a high rate, hardly any augmentation
-    ("m3dfel", "tiny"): Recipe("adamw", 4e-3, 0.05, warmup=0.1, label_smoothing=0.1, crop_area=(0.85, 1.0),
+    ("m3dfel", "tiny"): Recipe("adamw", 3e-3, 0.05, 16, warmup=0.1, label_smoothing=0.1, crop_area=(0.85, 1.0),
                                clip_gradient=5.0),
     ("former_dfer", "tiny"): Recipe("adamw", 4e-3, 0.05, warmup=0.1, label_smoothing=0.1, crop_area=(0.85, 1.0),
                                     clip_gradient=5.0),
@@ -92,7 +96,6 @@ class Cell:
     seed: int = 0
     size: str = "tiny"
     epochs: int = 12
-    batch_size: int = 32
     num_frames: int = 8
     image_size: int = 48
     precision: str = "float32"
@@ -111,6 +114,11 @@ class Cell:
         if (self.model, self.size) not in RECIPES:
             raise InputError("cell", "model and size", f"{self.model!r}, {self.size!r}",
                              "one of " + ", ".join(f"{m} {s}" for m, s in RECIPES))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of its network and size."""
+        return RECIPES[self.model, self.size]
 
     @property
     def uses_aus(self) -> bool:
@@ -276,7 +284,7 @@ def predict(model: nn.Module, packed: PackedClips, rows: np.ndarray, cell: Cell)
     """
     model.eval()
     parts: dict[str, list[np.ndarray]] = {"scores": [], "au_scores": [], "features": []}
-    for chunk in np.array_split(rows, max(1, math.ceil(len(rows) / (2 * cell.batch_size)))):
+    for chunk in np.array_split(rows, max(1, math.ceil(len(rows) / (2 * cell.recipe.batch_size)))):
         clips = gather(packed, chunk, cell.num_frames, cell.image_size, cell.device)
         with _autocast(cell):
             output = model(clips)
@@ -314,7 +322,6 @@ def fit(cell: Cell, inputs: CellInputs, scratch: Path | None = None, report=None
     Raises:
         AudferError: the loss stopped being finite.
     """
-    recipe = RECIPES[cell.model, cell.size]
     packed = open_packed(inputs.packed)
     train, test = packed.split("train"), packed.split("test")
     if not len(train) or not len(test):
@@ -329,10 +336,11 @@ def fit(cell: Cell, inputs: CellInputs, scratch: Path | None = None, report=None
         au_loss, au_labels = _au_loss(cell, inputs, packed, train) if cell.uses_aus else (None, None)
         if au_loss is not None:
             au_loss = au_loss.to(cell.device)
-        return _fit(cell, recipe, model, au_loss, au_labels, packed, train, test, scratch, report)
+        return _fit(cell, model, au_loss, au_labels, packed, train, test, scratch, report)
 
 
-def _fit(cell, recipe, model, au_loss, au_labels, packed, train, test, scratch, report) -> dict:
+def _fit(cell, model, au_loss, au_labels, packed, train, test, scratch, report) -> dict:
+    recipe = cell.recipe
     expressions = torch.tensor(packed.expressions)
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [{"params": [p for p in parameters if p.ndim > 1 or recipe.decay_norms], "weight_decay": recipe.weight_decay},
@@ -344,7 +352,7 @@ def _fit(cell, recipe, model, au_loss, au_labels, packed, train, test, scratch, 
     order_generator = np.random.default_rng([cell.seed, 1])
     augment_generator = torch.Generator().manual_seed(cell.seed + 1)
     # an incomplete last batch would be a batch of few for the batch norms; the official loaders drop it too
-    batches = max(1, len(train) // cell.batch_size)
+    batches = max(1, len(train) // recipe.batch_size)
     steps = batches * cell.epochs
     history: list[dict] = []
     best = {"epoch": -1, "sum": -1.0, "scores": None}
@@ -368,7 +376,7 @@ def _fit(cell, recipe, model, au_loss, au_labels, packed, train, test, scratch, 
         predicted, actual = [], []
         shuffled = order_generator.permutation(train)
         for batch in range(batches):
-            rows = shuffled[batch * cell.batch_size:(batch + 1) * cell.batch_size]
+            rows = shuffled[batch * recipe.batch_size:(batch + 1) * recipe.batch_size]
             rate = _learning_rate(recipe, epoch * batches + batch, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate

@@ -20,7 +20,6 @@ epochs = 1
 [training]
 size = "tiny"
 epochs = 3
-batch_size = 16
 num_frames = 8
 stored_frames = 8
 image_size = 48

@@ -25,14 +25,14 @@ def test_an_unknown_profile_names_the_nearest():
     ("[training]\nepoch = 3", "training.epoch: found an unknown key.*did you mean epochs"),
     ("[grid]\nau_ratio = 1.5", "grid.au_ratio: found 1.5"),
     ("[training]\nsize = 'tiny'\nepochs = 'three'", "training.epochs: found 'three', expected a value of type int"),
-    ("[training]\nsize = 'huge'\nepochs=1\nbatch_size=1\nnum_frames=1\nstored_frames=1\nimage_size=1",
+    ("[training]\nsize = 'huge'\nepochs=1\nnum_frames=1\nstored_frames=1\nimage_size=1",
      "training.size: found 'huge', expected one of tiny, paper"),
     ("not toml", "TOML syntax"),
     ("[estimator]\nbatch_size = 3", "estimator.epochs: found nothing"),
 ])
 def test_a_wrong_profile_file_gets_a_sentence(tmp_path, line, sentence):
     base = {"data": "source = 'embedded'", "estimator": "epochs = 1",
-            "training": "size='tiny'\nepochs=1\nbatch_size=1\nnum_frames=1\nstored_frames=1\nimage_size=1",
+            "training": "size='tiny'\nepochs=1\nnum_frames=1\nstored_frames=1\nimage_size=1",
             "grid": "datasets = []\nstrategy_dataset = 'DFEW'"}
     given = line[1:line.index("]")] if line.startswith("[") else None
     text = "summary = 'x'\n" + "".join(f"[{k}]\n{v}\n" for k, v in base.items() if k != given and k != "grid")

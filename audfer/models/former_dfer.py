@@ -138,7 +138,7 @@ class FormerDFER(ClipModel):
         channels: of the four ResNet stages; the third is the spatial transformer's width, the last the temporal one's.
         blocks: basic blocks of the four stages.
         stem_kernel: side of the first convolution.
-        stem_pool: max pooling after it (the official network has it; a small input is better off without).
+        stem_pool: max pooling after it, as in the official network.
         spatial_depth, spatial_heads, spatial_hidden: the transformer between stages 3 and 4.
         temporal_depth, temporal_heads, temporal_hidden: the transformer over frames.
         contrast: local contrast normalisation of the frames (``local_contrast``) instead of the official input scaling; what

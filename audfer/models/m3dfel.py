@@ -96,6 +96,7 @@ class M3DFEL(ClipModel):
         channels: of the four stages.
         blocks: basic blocks of the four stages.
         stem_kernel: kernel of the first convolution (time, height, width).
+        stem_pool: max pooling after it, in space; the official network has none, the tiny one trains twice as fast with it.
         hidden: LSTM units per direction; the clip feature has twice as many.
         lstm_layers: stacked bidirectional LSTM layers.
         heads: attention heads over instances; must divide ``2 * hidden``.
@@ -112,6 +113,7 @@ class M3DFEL(ClipModel):
     def __init__(self, *, num_classes: int = 7, num_aus: int | None = 18, num_frames: int = 16, image_size: int = 112,
                  instance_length: int = 4, channels: tuple[int, ...] = (64, 128, 256, 512),
                  blocks: tuple[int, ...] = (2, 2, 2, 2), stem_kernel: tuple[int, int, int] = (3, 7, 7),
+                 stem_pool: bool = False,
                  hidden: int = 512, lstm_layers: int = 2, heads: int = 8, contrast: bool = False):
         super().__init__()
         if num_frames % instance_length or num_frames < 2 * instance_length:
@@ -125,6 +127,8 @@ class M3DFEL(ClipModel):
         stem = nn.Sequential(
             ShortConv3d(3, channels[0], stem_kernel, stride=(1, 2, 2), padding=tuple(k // 2 for k in stem_kernel), bias=False),
             nn.BatchNorm3d(channels[0]), nn.ReLU())
+        if stem_pool:
+            stem.append(nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)))
         stages, width = [], channels[0]
         for stage, (stage_channels, depth) in enumerate(zip(channels, blocks, strict=True)):
             stages.append(nn.Sequential(*(

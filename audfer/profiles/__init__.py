@@ -62,7 +62,6 @@ class TrainingSettings:
     size: str
     """"tiny" or "paper" """
     epochs: int
-    batch_size: int
     num_frames: int
     """frames of a clip that a network sees"""
     stored_frames: int

@@ -169,7 +169,7 @@ def _cell_texts(axes: Axes, values: np.ndarray, text, norm: Normalize, size: flo
     """Write ``text(value)`` of each finite value of a matrix into its cell, light on dark."""
     colours = plt.get_cmap(_MAP)
     for i, j in zip(*np.nonzero(np.isfinite(values))):
-        ink = _ink(colours(float(norm(values[i, j]))), "#1a1a1a", "white")
+        ink = _ink(colours(float(norm(max(values[i, j], norm.vmin)))), "#1a1a1a", "white")
         axes.text(j, i + dy, text(values[i, j]), ha="center", va="center", fontsize=size, color=ink)
 
 

@@ -409,9 +409,9 @@ class Study:
             row = {"theta": theta, "frames": len(frames), "kept (%)": 100 * kept.mean()}
             fewest = frames[kept].groupby(["dataset", "expression"]).size().reindex(
                 pd.MultiIndex.from_product([frames["dataset"].unique(), range(7)]), fill_value=0)
-            row["fewest frames of an expression in a dataset"] = fewest.min()
-            if fewest.min():
-                made = KnowledgeMatrix.from_frames(frames, variant=self.profile.grid.knowledge, theta=theta)
+            row["expressions that borrow from other datasets"] = int((fewest == 0).sum())
+            if (fewest.groupby(level=1).sum() > 0).all():
+                made = KnowledgeMatrix.from_frames(frames, variant=self.profile.grid.knowledge, theta=theta, missing="others")
                 row["rank correlation with theta 0"] = rank_correlations(made.values, reference.values)["overall"]
                 if planted is not None:
                     row["with the planted"] = rank_correlations(made.values, planted)["overall"]
@@ -461,7 +461,8 @@ class Study:
         medians = []
         for name in self.profile.grid.knowledge_datasets:
             truth = synth.read_truth(self.data_root, name)
-            truth = truth[truth["expression"] >= 0]
+            seen = truth["split"] == "train" if name in self.profile.grid.datasets else True
+            truth = truth[(truth["expression"] >= 0) & seen]
             medians.append(truth.groupby("expression")[INTENSITY_COLUMNS].median().reindex(range(7)).to_numpy())
         # a dataset without an expression does not count for it, as in the matrix
         return np.nanmean(medians, axis=0) * len(medians)

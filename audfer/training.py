@@ -62,13 +62,9 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     # the official code takes 1e-3 x batch / 256
     ("mae_dfer", "paper"): Recipe("adamw", 1e-3 * 32 / 256, 0.05, minimum_learning_rate=1e-6 * 32 / 256, warmup=0.05,
                                   label_smoothing=0.1),
-    # tiny networks see some hundred clips a dozen times: a high rate, hardly any augmentation
-    ("m3dfel", "tiny"): Recipe("adamw", 3e-3, 0.05, 16, warmup=0.1, label_smoothing=0.1, crop_area=(0.85, 1.0),
-                               clip_gradient=5.0),
-    ("former_dfer", "tiny"): Recipe("adamw", 4e-3, 0.05, warmup=0.1, label_smoothing=0.1, crop_area=(0.85, 1.0),
-                                    clip_gradient=5.0),
-    ("mae_dfer", "tiny"): Recipe("adamw", 4e-3, 0.05, warmup=0.1, label_smoothing=0.1, crop_area=(0.85, 1.0),
-                                 clip_gradient=5.0),
+    # tiny networks see some hundred clips about ten times: many small steps, a high rate, hardly any augmentation
+    **{(name, "tiny"): Recipe("adamw", 3e-3, 0.05, 16, warmup=0.1, label_smoothing=0.1, crop_area=(0.85, 1.0),
+                              clip_gradient=5.0) for name in ("m3dfel", "former_dfer", "mae_dfer")},
 }
 
 

@@ -129,8 +129,8 @@ class PatchEmbed(nn.Module):
     Args:
         dim: width of a token.
         tubelet: (frames, height, width) of a token in the clip.
-        stem: channels of a small ResNet in front, each frame on its own: a convolution, then stages of two residual
-            blocks, each halving the side; a tubelet is then cut from its output. Official: none. A transformer trained
+        stem: channels of a small ResNet in front, each frame on its own: a convolution, then stages of one residual
+            block, each halving the side; a tubelet is then cut from its output. Official: none. A transformer trained
             from scratch on little data learns far better with one (Xiao et al., "Early Convolutions Help Transformers
             See Better", NeurIPS 2021).
     """
@@ -145,11 +145,13 @@ class PatchEmbed(nn.Module):
         if stem:
             first = nn.Sequential(nn.Conv2d(3, stem[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem[0]),
                                   nn.ReLU())
-            self.stem = nn.Sequential(first, *(residual_stage(stem[i - 1], stem[i], 2, 2) for i in range(1, len(stem))))
+            self.stem = nn.Sequential(first, *(residual_stage(stem[i - 1], stem[i], 1, 2) for i in range(1, len(stem))))
             kaiming_init(self.stem)
         else:
             self.stem = nn.Identity()
         self.proj = nn.Conv3d(stem[-1] if stem else 3, dim, kernel, stride=kernel)
+        # without it what differs between clips is small beside what all tokens share, and learning is slow
+        self.token_norm = nn.BatchNorm1d(dim) if stem else nn.Identity()
 
     def forward(self, clips: Tensor) -> Tensor:
         """clips: (B, T, 3, H, W)."""
@@ -159,7 +161,8 @@ class PatchEmbed(nn.Module):
         # a convolution whose stride is its kernel is a matrix product over cut-out tubelets, and much faster as one
         patches = clips.reshape(batch, frames // length, length, colours, rows // height, height, columns // width, width)
         patches = patches.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(1, 3)
-        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        tokens = F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        return self.token_norm(tokens.flatten(0, 1)).view_as(tokens)
 
 
 class MAEDFER(ClipModel):

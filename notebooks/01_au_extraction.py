@@ -24,6 +24,9 @@ work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 faces_seed = 3  # which identities the two contact sheets show
 
+# %% [markdown]
+# **Which study?** The profile's numbers, and where everything is made.
+
 # %%
 from audfer import facs, figure_data, plots
 from audfer.outputs import save_figure, save_table
@@ -80,6 +83,9 @@ save_figure(plots.class_frequencies(data), "class_frequencies", data, study.figu
 accuracy = study.estimator_accuracy
 save_table(accuracy, "au_estimator", study.figures, f"AU estimator on held-out subjects: F1 of presence (code of at least 2, "
            f"DISFA's rule), correlation of intensity; intervals: bootstrap over subjects. {study.caption}")
+
+# %% [markdown]
+# **The same as a picture:** F1 beside what always saying "present" would give, and the correlation of intensities.
 
 # %%
 print(f"Mean F1 {accuracy['f1'].mean():.2f}, mean intensity correlation {accuracy['intensity_r'].mean():.2f}.")

@@ -23,6 +23,9 @@ work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 openface_folder = ""  # a folder of real OpenFace CSVs with a labels.csv; "" = none
 
+# %% [markdown]
+# **Which study?** The profile's numbers, and where everything is made.
+
 # %%
 import numpy as np
 

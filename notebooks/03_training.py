@@ -23,6 +23,9 @@ work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
 
+# %% [markdown]
+# **Which study?** The profile's numbers, and where everything is made.
+
 # %%
 from audfer import figure_data, plots, published, tables
 from audfer.outputs import save_figure, save_table
@@ -53,6 +56,9 @@ study.grid_summary("table1", "table2", "table3", "fig5", "fig8")
 # %%
 table1 = tables.table1(records, protocol=protocol, strategy=grid.strategy, au_ratio=grid.au_ratio, embedded=embedded)
 save_table(table1, "table1_war_uar", study.figures)
+
+# %% [markdown]
+# **The same as a picture.**
 
 # %%
 save_figure(plots.accuracies(table1.tidy), "table1_plot", table1.tidy, study.figures,

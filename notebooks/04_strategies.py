@@ -23,6 +23,9 @@ work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
 
+# %% [markdown]
+# **Which study?** The profile's numbers, and where everything is made.
+
 # %%
 from audfer import facs, losses, plots, published, tables
 from audfer.outputs import save_figure, save_table
@@ -56,6 +59,9 @@ save_figure(plots.positive_class_weights(data), "positive_class_weights", data, 
 records = study.records("table3")
 table3 = tables.table3(records, dataset=grid.strategy_dataset, protocol=protocol, au_ratio=grid.au_ratio, embedded=embedded)
 save_table(table3, "table3_strategies", study.figures)
+
+# %% [markdown]
+# **The same as a picture,** with the paper's numbers as another input.
 
 # %%
 save_figure(plots.strategies(table3.tidy, embedded=embedded), "table3_plot", table3.tidy, study.figures,

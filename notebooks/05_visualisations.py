@@ -22,6 +22,9 @@ work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
 
+# %% [markdown]
+# **Which study?** The profile's numbers, and where everything is made.
+
 # %%
 import torch
 

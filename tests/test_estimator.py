@@ -116,6 +116,16 @@ def test_calibration_by_hand():
     np.testing.assert_allclose(estimator.offset.numpy(), 1.0, rtol=1e-6)
 
 
+def test_an_au_that_cannot_be_seen_is_not_called_present_everywhere():
+    estimator = ActionUnitEstimator(32)
+    generator = np.random.default_rng(0)
+    codes = (3 * (generator.random((1000, 18)) < 0.15)).astype(float)       # present in 15 % of frames, scores say nothing
+    logits = generator.standard_normal((1000, 18))
+    calibrate(estimator, logits, generator.standard_normal((1000, 17)), codes)
+    called = (logits >= estimator.thresholds.numpy()).mean(axis=0)
+    np.testing.assert_allclose(called, (codes >= 2).mean(axis=0), atol=1e-9)
+
+
 def test_agreement_equals_scikit_learn_and_scipy():
     generator = np.random.default_rng(0)
     codes = generator.integers(0, 6, (200, 18)).astype(float)

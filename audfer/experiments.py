@@ -191,7 +191,8 @@ def _train(missing: dict[str, Cell], inputs, store: RunStore, executor, workers:
             errors[key] = f"{type(error).__name__}: {error}"
         else:
             last = pd.read_csv(store.path(key) / "history.csv").iloc[-1]
-            bar.set_postfix_str(f"{missing[key].label}: WAR {100 * last.test_war:.1f} UAR {100 * last.test_uar:.1f}")
+            # numbers first: a line of a log ends at column 79
+            bar.set_postfix_str(f"WAR {100 * last.test_war:.0f} UAR {100 * last.test_uar:.0f} {missing[key].label}")
         bar.update(1)
 
     with bar:

@@ -37,6 +37,10 @@ def results(figures: Path) -> str:
     rank = recovery[["planted", "recovered"]].corr(method="spearman").iloc[0, 1]
     estimator = pd.read_csv(figures / "au_estimator.csv")
     gains = {metric: table[(table["metric"] == metric) & (table["variant"] == "with AU")] for metric in ("WAR", "UAR")}
+    ratios = pd.read_csv(figures / "fig5_au_ratio.csv").query("metric == 'WAR'")
+    most = ratios["au_ratio"].max()
+    pairs = [f"{dataset} {part.loc[part['au_ratio'] == 0, 'value'].item():.1f} to {part.loc[part['au_ratio'] == most, 'value'].item():.1f}"
+             for dataset, part in ratios.groupby("dataset", sort=False)]
     clear = sum(int((part["p_holm"] < 0.05).sum()) for part in gains.values())
     return "\n".join([
         "Laptop profile, embedded benchmark: percent with 95 % intervals, last epoch, one seed. With AU: lambda = 0.25, global weights. "
@@ -44,6 +48,8 @@ def results(figures: Path) -> str:
         "", markdown_table(pd.DataFrame(rows)), "",
         f"- With the AU head WAR changes by {gains['WAR']['difference'].mean():+.1f} and UAR by {gains['UAR']['difference'].mean():+.1f} points on "
         f"average over the {len(gains['WAR'])} pairs; {clear} of the {2 * len(gains['WAR'])} differences are significant after Holm's correction.",
+        f"- From no AU head to the largest ratio tried, lambda = {most:g}, WAR of {MODEL_NAMES[ratios['model'].iloc[0]]} goes: "
+        f"{', '.join(pairs)} ([Fig. 5](figures/laptop/fig5_au_ratio.png)).",
         f"- Knowledge recovered from pixels: Spearman rank correlation {rank:.2f} with what was planted, over {len(recovery)} cells "
         "([Fig. 4](figures/laptop/fig4_knowledge.png)).",
         f"- AU estimator on subjects it has not seen: mean F1 {estimator['f1'].mean():.2f} over {len(estimator)} AUs, mean intensity "

@@ -249,7 +249,9 @@ time.sleep(600)"""))
             f"reproduce.reproduce = partial(reproduce.reproduce, source={str(places['source'])!r}, free_gb=0)\n"
             f"sys.exit(cli.main(['reproduce', '--profile', 'smoke', '-n', 'a', '--work', {str(places['work'])!r}, "
             f"'--figures', {str(places['figures'])!r}]))")
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    # a shell's background job hands an ignored SIGINT down to its children; a person's terminal does not
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         deadline = time.monotonic() + 40
         while not (marker.is_file() and marker.read_text().endswith(" ")) and time.monotonic() < deadline:

@@ -10,7 +10,7 @@ import pandas as pd
 from ..datasets import Manifest, frame_numbers, load_frames
 from ..errors import InputError
 from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
-from ..openface import read_openface
+from ..openface import AUTrack, read_openface
 from ..progress import progress
 from .estimator import ActionUnitEstimator, predict
 from .table import AUTable
@@ -56,11 +56,13 @@ def extract(manifest: Manifest, estimator: ActionUnitEstimator, size: int, chunk
 
 
 def import_openface(manifest: Manifest, folder: str | Path, min_confidence: float | None = None) -> AUTable:
-    """The AU table of a manifest from OpenFace's CSVs, one file a clip.
+    """The AU table of a manifest from OpenFace's CSVs, one file a clip (Aff-Wild2: one a video, cut to each clip's frames).
+
+    OpenFace counts frames from 1; the table numbers them as ``datasets.frame_numbers`` does, from 0.
 
     Args:
-        folder: holds ``<clip_id>.csv`` (slashes of the id as folders or as underscores). Clips without a file are left
-            out: their AU labels are unknown, not "all active".
+        folder: holds ``<clip_id>.csv`` (slashes of the id as folders or as underscores). Clips without a file, and frames that a
+            file lacks, are left out: their AU labels are unknown, not "all active".
         min_confidence: as in ``read_openface``; ``None`` takes its default.
 
     Raises:
@@ -68,15 +70,22 @@ def import_openface(manifest: Manifest, folder: str | Path, min_confidence: floa
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(folder, "folder of OpenFace CSVs", "no such folder", f"a folder with <clip_id>.csv for {manifest.name}")
+        raise InputError(folder, "folder of OpenFace CSVs", "no such folder",
+                         f"a folder with <clip_id>.csv for {manifest.name}")
     options = {} if min_confidence is None else {"min_confidence": min_confidence}
-    tracks = {}
-    for clip_id in progress(manifest.table["clip_id"], desc=f"OpenFace {manifest.name}", unit="clip"):
-        for name in (f"{clip_id}.csv", f"{clip_id.replace('/', '_')}.csv"):
-            if (folder / name).is_file():
-                tracks[clip_id] = read_openface(folder / name, **options)
-                break
+    tracks, path, track = {}, None, None
+    for row in progress(manifest.table.itertuples(index=False), total=len(manifest), desc=f"OpenFace {manifest.name}",
+                        unit="clip"):
+        stem = row.clip_id.split(":")[0]  # windows of one video follow each other and share its file
+        found = next((f for f in (folder / f"{stem}.csv", folder / f"{stem.replace('/', '_')}.csv") if f.is_file()), None)
+        if found is None:
+            continue
+        if found != path:
+            path, track = found, read_openface(found, **options)
+        keep = np.isin(track.frame - 1, frame_numbers(manifest, row))
+        tracks[row.clip_id] = AUTrack(intensity=track.intensity[keep], presence=track.presence[keep], ok=track.ok[keep],
+                                      frame=track.frame[keep] - 1, timestamp=track.timestamp[keep])
     if not tracks:
         raise InputError(folder, "clips", "no CSV whose name is a clip's",
-                         f"for example {manifest.table['clip_id'].iloc[0]}.csv")
+                         f"for example {manifest.table['clip_id'].iloc[0].split(':')[0]}.csv")
     return AUTable.from_tracks(tracks)

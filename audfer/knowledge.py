@@ -23,6 +23,7 @@ from scipy import stats
 from . import published
 from .action_units.table import interpolate_zeros
 from .errors import InputError
+from .evaluation import holm
 from .facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
 from .files import write_json
 from .losses import KNOWLEDGE_FACTOR
@@ -378,7 +379,7 @@ def separating_aus(frames: pd.DataFrame, *, interpolate: bool = False, level: fl
         rows = [_kruskal(own, au) for au in INTENSITY_ACTION_UNITS]
         piece = pd.DataFrame(rows)
         piece.insert(0, "dataset", dataset)
-        piece["p_holm"] = _holm(piece["p"].to_numpy())
+        piece["p_holm"] = holm(piece["p"].to_numpy())
         piece["separates"] = piece["p_holm"] < level
         pieces.append(piece.sort_values("epsilon2", ascending=False, kind="stable"))
     columns = ["dataset", "au", "h", "epsilon2", "p", "p_holm", "separates", "highest", "lowest", "clips",
@@ -396,12 +397,3 @@ def _kruskal(clips: pd.DataFrame, au: str) -> dict:
     return {"au": au, "h": float(h), "epsilon2": float(h) / max(count - 1, 1), "p": float(p), "clips": count,
             "expressions": len(groups), "highest": EXPRESSIONS[int(means.idxmax())] if varies else "",
             "lowest": EXPRESSIONS[int(means.idxmin())] if varies else ""}
-
-
-def _holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction."""
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(steps, 1.0)
-    return corrected

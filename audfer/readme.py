@@ -42,8 +42,10 @@ def results(figures: Path) -> str:
     pairs = [f"{dataset} {part.loc[part['au_ratio'] == 0, 'value'].item():.1f} to {part.loc[part['au_ratio'] == most, 'value'].item():.1f}"
              for dataset, part in ratios.groupby("dataset", sort=False)]
     clear = sum(int((part["p_holm"] < 0.05).sum()) for part in gains.values())
+    joined, seeds = gains["WAR"].iloc[0], int(table["seeds"].max())
     return "\n".join([
-        "Laptop profile, embedded benchmark: percent with 95 % intervals, last epoch, one seed. With AU: lambda = 0.25, global weights. "
+        f"Laptop profile, embedded benchmark: percent with 95 % intervals, last epoch, {'one seed' if seeds == 1 else f'{seeds} seeds'}. "
+        f"With AU: lambda = {joined['au_ratio']:g}, {joined['strategy']} weights. "
         "The paper's printed rows stand beside ours in [Table 1](figures/laptop/table1_war_uar.md), as another input.",
         "", markdown_table(pd.DataFrame(rows)), "",
         f"- With the AU head WAR changes by {gains['WAR']['difference'].mean():+.1f} and UAR by {gains['UAR']['difference'].mean():+.1f} points on "

@@ -31,12 +31,12 @@ from .files import atomic_file, atomic_folder, code_version, digest, write_json
 from .knowledge import KnowledgeMatrix
 from .losses import positive_class_weight
 from .models import build_model, count_flops, default_clip_shape
+from .openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 from .profiles import Profile, load_profile
 from .progress import progress
 from .training import Cell, CellInputs, gather_frames, resolve_device, resolve_precision
 
 ROOT = Path(__file__).resolve().parents[1]
-INTENSITY_COLUMNS = [f"{au}_r" for au in INTENSITY_ACTION_UNITS]
 
 
 def open_study(profile: str = "laptop", work: str = "", figures: str = "") -> Study:
@@ -187,6 +187,10 @@ class Study:
         self._tables[name] = AUTable.load(folder / "frames.parquet")
         return self._tables[name]
 
+    def _labelled(self, name: str) -> pd.DataFrame:
+        """A dataset's AU table with the dataset and the expression of each frame's clip."""
+        return self.au_table(name).labelled(name, self.manifest(name).table.set_index("clip_id")["expression"])
+
     # ---------------------------------------------------------------------------------------------- knowledge
 
     def knowledge_frames(self, with_scores: bool = False) -> pd.DataFrame:
@@ -202,8 +206,9 @@ class Study:
             clips = self.manifest(name).table
             if name in self.profile.grid.datasets:
                 clips = clips[clips["split"] == "train"]
-            frames = self.au_table(name).frames.merge(clips[["clip_id", "expression"]], on="clip_id")
-            frames = frames[["clip_id", "frame", "expression", *INTENSITY_COLUMNS]].assign(dataset=name)
+            frames = self._labelled(name)
+            frames = frames.loc[frames["clip_id"].isin(clips["clip_id"]),
+                                ["clip_id", "frame", "expression", *INTENSITY_COLUMNS, "dataset"]]
             if with_scores:
                 frames = frames.merge(self.frame_scores(name), on=["clip_id", "frame"], how="left")
             parts.append(frames)
@@ -359,8 +364,7 @@ class Study:
         """Percent of frames with the AU present: source (dataset), expression, action_unit, value."""
         parts = []
         for name in self.profile.grid.knowledge_datasets:
-            frames = self.au_table(name).frames.merge(self.manifest(name).table[["clip_id", "expression"]], on="clip_id")
-            rates = frames.groupby("expression")[[f"{au}_c" for au in ACTION_UNITS]].mean().reindex(range(7))
+            rates = self._labelled(name).groupby("expression")[list(PRESENCE_COLUMNS)].mean().reindex(range(7))
             parts.append(matrix(100 * rates.to_numpy(), name))
         return pd.concat(parts, ignore_index=True)
 
@@ -369,7 +373,7 @@ class Study:
         name = self.profile.grid.knowledge_datasets[0]
         best, result = -1.0, None
         for clip_id, frames in self.au_table(name).frames.groupby("clip_id"):
-            before = frames[INTENSITY_COLUMNS].to_numpy(np.float32)
+            before = frames[list(INTENSITY_COLUMNS)].to_numpy(np.float32)
             after = interpolate_zeros(before)
             changed = np.abs(np.nan_to_num(after - before)).mean(0)
             if changed.sum() > best:
@@ -463,7 +467,7 @@ class Study:
             truth = synth.read_truth(self.data_root, name)
             seen = truth["split"] == "train" if name in self.profile.grid.datasets else True
             truth = truth[(truth["expression"] >= 0) & seen]
-            medians.append(truth.groupby("expression")[INTENSITY_COLUMNS].median().reindex(range(7)).to_numpy())
+            medians.append(truth.groupby("expression")[list(INTENSITY_COLUMNS)].median().reindex(range(7)).to_numpy())
         # a dataset without an expression does not count for it, as in the matrix
         return np.nanmean(medians, axis=0) * len(medians)
 

@@ -285,8 +285,8 @@ def test_the_statistic_equals_scipy_on_clip_medians():
 
 
 def test_holm_by_hand():
-    from audfer.knowledge import _holm
-    assert np.allclose(_holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
+    from audfer.evaluation import holm
+    assert np.allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
 
 
 def test_taking_the_persons_level_off_uncovers_an_au():

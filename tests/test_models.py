@@ -1,72 +1,19 @@
-"""The three networks: official names and numbers, clips of any batch, the AU plug-in, checkpoints."""
+"""The three networks: cost, clips of any batch, sizes, precision. (test_parity.py: the official numbers; test_heads.py: the AU plug-in.)"""
 
 from __future__ import annotations
 
-import copy
-import importlib.util
-import json
-from pathlib import Path
-
 import pytest
 import torch
+from official import MANIFESTS, NAMES, tiny, tiny_clips
 from torch import nn
 
 from audfer.errors import AudferError
-from audfer.models import (MODELS, Output, attach_au_head, build_model, count_flops, default_clip_shape,
-                           load_official_state_dict, read_checkpoint)
+from audfer.models import Output, build_model, count_flops, default_clip_shape
 from audfer.models.m3dfel import ShortConv3d
 from audfer.models.mae_dfer import IMAGENET_MEAN, IMAGENET_STD
-from audfer.models.weights import CONTAINERS
 
-DATA = Path(__file__).parent / "data" / "models"
-_spec = importlib.util.spec_from_file_location("fill", DATA / "fill.py")
-fill = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fill)
-GOLDENS = json.loads((DATA / "goldens.json").read_text())
-
-NAMES = tuple(MODELS)
-#: parameters of the official networks, reference/models/SPEC.md "Measured size and cost"
-OFFICIAL_PARAMETERS = {"m3dfel": 46_823_384, "former_dfer": 18_031_943, "mae_dfer": 84_878_343}
+#: of the official networks, reference/models/SPEC.md "Measured size and cost"
 OFFICIAL_GFLOPS = {"m3dfel": 86.30 + 0.08, "former_dfer": 16.59, "mae_dfer": 99.30}
-
-
-def tiny(name: str, **settings) -> nn.Module:
-    torch.manual_seed(0)
-    return build_model(name, size="tiny", **settings).eval()
-
-
-def tiny_clips(name: str, batch: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (batch, *default_clip_shape(name, "tiny")), generator=generator, dtype=torch.uint8)
-
-
-def relative_error(ours: torch.Tensor, golden) -> float:
-    golden = torch.tensor(golden)
-    return float((ours - golden).abs().max() / golden.abs().max())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_paper_size_has_official_names_and_gives_the_golden_numbers(name):
-    model = build_model(name, num_aus=None).eval()
-    manifest = fill.load_manifest(name, DATA)
-    assert {key: list(value.shape) for key, value in model.state_dict().items()} == manifest
-    assert list(model.state_dict()) == list(manifest)
-    assert sum(p.numel() for p in model.parameters()) == OFFICIAL_PARAMETERS[name]
-
-    report = load_official_state_dict(model, fill.fill_state_dict(manifest, seed=GOLDENS["seed"]))
-    assert (len(report.loaded), report.left_at_initialisation, report.dropped) == (len(manifest), [], [])
-    clips = fill.make_clips(name, batch=2, seed=GOLDENS["seed"])
-    golden = GOLDENS["models"][name]
-    assert fill.checksum(clips) == golden["input_sha256"]
-    with torch.no_grad():
-        if name == "mae_dfer":                       # official clips are channels-first and already normalised
-            features = model.encode_normalised(clips.transpose(1, 2))
-            logits = model.head(features)
-        else:
-            logits, _, features = model(clips)
-    assert relative_error(logits, golden["logits"]) < 1e-5
-    assert relative_error(features[:, :16], golden["feature_first16"]) < 1e-5
-    assert features.norm(dim=1).tolist() == pytest.approx(golden["feature_l2"], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,7 +21,7 @@ def test_flops_of_the_paper_size_equal_the_measured_ones(name):
     cost = count_flops(build_model(name, num_aus=None), default_clip_shape(name))
     assert cost["gflops"] == pytest.approx(OFFICIAL_GFLOPS[name], abs=0.011)
     assert cost["gmacs"] == cost["gflops"] / 2
-    assert cost["parameters"] == OFFICIAL_PARAMETERS[name]
+    assert cost["parameters"] == MANIFESTS[name]["parameters"]
 
 
 def test_flops_add_the_lstm_by_hand_arithmetic():
@@ -220,125 +167,3 @@ def test_stochastic_depth_drops_in_training_only():
         assert torch.equal(model(clips).features, model(clips).features)
         model.train()
         assert not torch.equal(model(clips).features, model(clips).features)
-
-
-# ---------------------------------------------------------------------------- the plug-in
-
-class Foreign(nn.Module):
-    """A network that is not ours: a plain 3-D convolution, a classifier deep inside, and probabilities at the end."""
-
-    def __init__(self):
-        super().__init__()
-        self.trunk = nn.Sequential(nn.Conv3d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
-        self.classifier = nn.Sequential(nn.Dropout(0.0), nn.Linear(4, 7))
-
-    def forward(self, clips):
-        return self.classifier(self.trunk(clips)).softmax(-1)
-
-
-def test_au_head_attaches_to_a_foreign_network_in_three_lines_and_trains():
-    torch.manual_seed(0)
-    foreign = Foreign()
-    keys = list(foreign.state_dict())
-    clips = torch.rand(3, 3, 4, 8, 8)
-    probabilities = foreign(clips)
-
-    model = attach_au_head(foreign, classifier="classifier.1")
-    output = model(clips)
-    torch.testing.assert_close(output.expression_logits.softmax(-1), probabilities)
-    assert output.au_logits.shape == (3, 18) and output.features.shape == (3, 4)
-
-    output.au_logits.sum().backward()
-    assert foreign.trunk[0].weight.grad.abs().sum() > 0                     # the AU loss reaches the trunk
-    assert list(model.model.state_dict()) == keys                           # its own state dict is as before
-    twin = copy.deepcopy(model)
-    twin.load_state_dict(model.state_dict())
-    assert torch.equal(twin(clips).au_logits, model(clips).au_logits)
-    assert torch.equal(model.remove()(clips), probabilities)
-    assert not foreign.classifier[1]._forward_hooks
-
-
-def test_au_head_follows_precision_and_refuses_a_wrong_layer():
-    model = attach_au_head(Foreign().double(), classifier="classifier.1", num_aus=12)
-    assert model(torch.rand(2, 3, 4, 8, 8).double()).au_logits.shape == (2, 12)
-    assert model.au_head.weight.dtype == torch.float64
-    with pytest.raises(AudferError, match="no linear layer named 'fc', expected one of: classifier.1"):
-        attach_au_head(Foreign())
-    per_token = nn.Sequential(nn.Linear(4, 7))
-    with pytest.raises(AudferError, match=r"shape \(2, 5, 4\), expected \(batch, features\)"):
-        attach_au_head(per_token, "0")(torch.zeros(2, 5, 4))
-
-
-# ---------------------------------------------------------------------------- checkpoints
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_containers_and_data_parallel_prefix_are_unwrapped(name, container):
-    source, target = tiny(name), build_model(name, size="tiny")
-    content = {container: {f"module.{key}": value for key, value in source.state_dict().items()}, "epoch": 3}
-    report = load_official_state_dict(target, content)
-    assert report.left_at_initialisation == []
-    assert all(torch.equal(value, source.state_dict()[key]) for key, value in target.state_dict().items())
-
-
-def test_a_checkpoint_without_au_head_leaves_it_and_one_with_it_fits_a_model_without():
-    source = tiny("m3dfel", num_aus=None)
-    report = load_official_state_dict(tiny("m3dfel"), source.state_dict())
-    assert report.left_at_initialisation == ["fc_au.weight", "fc_au.bias"]
-    assert load_official_state_dict(source, tiny("m3dfel").state_dict()).dropped == ["fc_au.weight", "fc_au.bias"]
-
-
-def test_wrong_weights_are_refused_whole():
-    model = tiny("m3dfel")
-    before = copy.deepcopy(model.state_dict())
-    state = copy.deepcopy(before)
-    state["surplus"] = state.pop("pwconv.bias")
-    state["fc.weight"] = torch.zeros(11, 128)
-    with pytest.raises(AudferError, match=r"1 missing: pwconv.bias; 1 unknown: surplus; 1 of another shape: "
-                                          r"fc.weight \(11, 128\) instead of \(7, 128\)"):
-        load_official_state_dict(model, state)
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-
-
-def test_mae_pretraining_checkpoint_is_renamed_as_the_release_does():
-    model = tiny("mae_dfer")
-    encoder = {key: value + 1 for key, value in model.state_dict().items() if not key.startswith(("fc_norm", "head"))}
-    content = {"model": {**{f"encoder.{key}": value for key, value in encoder.items()},
-                         "encoder.norm.weight": torch.ones(3), "mask_token": torch.ones(3),
-                         "encoder_to_decoder.weight": torch.ones(3), "decoder.blocks.0.norm1.weight": torch.ones(3)}}
-    report = load_official_state_dict(model, content)
-    assert report.source == "MAE pre-training" and len(report.loaded) == len(encoder)
-    assert sorted(report.dropped) == ["decoder.blocks.0.norm1.weight", "encoder_to_decoder.weight", "mask_token", "norm.weight"]
-    assert report.left_at_initialisation == ["fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias",
-                                             "head_au.weight", "head_au.bias"]
-    assert torch.equal(model.lg_region_tokens, encoder["lg_region_tokens"])
-
-
-def test_kinetics_weights_of_torchvision_fill_the_backbone():
-    model = tiny("m3dfel")
-    names = {"0": "stem", "1": "layer1", "2": "layer2", "3": "layer3", "4": "layer4"}
-    kinetics = {"fc.weight": torch.zeros(400, 512), "fc.bias": torch.zeros(400)}
-    for key, value in model.state_dict().items():
-        if key.startswith("features."):
-            _, stage, rest = key.split(".", 2)
-            kinetics[f"{names[stage]}.{rest}"] = value + 1
-    report = load_official_state_dict(model, kinetics)
-    assert report.source == "Kinetics R3D-18" and report.dropped == ["classifier.fc.weight", "classifier.fc.bias"]
-    assert torch.equal(model.state_dict()["features.4.0.conv1.0.weight"], kinetics["layer4.0.conv1.0.weight"])
-    assert "lstm.weight_ih_l0" in report.left_at_initialisation
-
-
-class _Bomb:
-    def __reduce__(self):
-        return Path.touch, (Path("/tmp/audfer-bomb-went-off"),)
-
-
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
-    torch.save({"state_dict": {"a": torch.ones(1)}, "recorder": _Bomb()}, tmp_path / "bomb.pth")
-    with pytest.raises(AudferError, match="opening it would mean running code from the file"):
-        read_checkpoint(tmp_path / "bomb.pth")
-    assert not Path("/tmp/audfer-bomb-went-off").exists()
-    torch.save({"a": torch.ones(2)}, tmp_path / "fine.pth")
-    assert read_checkpoint(tmp_path / "fine.pth")["a"].tolist() == [1, 1]
-    with pytest.raises(AudferError, match="no such file"):
-        read_checkpoint(tmp_path / "absent.pth")

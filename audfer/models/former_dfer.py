@@ -105,10 +105,10 @@ class SpatialFormer(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         x = self.maxpool(F.relu(self.bn1(self.conv1(frames))))
-        x = self.layer3(self.layer2(self.layer1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))                       # N, channels, height, width
         _, _, height, width = x.shape
         tokens = x.flatten(2).transpose(1, 2) + self.pos_embedding         # N, height * width, channels
-        tokens = self.spatial_transformer(tokens)
+        tokens = self.spatial_transformer(tokens)                          # each frame's places attend to one another
         x = tokens.transpose(1, 2).unflatten(2, (height, width))
         return self.avgpool(self.layer4(x)).flatten(1)
 
@@ -123,7 +123,8 @@ class TemporalFormer(nn.Module):
         self.spatial_transformer = Transformer(dim, depth, heads, hidden)  # its official name, though it runs over time
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.cat((self.cls_token.expand(len(x), -1, -1).to(x.dtype), x), dim=1) + self.pos_embedding
+        cls_token = self.cls_token.expand(len(x), -1, -1).to(x.dtype)
+        x = torch.cat((cls_token, x), dim=1) + self.pos_embedding          # B, 1 + T, dim: the class token comes first
         return self.spatial_transformer(x)[:, 0]
 
 
@@ -169,5 +170,5 @@ class FormerDFER(ClipModel):
 
     def encode(self, clips: Tensor) -> Tensor:
         batch, frames = clips.shape[:2]
-        x = self.s_former(clips.flatten(0, 1))
-        return self.t_former(x.unflatten(0, (batch, frames)))
+        x = self.s_former(clips.flatten(0, 1))                             # B * T, channels[3]
+        return self.t_former(x.unflatten(0, (batch, frames)))              # B, channels[3]

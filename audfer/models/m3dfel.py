@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import AudferError
 from .attention import attention
-from .output import ClipModel, kaiming_init, shortcuts_allowed
+from .output import ClipModel, at_least_float32, kaiming_init, shortcuts_allowed
 
 
 class ShortConv3d(nn.Conv3d):
@@ -30,8 +30,8 @@ class ShortConv3d(nn.Conv3d):
             return super().forward(x)
         # output frame o sees input frame i through tap i - stride * o + 1
         out_frames = (frames - 1) // stride + 1
-        taps = [[i - stride * o + 1 for i in range(frames)] for o in range(out_frames)]
-        weight = torch.stack([self.weight[:, :, row] for row in taps], dim=1)   # C', out_frames, C, frames, kH, kW
+        taps = [self.weight[:, :, 1 - stride * o:1 - stride * o + frames] for o in range(out_frames)]   # views
+        weight = torch.stack(taps, dim=1) if out_frames > 1 else taps[0].unsqueeze(1)   # C', out_frames, C, frames, kH, kW
         y = F.conv2d(x.flatten(1, 2), weight.flatten(2, 3).flatten(0, 1), None, self.stride[1:], self.padding[1:])
         return y.unflatten(1, (-1, out_frames))
 
@@ -70,11 +70,11 @@ class DynamicMultiInstanceNorm(nn.Module):
         self.var_weight = nn.Parameter(torch.ones(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, instances, features) -> the same shape, float32."""
-        x = x.float().transpose(1, 2)                                      # B, features, instances
-        mean = x.mean(dim=2, keepdim=True)
+        """(B, instances, features) -> the same shape, float32 or wider."""
+        x = at_least_float32(x).transpose(1, 2)                            # B, features, instances
+        mean = x.mean(dim=2, keepdim=True)                                 # B, features, 1
         var = x.var(dim=2, keepdim=True)                                   # unbiased, as in the replication
-        layer_mean = mean.mean(dim=1, keepdim=True)
+        layer_mean = mean.mean(dim=1, keepdim=True)                        # B, 1, 1
         layer_var = (var + mean.square()).mean(dim=1, keepdim=True) - layer_mean.square()
         mean_mix, var_mix = self.mean_weight.softmax(0), self.var_weight.softmax(0)
         mean = mean_mix[0] * mean + mean_mix[1] * layer_mean
@@ -149,12 +149,12 @@ class M3DFEL(ClipModel):
         bag = frames // self.instance_length
         # instances join the batch axis; time moves behind the colours
         x = clips.reshape(batch * bag, self.instance_length, colours, height, width).transpose(1, 2)
-        x = self.features(x).reshape(batch, bag, -1)
+        x = self.features(x).reshape(batch, bag, -1)                       # B, bag, channels
         # in reduced precision the CPU has no fused LSTM kernel, and four steps cost nothing: always float32
         with torch.autocast(x.device.type, enabled=False):
             x, _ = self.lstm(x.to(self.lstm.weight_ih_l0.dtype))           # B, bag, 2 hidden
         query, key, value = self.to_qkv(x).reshape(batch, bag, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = attention(query, key, value)       # B, heads, bag, 2 hidden / heads
-        attended = attended.transpose(1, 2).reshape(batch, bag, -1)
+        attended = attention(query, key, value)                            # B, heads, bag, 2 hidden / heads
+        attended = attended.transpose(1, 2).reshape(batch, bag, -1)        # B, bag, 2 hidden
         gate = torch.sigmoid(self.norm(attended))                          # attention gates, it does not add
         return self.pwconv(x * gate).squeeze(1)                            # instances are the channels of the fusion

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -26,25 +25,59 @@ class Output(NamedTuple):
     features: Tensor
 
 
-_by_definition = ContextVar("by_definition", default=False)
+# a plain global, which torch.compile guards on; another thread that computes meanwhile only loses its shortcuts
+_defining = 0
 
 
 @contextmanager
 def by_definition():
     """Within this context networks compute exactly as they are defined, without equal-valued shortcuts.
 
-    For counting a network's operations: the count is then that of the published architecture.
+    For counting a network's operations, and for timing what the shortcuts gain: both are then of the published architecture.
     """
-    token = _by_definition.set(True)
+    global _defining
+    _defining += 1
     try:
         yield
     finally:
-        _by_definition.reset(token)
+        _defining -= 1
 
 
 def shortcuts_allowed() -> bool:
     """Whether a layer may use another order of the same sums."""
-    return not _by_definition.get()
+    return _defining == 0
+
+
+# (clips of the whole batch, places in it of the clips at hand); None: they are all
+_part: tuple[int, Tensor] | None = None
+
+
+@contextmanager
+def part_of_batch(count: int, places: Tensor):
+    """Within this context the clips that networks see are a part of a batch: what is drawn at random is drawn for all of it.
+
+    Args:
+        count: clips of the whole batch. places: int64 (B,), where in it the clips at hand are.
+    """
+    global _part
+    before, _part = _part, (count, places)
+    try:
+        yield
+    finally:
+        _part = before
+
+
+def whole_batch(x: Tensor) -> tuple[int, slice | Tensor]:
+    """First axis of ``x`` in the whole batch: its length there, and the index of what is at hand.
+
+    Args:
+        x: (B * n, ...), n entries of each clip after one another.
+    """
+    if _part is None:
+        return len(x), slice(None)
+    count, places = _part
+    each = len(x) // len(places)
+    return count * each, (places.to(x.device)[:, None] * each + torch.arange(each, device=x.device)).flatten()
 
 
 class ClipModel(nn.Module):
@@ -114,7 +147,12 @@ def check_clips(clips: Tensor, num_frames: int, image_size: int, who: str) -> Te
     return clips
 
 
-def local_contrast(frames: Tensor, floor: float = 0.08) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """For sums that half precision is too coarse for; double precision stays double."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def local_contrast(frames: Tensor, floor: float = 0.08, side: int | None = None) -> Tensor:
     """Local contrast normalisation: what a face does, without its skin tone, light and exposure.
 
     The logarithm turns light into an offset; the Gaussian mean around each pixel (sigma: 1/24 of the side) is taken away and the
@@ -124,18 +162,19 @@ def local_contrast(frames: Tensor, floor: float = 0.08) -> Tensor:
     Args:
         frames: (..., 3, H, W) in [0, 1].
         floor: added in quadrature to the deviation, so that flat regions stay flat.
+        side: of the frame that sigma is a share of, where ``frames`` are cut out of a larger one; ``None``: they are whole.
 
     Returns:
         The same shape, about -3..3, float32 or wider.
     """
     def mean_matrix(size: int) -> Tensor:
         place = torch.arange(size, device=frames.device, dtype=logs.dtype)
-        weights = torch.exp(-0.5 * ((place[:, None] - place) * 24 / size).square())
+        weights = torch.exp(-0.5 * ((place[:, None] - place) * 24 / (side or size)).square())
         return weights / weights.sum(dim=1, keepdim=True)
 
     # a separable blur as two matrix products: several times faster than pooling on a CPU
     with torch.autocast(frames.device.type, enabled=False):
-        logs = torch.log((frames if frames.dtype == torch.float64 else frames.float()) + 0.02)
+        logs = torch.log(at_least_float32(frames) + 0.02)
         down, across = mean_matrix(frames.shape[-2]), mean_matrix(frames.shape[-1]).T
         detail = logs - down @ logs @ across
         spread = (down @ detail.square().mean(dim=-3, keepdim=True) @ across).add(floor**2).sqrt()

@@ -1,22 +1,78 @@
-"""Official checkpoints: open safely, rename, load strictly, and say what happened to every key."""
+"""Official weights into the networks: recognised by their keys, renamed, loaded strictly, every key accounted for."""
 
 from __future__ import annotations
 
+import inspect
+import math
 import os
-import pickle
+import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import AudferError, InputError
+from ..errors import AudferError
+from .checkpoint import Weights, find_weights, read_checkpoint, some
+from .former_dfer import FormerDFER
 from .m3dfel import M3DFEL
 from .mae_dfer import MAEDFER
 from .output import ClipModel
 
-#: top-level entries under which the releases keep their weights, tried in this order
-CONTAINERS = ("state_dict", "model", "module", "model_state_dict")
+#: names of the AU head in the AU-DFER release; MAE-DFER's is not known there, so any of them is taken as its head
+AU_HEADS = ("fc_au", "AU_fc", "head_au")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of weights that can be told by its keys.
+
+    Attributes:
+        title: what to call it.
+        network: the class of the network that it starts.
+        marks: keys that only this kind has.
+        rename: official key of the file -> key of the network.
+        absent: beginnings of the network's keys that such a file does not have.
+        unneeded: beginnings of the file's keys, renamed, that the network does not have.
+    """
+
+    title: str
+    network: type[ClipModel]
+    marks: tuple[str, ...]
+    rename: Callable[[str], str] = str
+    absent: tuple[str, ...] = ()
+    unneeded: tuple[str, ...] = ()
+
+
+def _pretraining_key(key: str) -> str:
+    wrapper = "backbone." if key.startswith("backbone.") else "encoder."
+    return key.removeprefix(wrapper)
+
+
+def _kinetics_key(key: str) -> str:
+    """torchvision's stages by name -> the replication's by number; its 400-way classifier gets a name of its own."""
+    stage, _, rest = key.partition(".")
+    number = "0" if stage == "stem" else stage.removeprefix("layer")
+    return f"features.{number}.{rest}" if number.isdigit() else f"kinetics.{key}"
+
+
+#: tried in this order
+FAMILIES = (
+    # the encoder's final norm (norm.* after renaming) is not carried into fc_norm: the official code does not either
+    *(Family("MAE pre-training", MAEDFER, (f"{wrapper}lg_region_tokens",), _pretraining_key, ("fc_norm.", "head."),
+             ("decoder.", "encoder_to_decoder.", "mask_token", "norm.")) for wrapper in ("encoder.", "backbone.")),
+    Family("Kinetics R3D-18", M3DFEL, ("stem.0.weight", "layer4.0.conv1.0.weight"), _kinetics_key,
+           ("lstm.", "to_qkv.", "norm.", "pwconv.", "fc."), ("kinetics.fc.",)),
+    Family("fine-tuned M3DFEL", M3DFEL, ("features.0.0.weight", "pwconv.weight")),
+    Family("fine-tuned Former-DFER", FormerDFER, ("s_former.conv1.weight", "t_former.cls_token")),
+    Family("fine-tuned MAE-DFER", MAEDFER, ("lg_region_tokens", "fc_norm.weight")),
+)
+
+
+def recognise(keys) -> Family | None:
+    """The kind of weights with these keys; ``None`` for anything else."""
+    return next((family for family in FAMILIES if all(mark in keys for mark in family.marks)), None)
 
 
 @dataclass
@@ -24,120 +80,210 @@ class LoadReport:
     """What became of every key.
 
     Attributes:
-        source: kind of file: "fine-tuned", "MAE pre-training" or "Kinetics R3D-18".
+        source: kind of weights: "fine-tuned M3DFEL", "MAE pre-training", "Kinetics R3D-18" and so on.
         loaded: keys of the model that got a value.
         left_at_initialisation: keys of the model that the file is known not to have (heads, LSTM and so on).
-        dropped: keys of the file that the model is known not to need (decoder, Kinetics classifier).
+        dropped: keys of the file, renamed, that the model is known not to need (decoder, Kinetics classifier).
+        ema: entry of the file with a moving average of the weights; "" where there is none.
     """
 
     source: str
     loaded: list[str] = field(default_factory=list)
     left_at_initialisation: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    ema: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.source} weights: {len(self.loaded)} entries loaded"]
         for title, keys in (("left at initialisation", self.left_at_initialisation), ("not needed, dropped", self.dropped)):
             if keys:
-                lines.append(f"{len(keys)} {title}: {_some(keys)}")
+                lines.append(f"{len(keys)} {title}: {some(keys)}")
+        if self.ema:
+            lines.append(f"the file also has a moving average under {self.ema!r}")
         return "; ".join(lines)
 
 
-def read_checkpoint(path: str | os.PathLike) -> dict:
-    """Open a checkpoint without running any code from it (``weights_only=True``); safetensors files too.
-
-    Raises:
-        InputError: not a checkpoint, or one that can only be opened by running code.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(path, "checkpoint", "no such file", "a .pth, .pt or .safetensors file")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(path, "checkpoint", f"an object other than tensors ({str(error).splitlines()[0]})",
-                         "tensors only: opening it would mean running code from the file") from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise InputError(path, "checkpoint", str(error).splitlines()[0], "a file written by torch.save") from error
-
-
-def load_official_state_dict(model: ClipModel, state_dict: dict) -> LoadReport:
-    """Load official weights into a paper-size model. Strict: every key is used, known to be superfluous, or refused.
+def load_official_state_dict(model: ClipModel, state_dict: dict, which: str = "model", heads: bool = True) -> LoadReport:
+    """Load official weights into a network. Strict: every key is used, known to be superfluous, or refused.
 
     Understands fine-tuned checkpoints of M3DFEL, Former-DFER and MAE-DFER (with or without AU head, with or without a
     data-parallel ``module.`` prefix, bare or inside the usual containers), MAE-DFER's pre-training checkpoint, and
-    torchvision's Kinetics-400 R3D-18 for M3DFEL's backbone.
+    torchvision's Kinetics-400 R3D-18 for M3DFEL's backbone; audfer's own files by the same rules. Entries beside the
+    weights (optimizer, scaler, epoch, options) are left alone.
 
     Args:
-        model: from ``build_model``; its AU head stays at its initial values if the file has none.
-        state_dict: what ``read_checkpoint`` or ``torch.load`` gives.
+        model: from ``build_model``, "paper" for official files; its AU head stays at its initial values if the file has none.
+        state_dict: what ``read_checkpoint`` gives.
+        which: "model", or "ema" for the moving average that the file may hold beside it.
+        heads: ``False`` leaves the classifier and the AU head at their initial values, to go on from a network that was
+            fine-tuned on other expressions.
 
     Returns:
         The report; print it.
 
     Raises:
         AudferError: a key is missing, unknown or has another shape; nothing has been loaded then.
+
+    Example:
+        >>> model = build_model("mae_dfer")                                                       # doctest: +SKIP
+        >>> print(load_official_state_dict(model, read_checkpoint("checkpoint-49.pth")))           # doctest: +SKIP
     """
-    state = _unwrap(state_dict)
-    own = model.state_dict()
-    head_keys = [f"{model.classifier_name}.{leaf}" for leaf in ("weight", "bias")]
-    au_keys = [] if model.num_aus is None else [f"{model.au_head_name}.{leaf}" for leaf in ("weight", "bias")]
-    report = LoadReport("fine-tuned")
-    may_miss, droppable = set(au_keys), ()
-
-    if isinstance(model, MAEDFER) and any(key.startswith(("encoder.", "backbone.")) for key in state):
-        report.source = "MAE pre-training"
-        state = {key.removeprefix("backbone." if key.startswith("backbone.") else "encoder."): value
-                 for key, value in state.items()}
-        may_miss |= {"fc_norm.weight", "fc_norm.bias", *head_keys}
-        # the encoder's final norm is not carried into fc_norm: so does the official code
-        droppable = ("decoder.", "encoder_to_decoder.", "mask_token", "norm.")
-    elif isinstance(model, M3DFEL) and "stem.0.weight" in state:
-        report.source = "Kinetics R3D-18"
-        renamed = {}
-        for key, value in state.items():
-            stage, _, rest = key.partition(".")
-            number = "0" if stage == "stem" else stage.removeprefix("layer")
-            renamed[f"features.{number}.{rest}" if number.isdigit() else f"classifier.{key}"] = value
-        state = renamed
-        may_miss |= {key for key in own if not key.startswith("features.")}
-        droppable = ("classifier.fc.",)
-    if not au_keys:
-        droppable += (f"{model.au_head_name}.",)
-
-    report.dropped = [key for key in state if key not in own and key.startswith(droppable)] if droppable else []
-    unknown = [key for key in state if key not in own and key not in set(report.dropped)]
-    missing = [key for key in own if key not in state and key not in may_miss]
-    shapes = [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-              for key in own if key in state and state[key].shape != own[key].shape]
-    problems = [f"{len(keys)} {title}: {_some(keys)}"
-                for title, keys in (("missing", missing), ("unknown", unknown), ("of another shape", shapes)) if keys]
+    if not isinstance(model, ClipModel):
+        raise AudferError(f"official weights are for the networks of build_model, not for {type(model).__name__}: load them "
+                          "before wrapping or compiling the network")
+    report, state, problems = _plan(model, find_weights(state_dict, which), heads)
     if problems:
         raise AudferError(f"these weights do not fit {type(model).__name__}: " + "; ".join(problems))
-    report.loaded = [key for key in own if key in state]
-    report.left_at_initialisation = [key for key in own if key not in state]
+    own = model.state_dict()
     nn.Module.load_state_dict(model, {key: state.get(key, own[key]) for key in own}, strict=True)
     return report
 
 
-def _unwrap(content: dict) -> dict[str, Tensor]:
-    """The weights inside a checkpoint, without the data-parallel prefix."""
-    for name in CONTAINERS:
-        if isinstance(content.get(name), dict):
-            content = content[name]
+def _plan(model: ClipModel, weights: Weights, heads: bool = True) -> tuple[LoadReport, dict[str, Tensor], list[str]]:
+    """What loading would do, the tensors under the model's names, and what speaks against it."""
+    own = model.state_dict()
+    head = tuple(f"{model.classifier_name}.{leaf}" for leaf in ("weight", "bias"))
+    au_head = tuple(f"{model.au_head_name}.{leaf}" for leaf in ("weight", "bias"))
+    # keys of no known kind are taken as the model's own: what is wrong with them is then said key by key
+    family = recognise(weights.tensors) or Family("unknown", type(model), ())
+    if not isinstance(model, family.network):
+        return LoadReport(family.title), {}, [f"they are for {family.network.__name__} ({family.title})"]
+    names = {key: family.rename(key) for key in weights.tensors}
+    if family.title == "fine-tuned MAE-DFER":
+        names |= {key: f"{model.au_head_name}.{key.partition('.')[2]}" for key in names if key.partition(".")[0] in AU_HEADS}
+    state = {names[key]: value for key, value in weights.tensors.items()}
+    clashes = [key for key, name in names.items() if state[name] is not weights.tensors[key]]
+
+    dropped = [key for key in state if key not in own and family.unneeded and key.startswith(family.unneeded)]
+    if model.num_aus is None:
+        dropped += [key for key in state if key in au_head]
+    if not heads:
+        dropped += [key for key in state if key in head or key in au_head and key not in dropped]
+    state = {key: value for key, value in state.items() if key not in set(dropped)}
+
+    may_miss = set(au_head) if heads else {*au_head, *head}
+    # files of torch before 0.4.1 do not count the batches
+    missing = [key for key in own if key not in state and key not in may_miss and not key.endswith("num_batches_tracked")
+               and not (family.absent and key.startswith(family.absent))]
+    unknown = [key for key in state if key not in own]
+    reshaped = [key for key in own if key in state and state[key].shape != own[key].shape]
+
+    problems = []
+    for (weight, bias), argument, what in ((head, "num_classes", "expressions"), (au_head, "num_aus", "AUs")):
+        if weight in reshaped and state[weight].shape[1:] == own[weight].shape[1:]:
+            theirs, ours = len(state[weight]), len(own[weight])
+            problems.append(f"{weight} is for {theirs} {what}, this network for {ours} (build it with {argument}={theirs}, "
+                            "or load with heads=False)")
+            reshaped = [key for key in reshaped if key not in (weight, bias)]
+    shapes = [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}" for key in reshaped]
+    problems += [f"{len(keys)} {title}: {some(keys)}"
+                 for title, keys in (("missing", missing), ("unknown", unknown), ("of another shape", shapes),
+                                     ("under two names", clashes)) if keys]
+    report = LoadReport(family.title, [key for key in own if key in state], [key for key in own if key not in state], dropped,
+                        weights.ema)
+    return report, state, problems
+
+
+@dataclass
+class CheckpointReport:
+    """What a checkpoint file is and what it fits. ``print`` it: 79 columns.
+
+    Attributes:
+        path: the file.
+        num_bytes: its size.
+        weights: what was found inside.
+        kind: "fine-tuned M3DFEL", "MAE pre-training", ..., or "unknown".
+        num_parameters: learned numbers among the weights: without the batch norms' running statistics.
+        num_classes: expressions of the classifier in the file; ``None`` if it has none.
+        num_aus: AUs of the AU head in the file; ``None`` if it has none.
+        fits: the call of ``build_model`` whose network it fits; "" if it fits none.
+        load: what loading would do; ``None`` if it fits no network.
+        problems: why it does not fit the network that was asked for, or that it resembles.
+    """
+
+    path: Path
+    num_bytes: int
+    weights: Weights
+    kind: str
+    num_parameters: int
+    num_classes: int | None
+    num_aus: int | None
+    fits: str
+    load: LoadReport | None
+    problems: list[str]
+
+    def __str__(self) -> str:
+        weights = self.weights
+        types = sorted({str(value.dtype).removeprefix("torch.") for value in weights.tensors.values()
+                        if value.is_floating_point()})
+        kind = self.kind
+        if self.num_classes is not None:
+            kind += f", {self.num_classes} expressions, " + (f"{self.num_aus} AUs" if self.num_aus else "no AU head")
+        rows = [
+            ("file", f"{self.path.name}, {self.num_bytes / 1e6:.1f} MB"),
+            ("kind", kind),
+            ("weights", (f"under {weights.container!r}" if weights.container else "bare")
+             + f", {len(weights.tensors)} entries, {self.num_parameters:,} parameters, {', '.join(types)}"),
+            ("prefix", f"{weights.prefix} (taken off every key)" if weights.prefix else "none"),
+            ("EMA", f"under {weights.ema!r}" if weights.ema else "none"),
+            ("beside them", "; ".join(f"{name}: {text}" for name, text in weights.others.items()) or "nothing"),
+            ("fits", self.fits or "none of the networks"),
+        ]
+        if self.load:
+            rows.append(("loaded", f"{len(self.load.loaded)} entries"))
+            rows += [(title, f"{len(keys)}: {some(keys)}" if keys else "nothing")
+                     for title, keys in (("left initial", self.load.left_at_initialisation), ("dropped", self.load.dropped))]
+        elif self.problems:
+            rows.append(("because", "; ".join(self.problems)))
+        else:
+            rows.append(("first keys", some(list(weights.tensors))))
+        return "\n".join(textwrap.fill(f"{title:13}{text}", 79, subsequent_indent=" " * 13, break_on_hyphens=False)
+                         for title, text in rows)
+
+
+def inspect_checkpoint(path: str | os.PathLike, model: str = "") -> CheckpointReport:
+    """Say what a checkpoint file is and what it fits, without loading it into a network or running code from it.
+
+    Args:
+        path: as for ``read_checkpoint``.
+        model: compare it with this network; "": with the one that its keys resemble.
+
+    Raises:
+        AudferError: the file is no checkpoint or holds no weights.
+    """
+    from . import MODELS, SIZES, build_model
+
+    content = read_checkpoint(path, mmap=True)
+    try:
+        weights = find_weights(content)
+    except AudferError as error:
+        try:
+            weights = find_weights(content, "ema")
+        except AudferError:
+            raise AudferError(f"{path}: {error}") from error
+    family = recognise(weights.tensors)
+    name = model or next((name for name, network in MODELS.items() if family and network is family.network), "")
+    heads: dict[str, int] = {}
+    if family and not family.absent:                                       # fine-tuned: the file has its classifier
+        tensors = weights.tensors
+        classifier = f"{family.network.classifier_name}.weight"
+        au_head = next((f"{head}.weight" for head in AU_HEADS if f"{head}.weight" in tensors), "")
+        heads = {argument: len(tensors[key]) for argument, key in (("num_classes", classifier), ("num_aus", au_head))
+                 if key in tensors and tensors[key].ndim == 2}
+
+    fits, load, problems = "", None, []
+    for size in SIZES if name else ():
+        with torch.device("meta"):
+            network = build_model(name, size=size, **heads)
+        report, _, against = _plan(network, weights)
+        if not against:
+            defaults = inspect.signature(build_model).parameters
+            settings = [f'"{name}"', *([f'size="{size}"'] if size != defaults["size"].default else []),
+                        *(f"{argument}={number}" for argument, number in heads.items() if number != defaults[argument].default)]
+            fits, load, problems = f"build_model({', '.join(settings)})", report, []
             break
-    wrong = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if wrong or not content:
-        raise AudferError(f"no weights found: expected a dictionary of tensors, bare or under one of {', '.join(CONTAINERS)}, "
-                          f"found the entries {_some([str(key) for key in content]) or '(none)'}")
-    if all(key.startswith("module.") for key in content):
-        content = {key.removeprefix("module."): value for key, value in content.items()}
-    return content
-
-
-def _some(keys: list[str], limit: int = 6) -> str:
-    return ", ".join(keys[:limit]) + (f" and {len(keys) - limit} more" if len(keys) > limit else "")
+        problems = problems or against
+    parameters = sum(math.prod(value.shape) for key, value in weights.tensors.items()
+                     if not key.endswith(("running_mean", "running_var", "num_batches_tracked")))
+    return CheckpointReport(Path(path), os.path.getsize(path), weights, family.title if family else "unknown", parameters,
+                            heads.get("num_classes"), heads.get("num_aus"), fits, load, problems)

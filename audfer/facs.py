@@ -7,7 +7,7 @@ Everything that names an AU or an expression takes its order from here. Arrays o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .errors import InputError
 
@@ -55,29 +55,54 @@ class LabelSpace:
         name: the dataset.
         mapping: label as written (text) -> index in ``EXPRESSIONS``, or ``None`` for labels outside the seven
             (ignored frames, "other", MAFW's four compound classes, RAVDESS's calm).
+        others: label as written -> name of a class beyond the seven, for readers that are asked to keep them.
     """
 
     name: str
     mapping: dict[str, int | None]
+    others: dict[str, str] = field(default_factory=dict)
 
-    def parse(self, label, where, field: str = "label") -> int | None:
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The seven expressions, then this dataset's other classes."""
+        return EXPRESSIONS + tuple(dict.fromkeys(self.others.values()))
+
+    def parse(self, label, where, field: str = "label", every: bool = False) -> int | None:
         """Index in ``EXPRESSIONS`` (or ``None``: a known label outside the seven) of a label as found on disk.
+
+        Args:
+            every: give the other classes an index in ``classes`` (7 and up) instead of ``None``.
 
         Raises:
             InputError: the label is not one that this dataset has.
         """
         text = str(label).strip()
         if text not in self.mapping:
+            text = next((known for known in self.mapping if known.lower() == text.lower()), text)
+        if text not in self.mapping:
             raise InputError(where, field, repr(text), f"one of {self.name}'s labels: {', '.join(self.mapping)}")
+        if every and text in self.others:
+            return self.classes.index(self.others[text])
         return self.mapping[text]
 
     def write(self, expression: int) -> str:
         """The label as this dataset writes it (the inverse of ``parse`` for the seven expressions)."""
         return next(text for text, index in self.mapping.items() if index == expression)
 
+    def order(self) -> str:
+        """The whole mapping in one line, for people: ``1 happy, 2 sad, ...``; left-out labels in brackets."""
+        spellings: dict[int, list[str]] = {}
+        for text, index in self.mapping.items():
+            if index is not None:
+                spellings.setdefault(index, []).append(text)
+        outside = [f"({text})" for text, index in self.mapping.items() if index is None]
+        return ", ".join([f"{'/'.join(texts)} {EXPRESSIONS[index]}" for index, texts in spellings.items()] + outside)
 
-def _space(name: str, **labels: str | None) -> LabelSpace:
-    return LabelSpace(name, {k: None if v is None else EXPRESSIONS.index(v) for k, v in labels.items()})
+
+def _space(name: str, /, **labels: str | None) -> LabelSpace:
+    known = {text: label for text, label in labels.items() if label is None or label in EXPRESSIONS}
+    others = {text: label for text, label in labels.items() if text not in known}
+    return LabelSpace(name, {text: EXPRESSIONS.index(known[text]) if known.get(text) else None for text in labels}, others)
 
 
 LABEL_SPACES: dict[str, LabelSpace] = {
@@ -87,12 +112,33 @@ LABEL_SPACES: dict[str, LabelSpace] = {
     "FERV39k": _space("FERV39k", Happy="happy", Sad="sad", Neutral="neutral", Angry="angry", Surprise="surprise",
                       Disgust="disgust", Fear="fear"),
     "MAFW": _space("MAFW", anger="angry", disgust="disgust", fear="fear", happiness="happy", neutral="neutral",
-                   sadness="sad", surprise="surprise", contempt=None, anxiety=None, helplessness=None,
-                   disappointment=None),
+                   sadness="sad", surprise="surprise", contempt="contempt", anxiety="anxiety",
+                   helplessness="helplessness", disappointment="disappointment"),
+    # folder names: every spelling that its copies have
+    "AFEW": _space("AFEW", Happy="happy", Happiness="happy", Sad="sad", Sadness="sad", Neutral="neutral", Angry="angry",
+                   Anger="angry", Surprise="surprise", Disgust="disgust", Fear="fear"),
     "AffWild2": _space("AffWild2", **{"0": "neutral", "1": "angry", "2": "disgust", "3": "fear", "4": "happy",
-                                      "5": "sad", "6": "surprise", "7": None, "-1": None}),
-    "RAVDESS": _space("RAVDESS", **{"01": "neutral", "02": None, "03": "happy", "04": "sad", "05": "angry",
+                                      "5": "sad", "6": "surprise", "7": "other", "-1": None}),
+    "RAVDESS": _space("RAVDESS", **{"01": "neutral", "02": "calm", "03": "happy", "04": "sad", "05": "angry",
                                     "06": "fear", "07": "disgust", "08": "surprise"}),
+    # anybody's own clips, one folder a class
+    "folder": _space("folder", happy="happy", happiness="happy", joy="happy", sad="sad", sadness="sad",
+                     neutral="neutral", angry="angry", anger="angry", surprise="surprise", surprised="surprise",
+                     disgust="disgust", disgusted="disgust", fear="fear", fearful="fear", contempt="contempt",
+                     calm="calm", anxiety="anxiety", helplessness="helplessness", disappointment="disappointment",
+                     other="other"),
+}
+_MAFW_BASIC = {"MAE-DFER": ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
+               "DFER-CLIP": ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")}
+#: dataset -> project -> its classes in the order in which its split lists number them, from 0 (field/DATASETS D.0); the
+#: first is the usual one
+LIST_ORDERS: dict[str, dict[str, tuple[str, ...]]] = {
+    "DFEW": {"MAE-DFER and Former-DFER": EXPRESSIONS},
+    "FERV39k": {"MAE-DFER and Former-DFER": EXPRESSIONS,
+                "M3DFEL_replicate": ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")},
+    "MAFW": {project: basic + ("contempt", "anxiety", "helplessness", "disappointment")
+             for project, basic in _MAFW_BASIC.items()},
+    "AFEW": {"Former-DFER": EXPRESSIONS},
 }
 #: the sets that the knowledge matrix is made from (section 3.1) and those that networks are judged on (section 4.1)
 KNOWLEDGE_DATASETS: tuple[str, ...] = ("AffWild2", "DFEW", "FERV39k", "RAVDESS")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 
 from ..errors import InputError
-from . import affwild2, dfew, disfa, ferv39k, mafw, ravdess, sampling
+from . import affwild2, afew, dfew, disfa, ferv39k, folder, mafw, ravdess, sampling
+from .check import DatasetCheck, check_dataset
 from .disfa import load_disfa_frames, read_disfa
 from .manifest import Manifest, frame_numbers, list_frames, load_frames
 from .packing import PackedClips, open_packed, pack
@@ -15,42 +17,76 @@ READERS = {
     "DFEW": dfew.read,
     "FERV39k": ferv39k.read,
     "MAFW": mafw.read,
+    "AFEW": afew.read,
     "AffWild2": affwild2.read,
     "RAVDESS": ravdess.read,
+    "folder": folder.read,
     "DISFA": disfa.read,
 }
+#: dataset -> its folds; the others have one split
+FOLDS = {"DFEW": dfew.FOLDS, "MAFW": mafw.FOLDS, "RAVDESS": ravdess.FOLDS, "folder": folder.FOLDS, "DISFA": disfa.FOLDS}
 
 
-def read_dataset(name: str, root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> Manifest:
+def dataset_name(name: str) -> str:
+    """A dataset's name as ``READERS`` writes it, from any capitals.
+
+    Raises:
+        InputError: there is no reader for it.
+    """
+    known = {key.lower(): key for key in READERS}
+    if str(name).lower() not in known:
+        raise InputError("read_dataset", "dataset", repr(name), f"one of {', '.join(READERS)}")
+    return known[str(name).lower()]
+
+
+def read_dataset(
+    name: str, root: str | os.PathLike, fold: int = 1, *, missing: str = "error", splits: str | os.PathLike | None = None,
+    **choices,
+) -> Manifest:
     """Manifest of a dataset as it lies on disk.
 
     Args:
-        name: one of ``READERS``, any capitals.
+        name: one of ``READERS``, any capitals; ``folder`` is anybody's own clips, a folder a class.
         root: the dataset's folder, or a folder that holds one with the dataset's name.
-        fold: of DFEW and MAFW 1 to 5, RAVDESS 1 to 5 (by actor), DISFA 1 to 3 (by subject); the others have one
-            split.
-        missing: what to do about listed clips that are not on disk or have no frames: "error", or "drop" (they are
-            counted in ``Manifest.dropped``).
+        fold: of DFEW and MAFW 1 to 5, RAVDESS 1 to 5 (by actor), DISFA 1 to 3 (by subject), folder 1 to 5; the others
+            have one split.
+        missing: what to do about listed clips that are not on disk or have no frames: "error"; "drop" (they are
+            counted in ``Manifest.dropped``); "keep" (nothing is looked at: ``check_dataset`` and ``pack`` name them).
+        splits: a split list of MAE-DFER's ("path label") or Former-DFER's ("path frames label") form, or a folder of
+            such lists, instead of the dataset's own.
+        **choices: what else the dataset's reader lets one choose: ``clips`` (which copy of the clips), ``classes``
+            ("seven" or "all"), ``channel`` (RAVDESS), ``window`` (Aff-Wild2).
 
     Raises:
         InputError: unknown dataset, missing folder or list, labels the dataset does not have, clips missing or
-            without frames.
+            without frames, a choice that this dataset does not offer.
 
     Example:
         manifest = read_dataset("DFEW", "/data/DFEW", fold=1)
         manifest.check()                    # counts beside the published ones
         clips = pack(manifest, "work/DFEW_16x112", num_frames=16, size=112)
     """
-    known = {key.lower(): key for key in READERS}
-    if str(name).lower() not in known:
-        raise InputError("read_dataset", "dataset", repr(name), f"one of {', '.join(READERS)}")
-    return READERS[known[str(name).lower()]](root, fold, missing=missing)
+    name = dataset_name(name)
+    reader = READERS[name]
+    offered = inspect.signature(reader).parameters
+    choices = {key: value for key, value in {"splits": splits, **choices}.items() if value not in (None, "")}
+    for key, value in choices.items():
+        if key not in offered:
+            raise InputError(
+                name, key, repr(value), f"nothing: {name} offers no such choice, only "
+                + ", ".join(k for k in offered if k not in ("root", "fold", "missing"))
+            )
+    return reader(root, fold, missing=missing, **choices)
 
 
 __all__ = [
+    "DatasetCheck",
+    "FOLDS",
     "Manifest",
     "PackedClips",
     "READERS",
+    "check_dataset",
+    "dataset_name",
     "frame_numbers",
     "list_frames",
     "load_disfa_frames",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..facs import ACTION_UNITS
-from .common import dataset_folder, find_folder, make_manifest, read_lines
+from .common import Listing, check_fold, dataset_folder, find_folder, make_manifest, read_lines
 from .manifest import VIDEO_SUFFIXES, Manifest, load_frames
 
 #: an AU counts as present from this code on
@@ -36,20 +36,11 @@ def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> M
         InputError: see ``read_disfa``.
     """
     table = read_disfa(root, missing=missing)
-    if fold not in range(1, FOLDS + 1):
-        raise InputError("DISFA", "fold", fold, f"1 to {FOLDS}")
-    first = table.drop_duplicates("subject")
-    rows = [
-        {
-            "clip_id": r.subject,
-            "path": r.path,
-            "subject": r.subject,
-            "expression": -1,
-            "split": "test" if r.fold == fold else "train",
-        }
-        for r in first.itertuples()
-    ]
-    return make_manifest("DISFA", dataset_folder(root, "DISFA"), rows, {}, fold)
+    check_fold("DISFA", fold, FOLDS)
+    listing = Listing("DISFA", dataset_folder(root, "DISFA"), fold)
+    for row in table.drop_duplicates("subject").itertuples():
+        listing.add(row.subject, row.path, "test" if row.fold == fold else "train", -1, subject=row.subject)
+    return make_manifest(listing, missing)
 
 
 def read_disfa(root: str | os.PathLike, *, missing: str = "error") -> pd.DataFrame:
@@ -147,8 +138,9 @@ def load_disfa_frames(root: str | os.PathLike, table: pd.DataFrame, size: int | 
     position = np.arange(len(table))
     for path in table["path"].unique():
         chosen = position[(table["path"] == path).to_numpy()]
-        rows = [{"clip_id": path, "path": path, "split": "", "expression": -1}]
-        pictures = load_frames(make_manifest("DISFA", base, rows, {}, 1), 0, table["frame"].to_numpy()[chosen], size)
+        video = Listing("DISFA", base)
+        video.add(path, path, "", -1)
+        pictures = load_frames(make_manifest(video), 0, table["frame"].to_numpy()[chosen], size)
         if out is None:
             out = np.empty((len(table), *pictures.shape[1:]), np.uint8)
         out[chosen] = pictures

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,21 @@ import pandas as pd
 from .. import files
 from ..errors import InputError
 from ..progress import progress as progress_bar
+from . import alignment
 from .manifest import Manifest, frame_numbers, load_frames
 from .sampling import uniform_indices
+from .workers import chunks, each
 
+#: of the store on disk. 1: frames, frame numbers, manifest, meta; 2: with quarantine and alignment, otherwise the same
+FORMAT = 2
 RULE = "centres of equal segments; short clips repeat"
+QUARANTINE = ("clip_id", "path", "split", "expression", "reason")
+#: clips a chunk: what a killed run has to do again
+CHUNK = 16
+#: clips and frames a clip on the contact sheet
+_SHEET = (8, 6)
+#: whose code decides about the bytes
+_CODE = ("datasets/manifest.py", "datasets/packing.py", "datasets/sampling.py", "datasets/alignment.py", "openface.py")
 
 
 @dataclass
@@ -27,14 +40,17 @@ class PackedClips:
         frames: uint8 (N, T, H, W, 3), read-only memory map, RGB.
         frame_numbers: int32 (N, T), the ``frame`` of each packed frame in its clip (as in the AU table).
         manifest: the manifest's table, rows aligned with ``frames``.
-        meta: dataset, fold, num_frames, size, rule (how frames were chosen), fingerprint (of the data), embedded,
-            dropped.
+        meta: format (of the store), dataset, fold, num_frames, size, rule (how frames were chosen), alignment,
+            fingerprint (of the data), embedded, dropped, classes, notes, quarantined (how many clips were left out).
+        quarantine: clips that could not be read, with the reason: clip_id, path, split, expression, reason. They are in
+            neither ``frames`` nor ``manifest``, so the counts of their classes are smaller by them.
     """
 
     frames: np.ndarray
     frame_numbers: np.ndarray
     manifest: pd.DataFrame
     meta: dict
+    quarantine: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(QUARANTINE)))
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -57,7 +73,7 @@ class PackedClips:
 
     @property
     def expressions(self) -> np.ndarray:
-        """(N,) int64 index in ``EXPRESSIONS``."""
+        """(N,) int64 index in ``meta["classes"]`` (the first seven are ``EXPRESSIONS``)."""
         return self.manifest["expression"].to_numpy(np.int64)
 
     @property
@@ -67,57 +83,67 @@ class PackedClips:
 
 
 def pack(
-    manifest: Manifest, out: str | os.PathLike, num_frames: int, size: int, progress: bool = True
+    manifest: Manifest, out: str | os.PathLike, num_frames: int, size: int, progress: bool = True, *, workers: int = 1,
+    align: str | os.PathLike | None = None,
 ) -> PackedClips:
     """Read every clip once; store ``num_frames`` frames of it, chosen by ``uniform_indices``, at ``size`` x ``size``.
 
-    A store that is already there from the same data and settings is opened instead. The folder appears whole or not
-    at all.
+    A store that is already there from the same data and settings is opened instead. The folder appears whole or not at
+    all; what a killed run had finished lies beside it (``.<name>.packing``) and the next one goes on from there. Clips
+    that cannot be read are left out and listed in ``quarantine.csv``. The bytes do not depend on ``workers``.
 
     Args:
         manifest: what to pack; rows keep their order.
-        out: folder to make: ``frames.npy``, ``frame_numbers.npy``, ``manifest.parquet``, ``meta.json``.
+        out: folder to make: ``frames.npy``, ``frame_numbers.npy``, ``manifest.parquet``, ``quarantine.csv``,
+            ``meta.json``; with ``align`` also ``alignment.csv`` and ``contact_sheet.png``.
         num_frames: frames of every clip, at least 1; shorter clips repeat frames.
         size: side in pixels.
         progress: show a bar, in clips.
+        workers: processes.
+        align: folder of OpenFace's CSVs with landmarks (``<clip_id>.csv``): faces are cut out by a similarity transform
+            (``alignment``). Frames without landmarks take the nearest frame's; a clip without any is quarantined.
 
     Raises:
-        InputError: a clip cannot be read; a number below 1.
-        AudferError: the disk is full.
+        InputError: no clip can be read; a number below 1; ``out`` holds something else than a packed store.
+        AudferError: the disk is full; another process packs into the same folder; a worker process was killed.
     """
     if num_frames < 1 or size < 1:
         raise InputError("pack", "num_frames, size", f"{num_frames}, {size}", "numbers of at least 1")
-    out = Path(out)
+    if align is not None and not os.path.isdir(align):
+        raise InputError(align, "folder of OpenFace's CSVs", "no such folder", "a folder with <clip_id>.csv")
+    out = Path(os.path.abspath(out))
+    if os.path.lexists(out) and not (out / "meta.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(out, "folder to write", "something else than a packed store", "a new folder")
     meta = {
+        "format": FORMAT,
         "dataset": manifest.name,
         "fold": manifest.fold,
         "num_frames": num_frames,
         "size": size,
         "rule": RULE,
+        "alignment": None if align is None else _tracks(manifest, align),
         "fingerprint": manifest.fingerprint(),
         "embedded": manifest.embedded,
         "dropped": manifest.dropped,
-        "code": files.code_version("datasets"),
+        "classes": list(manifest.classes),
+        "notes": list(manifest.notes),
+        "code": files.code_version(*_CODE),
     }
-    if (out / "meta.json").is_file() and json.loads((out / "meta.json").read_text()) == meta:
+    if _is_made(out, meta):
         return open_packed(out)
-    with files.atomic_folder(out) as folder:
-        shape = (len(manifest), num_frames, size, size, 3)
-        frames = np.lib.format.open_memmap(folder / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
-        numbers = np.empty(shape[:2], np.int32)
-        rows = manifest.table.itertuples(index=False)
-        for index, row in enumerate(
-            progress_bar(rows, total=len(manifest), desc=f"pack {manifest.name}", unit="clip", disable=not progress)
-        ):
-            available = frame_numbers(manifest, row)
-            chosen = uniform_indices(len(available), num_frames)
-            frames[index] = load_frames(manifest, row, chosen, size)
-            numbers[index] = available[chosen]
-        frames.flush()
-        del frames
-        np.save(folder / "frame_numbers.npy", numbers)
-        manifest.table.to_parquet(folder / "manifest.parquet", index=False)
-        files.write_json(folder / "meta.json", meta)
+    work = out.with_name(f".{out.name}.packing")
+    with files.locked(work, "packed store", "to write"):
+        if not _is_made(out, meta):  # another process may have finished it while this one waited for the lock
+            store = work / "store"
+            _prepare(work, meta, (len(manifest), num_frames, size, size, 3))
+            done = _pack_chunks(manifest, work, num_frames, size, align, workers, progress)
+            try:
+                _finish(manifest, store, meta, done, align)
+            except InputError:  # nothing worth going on from
+                shutil.rmtree(work)
+                raise
+            _swap(store, out)
+        shutil.rmtree(work)
     return open_packed(out)
 
 
@@ -125,14 +151,185 @@ def open_packed(out: str | os.PathLike) -> PackedClips:
     """Open what ``pack`` stored, without reading the frames into memory.
 
     Raises:
-        InputError: no packed clips there.
+        InputError: no packed clips there, or of a format that this version does not know.
     """
     out = Path(out)
-    if not (out / "meta.json").is_file():
-        raise InputError(out, "packed clips", "no meta.json", "a folder made by audfer data pack")
-    return PackedClips(
-        np.load(out / "frames.npy", mmap_mode="r"),
-        np.load(out / "frame_numbers.npy"),
-        pd.read_parquet(out / "manifest.parquet"),
-        json.loads((out / "meta.json").read_text()),
-    )
+    try:
+        meta = json.loads((out / "meta.json").read_text())
+        found = meta.get("format", 1)
+    except FileNotFoundError:
+        raise InputError(out, "packed clips", "no meta.json", "a folder made by audfer data pack") from None
+    except (ValueError, AttributeError):
+        raise InputError(out / "meta.json", "packed clips", "no JSON object", "what audfer data pack wrote") from None
+    if found not in range(1, FORMAT + 1):
+        raise InputError(out, "format of the packed clips", found, f"1 to {FORMAT}: pack them again, or update audfer")
+    frames, manifest = np.load(out / "frames.npy", mmap_mode="r"), pd.read_parquet(out / "manifest.parquet")
+    if len(frames) != len(manifest):
+        raise InputError(out, "packed clips", f"{len(frames)} clips for {len(manifest)} rows", "as many rows as clips")
+    packed = PackedClips(frames, np.load(out / "frame_numbers.npy"), manifest, meta)
+    if (out / "quarantine.csv").is_file():
+        packed.quarantine = pd.read_csv(out / "quarantine.csv", dtype={"clip_id": str, "path": str}, keep_default_na=False)
+    return packed
+
+
+# -------------------------------------------------------------------------------------------------------- the steps
+
+
+def _is_made(out: Path, meta: dict) -> bool:
+    try:
+        stored = json.loads((out / "meta.json").read_text())
+        return {key: stored.get(key) for key in meta} == meta
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _tracks(manifest: Manifest, folder: str | os.PathLike) -> dict:
+    """What the alignment depends on: the template and the sizes of the clips' OpenFace files."""
+    sizes = {}
+    for clip_id in manifest.table["clip_id"]:
+        try:
+            sizes[clip_id] = os.path.getsize(alignment.find_track(folder, clip_id))
+        except InputError:
+            sizes[clip_id] = -1
+    return {"template": alignment.TEMPLATE.tolist(), "tracks": files.digest(sizes)}
+
+
+def _prepare(work: Path, meta: dict, shape: tuple[int, ...]) -> None:
+    """An empty array of the final size and a note what it is for; kept if the last run wanted the same."""
+    plan = work / "plan.json"
+    if plan.is_file() and json.loads(plan.read_text()) == meta:
+        return
+    plan.unlink(missing_ok=True)
+    for name in ("store", "done"):
+        shutil.rmtree(work / name, ignore_errors=True)
+        (work / name).mkdir()
+    try:
+        array = np.lib.format.open_memmap(work / "store" / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
+        end = array.offset + array.nbytes
+        del array
+        with open(work / "store" / "frames.npy", "r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, end)  # a disk that is too small is noticed now
+    except OSError as error:
+        shutil.rmtree(work, ignore_errors=True)
+        raise files.disk_error(work, error) from error
+    files.write_json(plan, meta)
+
+
+def _pack_chunks(manifest, work, num_frames, size, align, workers, progress) -> list[dict]:
+    """What the chunks gave, in order; those that an earlier run finished are not read again."""
+    parts = chunks(list(range(len(manifest))), CHUNK)
+    marks = [work / "done" / f"{number:06d}.json" for number in range(len(parts))]
+    left = [number for number, mark in enumerate(marks) if not mark.is_file()]
+
+    def tasks() -> Iterable[tuple]:
+        for number in left:
+            rows = manifest.table.iloc[parts[number]]
+            part = replace(manifest, table=rows, listed_frames={}, repeated=())
+            yield part, parts[number][0], work, marks[number], num_frames, size, align
+
+    with progress_bar(
+        total=len(manifest), desc=f"pack {manifest.name}", unit="clip", disable=not progress
+    ) as bar:
+        bar.update(len(manifest) - sum(len(parts[number]) for number in left))
+        for count in each(_pack_chunk, tasks(), workers if len(left) > 1 else 1):
+            bar.update(count)
+    return [json.loads(mark.read_text()) for mark in marks]
+
+
+def _pack_chunk(task: tuple) -> int:
+    """Write one chunk's rows into the array, then its mark: without the mark the rows count as not written."""
+    manifest, first, work, mark, num_frames, size, align = task
+    block = np.zeros((len(manifest), num_frames, size, size, 3), np.uint8)
+    numbers, reasons, quality = [], {}, []
+    for position, row in enumerate(manifest.table.itertuples(index=False)):
+        try:
+            available = frame_numbers(manifest, row)
+            chosen = uniform_indices(len(available), num_frames)
+            if align is None:
+                block[position] = load_frames(manifest, row, chosen, size)
+            else:
+                cuts = alignment.clip_alignment(align, row.clip_id, available[chosen])
+                block[position] = _cut_faces(load_frames(manifest, row, chosen), cuts, size)
+                quality.append({"clip_id": row.clip_id, **cuts.quality()})
+            numbers.append(available[chosen].tolist())
+        except InputError as error:
+            reasons[position] = str(error)
+            numbers.append([-1] * num_frames)
+    try:
+        with open(work / "store" / "frames.npy", "r+b") as handle:
+            # plain writes: a full disk then gives an error, where a memory map would kill the process
+            np.lib.format.read_magic(handle)
+            np.lib.format.read_array_header_1_0(handle)  # leaves the handle where the array begins
+            handle.seek(first * block[0].nbytes, os.SEEK_CUR)
+            handle.write(block.tobytes())
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise files.disk_error(work, error) from error
+    files.write_json(mark, {"numbers": numbers, "reasons": reasons, "quality": quality})
+    return len(manifest)
+
+
+def _cut_faces(pictures: np.ndarray, cuts: alignment.Alignment, size: int) -> np.ndarray:
+    return np.stack([
+        alignment.cut(picture, turn, shift, size) for picture, turn, shift in zip(pictures, cuts.scale_turn, cuts.shift)
+    ])
+
+
+def _finish(manifest: Manifest, store: Path, meta: dict, done: list[dict], align) -> None:
+    """Everything beside the pictures; the metadata last."""
+    reasons = {
+        number * CHUNK + int(position): reason
+        for number, chunk in enumerate(done) for position, reason in chunk["reasons"].items()
+    }
+    numbers = np.array([row for chunk in done for row in chunk["numbers"]], np.int32)
+    kept = np.array([row for row in range(len(manifest)) if row not in reasons], int)
+    if not len(kept):
+        raise InputError(manifest.root, f"clips of {manifest.name}", f"none of {len(manifest)} can be read "
+                         f"(first: {reasons[0]})", "at least one")
+    table = manifest.table.iloc[kept].reset_index(drop=True)
+    lost = manifest.table.iloc[sorted(reasons)].assign(reason=[reasons[row] for row in sorted(reasons)])
+    if reasons and len(np.load(store / "frames.npy", mmap_mode="r")) == len(manifest):
+        # a new file rather than moving rows: a run killed here can do it again
+        with files.atomic_file(store / "frames.npy") as temporary:
+            whole = np.load(store / "frames.npy", mmap_mode="r")
+            with open(temporary, "wb") as handle:
+                shape = (len(kept), *whole.shape[1:])
+                header = {"descr": np.lib.format.dtype_to_descr(whole.dtype), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(handle, header)
+                for part in chunks(kept.tolist(), CHUNK):
+                    handle.write(whole[part].tobytes())
+    np.save(store / "frame_numbers.npy", numbers[kept])
+    table.to_parquet(store / "manifest.parquet", index=False)
+    lost[list(QUARANTINE)].to_csv(store / "quarantine.csv", index=False)
+    if align is not None:
+        quality = alignment.quality_table([row for chunk in done for row in chunk["quality"]])
+        quality.to_csv(store / "alignment.csv", index=False)
+        _contact_sheet(replace(manifest, table=table, listed_frames={}), store, numbers[kept], align)
+    files.write_json(store / "meta.json", {**meta, "quarantined": len(reasons)})
+
+
+def _contact_sheet(manifest: Manifest, store: Path, numbers: np.ndarray, align) -> None:
+    stored = np.load(store / "frames.npy", mmap_mode="r")
+    clips, moments = _SHEET
+    rows = []
+    for index in np.unique(np.linspace(0, len(manifest) - 1, clips).round().astype(int)):
+        row = manifest.row(int(index))
+        shown = np.unique(np.linspace(0, numbers.shape[1] - 1, moments).round().astype(int))
+        cuts = alignment.clip_alignment(align, row.clip_id, numbers[index, shown])
+        position = np.searchsorted(frame_numbers(manifest, row), numbers[index, shown])
+        quality = cuts.quality()
+        title = (f"{row.clip_id}: eyes {quality['eye_distance']:.0f} px apart, "
+                 f"{quality['without_landmarks']} of {quality['frames']} without landmarks")
+        rows.append((title, load_frames(manifest, row, position), stored[index][shown], cuts))
+    with files.atomic_file(store / "contact_sheet.png") as path:
+        alignment.contact_sheet(rows).save(path)
+
+
+def _swap(store: Path, out: Path) -> None:
+    """Put the finished store in the place of an older one, which is complete until the last moment."""
+    older = store.with_name("older")
+    shutil.rmtree(older, ignore_errors=True)
+    if out.exists():
+        os.replace(out, older)
+    os.replace(store, out)

@@ -1,0 +1,158 @@
+"""Faces cut out of raw video with OpenFace's landmarks: a similarity transform a frame onto a template of eyes and mouth."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from ..errors import InputError
+from ..openface import AUTrack, read_openface
+
+#: where the centres of both eyes and the corners of the mouth come to lie, as shares of the side: brows and chin stay in
+TEMPLATE = np.array([[0.35, 0.38], [0.65, 0.38], [0.376, 0.727], [0.624, 0.727]])
+#: distance of the eyes in the source below which a face is too small to be aligned, in pixels
+SMALLEST = 4.0
+#: root mean square distance from the template, as a share of the side, above which landmarks are no face
+LARGEST_RESIDUAL = 0.25
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How the frames of a clip are cut out.
+
+    Attributes:
+        scale_turn: complex (n,); a source point x + iy lies at ``scale_turn * point + shift`` in the unit square.
+        shift: complex (n,).
+        found: (n,) bool; False where the frame has no landmarks and borrows the nearest frame's transform.
+        residual: (n,) root mean square distance of the four points from the template, as a share of the side.
+        eyes: (n,) distance of the eyes in the source, pixels.
+    """
+
+    scale_turn: np.ndarray
+    shift: np.ndarray
+    found: np.ndarray
+    residual: np.ndarray
+    eyes: np.ndarray
+
+    def quality(self) -> dict:
+        """One row about the clip: frames, without_landmarks, eye_distance (median, pixels), residual (median)."""
+        return {
+            "frames": len(self.found), "without_landmarks": int((~self.found).sum()),
+            "eye_distance": round(float(np.median(self.eyes)), 2), "residual": round(float(np.median(self.residual)), 4),
+        }
+
+
+def find_track(folder: str | os.PathLike, clip_id: str) -> Path:
+    """OpenFace's file of a clip: ``<clip_id>.csv``, slashes of the id as folders or underscores; windows share one.
+
+    Raises:
+        InputError: there is none.
+    """
+    stem = clip_id.split(":")[0]
+    names = (stem, stem.replace("/", "_"), stem.split("/")[-1])
+    for name in dict.fromkeys(names):
+        for suffix in (".csv", ".txt"):
+            if os.path.isfile(path := Path(folder, name + suffix)):
+                return path
+    raise InputError(folder, f"OpenFace file of clip {clip_id}", "none", f"{names[0]}.csv")
+
+
+def four_points(landmarks: np.ndarray) -> np.ndarray:
+    """Eye centres and mouth corners of (n, 68, 2) landmarks in iBUG order: (n, 4, 2)."""
+    eyes = [landmarks[:, 36:42].mean(1), landmarks[:, 42:48].mean(1)]
+    return np.stack([*eyes, landmarks[:, 48], landmarks[:, 54]], axis=1)
+
+
+def align(track: AUTrack, numbers: np.ndarray, where: str | os.PathLike = "") -> Alignment:
+    """Least-squares similarity transforms (turn, scale, shift; no shear, no mirror) onto ``TEMPLATE``.
+
+    Args:
+        track: with landmarks; its frames count from 1, as OpenFace's do.
+        numbers: (n,) 0-based numbers of the frames wanted. Frames without landmarks take the nearest frame's transform.
+        where: for the error sentence.
+
+    Raises:
+        InputError: no landmark columns, or no frame with usable ones.
+    """
+    if track.landmarks is None:
+        raise InputError(where, "columns x_0 .. y_67", "none", "landmarks: run FeatureExtraction with -2Dfp")
+    points = four_points(track.landmarks.astype(np.float64))
+    source = points[..., 0] + 1j * points[..., 1]
+    target = TEMPLATE[:, 0] + 1j * TEMPLATE[:, 1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centred, wanted = source - source.mean(1, keepdims=True), target - target.mean()
+        # the best turn and scale is one complex number: the regression of the template on the points
+        scale_turn = (centred.conj() * wanted).sum(1) / (np.abs(centred) ** 2).sum(1)
+        shift = target.mean() - scale_turn * source.mean(1)
+        residual = np.sqrt((np.abs(scale_turn[:, None] * centred - wanted) ** 2).mean(1))
+        eyes = np.abs(source[:, 1] - source[:, 0])
+        good = track.ok & np.isfinite(scale_turn) & (eyes >= SMALLEST) & (residual <= LARGEST_RESIDUAL)
+    if not good.any():
+        raise InputError(where, "landmarks", f"none usable in {len(good)} frames", "a face in at least one frame")
+    tracked = track.frame[good] - 1
+    nearest = np.abs(np.asarray(numbers)[:, None] - tracked).argmin(1)
+    chosen = np.flatnonzero(good)[nearest]
+    return Alignment(scale_turn[chosen], shift[chosen], tracked[nearest] == numbers, residual[chosen], eyes[chosen])
+
+
+def cut(picture: np.ndarray, scale_turn: complex, shift: complex, size: int) -> np.ndarray:
+    """The aligned face, uint8 (size, size, 3); black where the source ends.
+
+    The face is drawn at the source's resolution and then averaged down, so that small sides do not alias.
+    """
+    factor = max(1, math.ceil(1 / (abs(scale_turn) * size)))
+    side = factor * size
+    inverse = 1 / (scale_turn * side)
+    origin = -shift / scale_turn
+    matrix = (inverse.real, -inverse.imag, origin.real, inverse.imag, inverse.real, origin.imag)
+    drawn = Image.fromarray(picture).transform(
+        (side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
+    return np.asarray(drawn.reduce(factor) if factor > 1 else drawn)
+
+
+def clip_alignment(folder: str | os.PathLike, clip_id: str, numbers: np.ndarray) -> Alignment:
+    """``align`` for a clip whose OpenFace file lies in ``folder``."""
+    path = find_track(folder, clip_id)
+    return align(read_openface(path, require_presence=False), numbers, path)
+
+
+def contact_sheet(rows: list[tuple[str, np.ndarray, np.ndarray, Alignment]], cell: int = 112) -> Image.Image:
+    """Before and after, a clip a pair of rows, a frame a column.
+
+    Args:
+        rows: (title, source frames uint8 (n, H, W, 3), cut faces uint8 (n, size, size, 3), their alignment).
+        cell: side of a picture on the sheet, pixels. The cut is outlined in the source, red where it was borrowed.
+    """
+    columns = max(len(before) for _, before, _, _ in rows)
+    line, gap = 16, 4
+    # wide pictures need less than a square
+    tall = [round(cell * before.shape[1] / max(before.shape[1:3])) for _, before, _, _ in rows]
+    tops = np.cumsum([gap, *(line + height + cell + 3 * gap for height in tall)])
+    sheet = Image.new("RGB", (columns * (cell + gap) + gap, int(tops[-1])), "white")
+    draw = ImageDraw.Draw(sheet)
+    for (title, before, after, alignment), top, height in zip(rows, tops.tolist(), tall):
+        draw.text((gap, top), title[: columns * cell // 6], fill="black")
+        for column, (source, face) in enumerate(zip(before, after)):
+            left = gap + column * (cell + gap)
+            shown = Image.fromarray(source)
+            factor = cell / max(shown.size)
+            corners = (np.array([0, 1, 1 + 1j, 1j, 0]) - alignment.shift[column]) / alignment.scale_turn[column]
+            shown = shown.resize((max(1, round(shown.width * factor)), max(1, round(shown.height * factor))))
+            colour = "lime" if alignment.found[column] else "red"
+            ImageDraw.Draw(shown).line([(factor * c.real, factor * c.imag) for c in corners], fill=colour, width=2)
+            sheet.paste(shown, (left, top + line))
+            sheet.paste(Image.fromarray(face).resize((cell, cell)), (left, top + line + height + gap))
+    return sheet
+
+
+def quality_table(rows: list[dict]) -> pd.DataFrame:
+    """``Alignment.quality`` of many clips, the worst first."""
+    table = pd.DataFrame(rows, columns=["clip_id", "frames", "without_landmarks", "eye_distance", "residual"])
+    return table.sort_values(["residual", "clip_id"], ascending=[False, True], ignore_index=True)

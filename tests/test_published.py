@@ -148,41 +148,6 @@ def test_integer_counts_by_hand():
     assert published.integer_count(33.3, 3, decimals=1) == 1
 
 
-def test_uar_and_war_by_hand():
-    row = pd.DataFrame([[10.0, 20, 30, 40, 50, 60, 70, 40.0, 45.0]], columns=[*EXPRESSION_HEADINGS, "UAR", "WAR"])
-    assert published.check_uar(row)["agrees"].item()
-    war = published.check_war(row, [1, 1, 1, 1, 1, 1, 2])            # (210 + 140) / 8 = 43.75
-    assert war["recomputed"].item() == pytest.approx(43.75) and not war["agrees"].item()
-
-
-def test_a_missing_class_leaves_the_check_open():
-    row = pd.DataFrame([[10.0, 20, 30, 40, 50, 60, math.nan, 40.0]], columns=[*EXPRESSION_HEADINGS, "UAR"])
-    assert published.check_uar(row)["agrees"].isna().item()
-
-
-def test_protocols_of_table_3_are_those_of_the_audit():
-    table = published.check_tables().query("table == 3").set_index(["method", "variant"])
-    assert (table.loc[["M3DFEL", "MAE-DFER"], "proven"] == "1").all()            # AUDIT.md 1: single fold (1 or 2)
-    former = table.loc["Former-DFER", "proven"]
-    assert former["Baseline"] == former["minor pos."] == "1-5"
-    assert former["global pos."] == former["distinct pos."] == ""                # AUDIT.md 2: a third aggregation
-    assert table["uar_agrees"].all() and table["war_agrees"].all()
-
-
-def test_inconsistent_rows_of_table_2_are_those_of_the_audit():
-    table = published.check_tables().query("table == 2")
-    wrong = set(table.loc[~table["uar_agrees"].fillna(True).astype(bool), "method"])
-    assert wrong == {"C3D", "P3D", "EC-STFL", "FRU-Adapter", "RDFER", "MAE-DFER"}      # AUDIT.md 5
-
-
-def test_the_corrections_mend_what_can_be_mended():
-    table = published.check_tables(corrected=True).query("table == 2").set_index(["method", "variant"])
-    mended = table.loc[[*((name, "as printed") for name in ("C3D", "P3D", "EC-STFL")), ("MAE-DFER", "+AU-DFER")]]
-    assert mended["uar_agrees"].all() and mended["war_agrees"].all() and (mended["proven"] != "").all()
-    still = set(table.index[~table["uar_agrees"].fillna(True).astype(bool)].get_level_values("method"))
-    assert still == {"FRU-Adapter", "RDFER"}
-
-
 def test_wars_of_own_rows_are_whole_clips_of_fold_1():
     counts = list(published.class_counts("DFEW", "test", 1).values())
     row = published.printed_row("M3DFEL", "audfer")

@@ -1,11 +1,10 @@
-"""The paper's printed numbers, what its released code contains, and generic consistency checks on them.
+"""The printed numbers of the paper and its neighbours, and what the paper's released code contains.
 
 The csv files beside this module are transcriptions (``SOURCES.md`` says from where): nothing in them is corrected.
 Where a printed number is known to be wrong, ``corrections()`` lists it, and the accessors return what is *printed*
 unless ``corrected=True`` is asked for. Percentages stay percentages (0 to 100).
 
-The checks at the end (``integer_count``, ``fitting_folds``, ``check_uar``, ``check_war``, ``check_grid``) know
-nothing about this paper: they take accuracies and class counts, and can be pointed at any results table.
+``audfer.audit`` holds the consistency checks, ``audfer.printed`` and ``audfer.release`` point them at these tables.
 """
 
 from __future__ import annotations
@@ -187,10 +186,11 @@ def _plain(name: str) -> str:
 
 @lru_cache
 def _long(table: int) -> pd.DataFrame:
-    """Tables 1 to 3 under one set of columns: table, method, variant, dataset, column, printed, value."""
+    """Tables 1 to 3 under one set of columns: table, method, variant, dataset, column, printed, value, key (``_plain``)."""
     rows = _load(f"audfer_table{table}").rename(columns={"metric": "column", "strategy": "variant"})
     rows = rows.assign(table=table, method=rows["method"].replace("R(2+1)D", "R(2+1)D18"))
-    return rows[["table", "method", "variant", "dataset", "column", "printed", "value"]]
+    rows = rows.assign(key=rows["method"].map(_plain))
+    return rows[["table", "method", "variant", "dataset", "column", "printed", "value", "key"]]
 
 
 @lru_cache(maxsize=None)
@@ -263,7 +263,7 @@ def printed_metric(method: str, variant: str, dataset: str = "DFEW", column: str
     candidates = [(1, in_first), (2, in_first), (3, in_third)]
     for table, stored in candidates:
         rows = _long(table)
-        rows = rows[(rows["method"].map(_plain) == _plain(method)) & (rows["variant"] == stored)
+        rows = rows[(rows["key"] == _plain(method)) & (rows["variant"] == stored)
                     & (rows["dataset"] == dataset) & (rows["column"] == column)]
         if len(rows):
             break
@@ -299,7 +299,7 @@ def printed_row(method: str, variant: str, dataset: str = "DFEW", *, corrected: 
     return pd.Series(cells, name=f"{method} ({variant}), {dataset}", dtype=float)
 
 
-# ------------------------------------------------------------------------------------------------ generic checks
+# ------------------------------------------------------------------------------------------- clips behind a percentage
 
 def integer_count(percent: float, total: int, decimals: int = 2) -> int | None:
     """The whole number of clips k with 100 k / total equal to ``percent`` at its printed precision, or ``None``.
@@ -317,102 +317,6 @@ def integer_count(percent: float, total: int, decimals: int = 2) -> int | None:
     return count if abs(100 * count / total - percent) <= 0.5 * 10.0**-decimals + 1e-9 else None
 
 
-def fitting_folds(accuracies, counts: dict[str, list[int]], decimals: int = 2) -> dict[str, int]:
-    """How many class accuracies are whole numbers of clips under each candidate protocol.
-
-    Args:
-        accuracies: K class accuracies in percent.
-        counts: protocol name -> K class counts, for example every fold and the union of all folds.
-
-    Returns:
-        Protocol name -> number of classes (0 to K) that fit. All K fitting is strong evidence for that protocol.
-    """
-    return {name: sum(integer_count(a, n, decimals) is not None for a, n in zip(accuracies, numbers, strict=True))
-            for name, numbers in counts.items()}
-
-
 def dfew_protocols() -> dict[str, list[int]]:
-    """Class counts of DFEW's test folds 1 to 5 and of their union ("1-5"), for ``fitting_folds``."""
+    """Class counts of DFEW's test folds 1 to 5 and of their union ("1-5"): what a class accuracy can be a share of."""
     return {fold: list(class_counts("DFEW", "test", fold).values()) for fold in ("1", "2", "3", "4", "5", "1-5")}
-
-
-def _wide(table: int) -> pd.DataFrame:
-    rows = _long(table)
-    wide = rows.pivot(index=["method", "variant", "dataset"], columns="column", values="value")
-    order = rows[["method", "variant", "dataset"]].drop_duplicates()
-    return wide.loc[list(order.itertuples(index=False, name=None))]
-
-
-def check_uar(rows: pd.DataFrame, tolerance: float = 0.0101) -> pd.DataFrame:
-    """Is the printed UAR the mean of the printed class accuracies?
-
-    Args:
-        rows: one row a result, the class columns (``EXPRESSION_HEADINGS``) and "UAR", percent.
-        tolerance: half a unit of the last digit of every class and of the UAR itself: 0.005 + 0.005.
-
-    Returns:
-        ``rows``' index with columns printed, recomputed, difference, agrees (missing where a class is not printed).
-    """
-    return _compare(rows["UAR"], rows[list(EXPRESSION_HEADINGS)].mean(axis=1, skipna=False), tolerance)
-
-
-def check_war(rows: pd.DataFrame, counts, tolerance: float = 0.0201) -> pd.DataFrame:
-    """Is the printed WAR the mean of the printed class accuracies weighted by the class counts?
-
-    Args:
-        rows: one row a result, the class columns and "WAR", percent.
-        counts: 7 class counts, in the order of the columns.
-        tolerance: rounding (0.01) and the difference between pooled counts and a mean of folds (0.01).
-
-    Returns:
-        As ``check_uar``.
-    """
-    weights = np.asarray(counts, float) / np.sum(counts)
-    return _compare(rows["WAR"], rows[list(EXPRESSION_HEADINGS)] @ weights, tolerance)
-
-
-def _compare(printed: pd.Series, recomputed, tolerance: float) -> pd.DataFrame:
-    result = pd.DataFrame({"printed": printed, "recomputed": np.asarray(recomputed, float)}, index=printed.index)
-    result["difference"] = result["printed"] - result["recomputed"]
-    result["agrees"] = (result["difference"].abs() <= tolerance).astype("boolean").where(result["difference"].notna())
-    return result
-
-
-def check_grid(rows: pd.DataFrame, counts: dict[str, list[int]]) -> pd.DataFrame:
-    """Which protocol's class counts turn all class accuracies into whole clips?
-
-    Args:
-        rows: one row a result, the class columns, percent.
-        counts: as for ``fitting_folds``.
-
-    Returns:
-        One column a protocol with the number of fitting classes, and "proven": the first protocol that all classes
-        fit, or "".
-    """
-    fits = pd.DataFrame([fitting_folds(row, counts) for row in rows[list(EXPRESSION_HEADINGS)].to_numpy()],
-                        index=rows.index)
-    fits["proven"] = [next((name for name, n in row.items() if n == len(EXPRESSION_HEADINGS)), "")
-                      for row in fits.to_dict("records")]
-    return fits
-
-
-def check_tables(corrected: bool = False) -> pd.DataFrame:
-    """All of the above on Tables 2 and 3 (DFEW), one row a printed result.
-
-    Columns: table, method, variant, printed and recomputed UAR and WAR, ``uar_agrees``, ``war_agrees``, ``proven``
-    (the protocol that turns every class accuracy into whole clips). The WAR uses the pooled counts of five folds.
-    """
-    pieces = []
-    for table in (2, 3):
-        rows = _wide(table)
-        if corrected:
-            for fix in _corrections().itertuples():
-                if fix.table == table:
-                    rows.loc[rows.index == (fix.method, fix.variant, fix.dataset), fix.column] = fix.corrected
-        protocols = dfew_protocols()
-        uar, war = check_uar(rows), check_war(rows, protocols["1-5"])
-        pieces.append(pd.DataFrame({
-            "table": table, "uar_printed": uar["printed"], "uar_recomputed": uar["recomputed"],
-            "uar_agrees": uar["agrees"], "war_printed": war["printed"], "war_recomputed": war["recomputed"],
-            "war_agrees": war["agrees"], "proven": check_grid(rows, protocols)["proven"]}))
-    return pd.concat(pieces).reset_index().drop(columns="dataset")

@@ -30,7 +30,7 @@ def atomic_file(path: str | os.PathLike):
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except OSError as error:
-        raise _disk_error(path, error) from error
+        raise disk_error(path, error) from error
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -48,7 +48,7 @@ def atomic_folder(path: str | os.PathLike):
             shutil.rmtree(path)
         os.replace(temporary, path)
     except OSError as error:
-        raise _disk_error(path, error) from error
+        raise disk_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -59,7 +59,8 @@ def _umask() -> int:
     return mask
 
 
-def _disk_error(path: Path, error: OSError) -> Exception:
+def disk_error(path: Path, error: OSError) -> Exception:
+    """The sentence for a full disk; any other error as it is."""
     import errno
 
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -81,6 +82,12 @@ def digest(content, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+def file_digest(path: str | os.PathLike, length: int = 16) -> str:
+    """Hexadecimal digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:length]
+
+
 def code_version(*rooms: str) -> str:
     """Digest of the source text of the named files or folders of the package, for example ``("losses.py", "models")``."""
     root = Path(__file__).parent
@@ -97,8 +104,8 @@ def code_version(*rooms: str) -> str:
 
 
 @contextmanager
-def locked(folder: str | os.PathLike, purpose: str = "run store"):
-    """Hold ``folder`` for this process, or refuse with a sentence if another process holds it."""
+def locked(folder: str | os.PathLike, purpose: str = "run store", how: str = "with AUDFER_WORK"):
+    """Hold ``folder`` for this process, or refuse with a sentence if another process holds it; ``how`` another is chosen."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(folder / ".lock"), timeout=0)
@@ -106,7 +113,7 @@ def locked(folder: str | os.PathLike, purpose: str = "run store"):
         lock.acquire()
     except Timeout:
         raise AudferError(f"{folder}: another process is using this {purpose} (lock file {folder / '.lock'}); "
-                          "wait until it has ended, or choose another folder with AUDFER_WORK") from None
+                          f"wait until it has ended, or choose another folder {how}") from None
     try:
         yield
     finally:

@@ -5,34 +5,50 @@ a frame, no frame missing, and NaN wherever the action units are not known. Spac
 bookkeeping columns and a truncated last row are dealt with and counted in ``AUTrack.report``; files that only look
 like OpenFace output (other toolkits, rescaled intensities) are refused with a sentence.
 
+A file of plain numbers is parsed by pyarrow, which converts only the columns that are wanted; everything else goes
+through the tolerant reader, cell by cell. Both give the same numbers, and only the tolerant reader refuses.
+
 OpenFace itself is not part of this project (its licence is academic, non-commercial): ``extraction_command`` gives
 the command to run where it is installed.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
 
 from .errors import InputError
 from .facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
 
 #: the boundary above which OpenFace itself writes success = 1 (its sources; the author's rule of thumb is 0.7)
 SUCCESS_BOUNDARY = 0.725
+#: frames on either side that OpenFace's smoothing reaches: a 3-frame mean of intensities, a 7-frame vote of presences
+SMOOTHING_RADII = (1, 3)
+#: how one face is chosen where a file holds several
+FACE_RULES = ("longest", "largest", "confident")
 INTENSITY_COLUMNS: tuple[str, ...] = tuple(f"{au}_r" for au in INTENSITY_ACTION_UNITS)
 PRESENCE_COLUMNS: tuple[str, ...] = tuple(f"{au}_c" for au in ACTION_UNITS)
 MAX_INTENSITY = 5.0
 
 _LANDMARK_COLUMNS = tuple(f"{axis}_{i}" for axis in "xy" for i in range(68))
+_POSE_COLUMNS = ("pose_Tx", "pose_Ty", "pose_Tz")
 _BOOKKEEPING = ("frame", "face_id", "face", "timestamp", "confidence", "success")
-_WANTED = {*INTENSITY_COLUMNS, *PRESENCE_COLUMNS, *_LANDMARK_COLUMNS, *_BOOKKEEPING}
-_MISSING_TEXT = ("", "nan", "-nan", "+nan", "nan(ind)", "-nan(ind)", "na", "n/a", "null", "none", "inf", "-inf")
+_WANTED = frozenset((*INTENSITY_COLUMNS, *PRESENCE_COLUMNS, *_BOOKKEEPING))
+_EVERYTHING = _WANTED.union(_LANDMARK_COLUMNS, _POSE_COLUMNS)
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+_MISSING = re.compile(r"|[+-]?(nan(\([a-z0-9_]*\))?|inf(inity)?)|na|n/a|null|none", re.IGNORECASE)
+#: these send a file to the tolerant reader: it refuses the first, and ends lines at the others
+_ODD_BYTES = (b"\0", b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e")
+#: frames a face may be lost for, and how far it may move meanwhile (in face widths), and still be followed
+_FOLLOW_FRAMES, _FOLLOW_DISTANCE = 15, 0.75
+#: the same distance where a file has no landmarks but the head's place in millimetres
+_FOLLOW_MILLIMETRES = 120.0
 
 
 @dataclass
@@ -43,9 +59,11 @@ class AUTrack:
         intensity: (n, 17) float32, 0 to 5 in ``INTENSITY_ACTION_UNITS`` order; NaN where unknown.
         presence: (n, 18) float32, 0 or 1 in ``ACTION_UNITS`` order; NaN where unknown.
         ok: (n,) bool; False where the face was not tracked, the confidence too low, or the frame not in the file.
+            A frame beside a failed one may be ``ok`` and its AUs unknown all the same (``mask_neighbours``).
         frame: (n,) int64, consecutive; as numbered in the file, or from 1 where it has no usable numbers.
         timestamp: (n,) float64 seconds; NaN where the file has no usable time (image folders get constant zeros).
-        landmarks: (n, 68, 2) float32 pixels x, y (NaN rows where not ``ok``), or ``None`` where not written.
+        landmarks: (n, 68, 2) float32 pixels x, y (NaN rows where not ``ok``), or ``None`` where not written or not
+            asked for.
         report: counts of what was found and dropped (see ``read_openface``).
     """
 
@@ -61,34 +79,43 @@ class AUTrack:
         return len(self.frame)
 
 
-def read_openface(path, min_confidence: float = SUCCESS_BOUNDARY, *, face: int | None = None,
-                  mask_neighbours: int = 0, require_presence: bool = True, scale: float | None = None) -> AUTrack:
+def read_openface(path, min_confidence: float = SUCCESS_BOUNDARY, *, face: int | str | None = None,
+                  mask_neighbours: int | tuple[int, int] = SMOOTHING_RADII, require_presence: bool = True,
+                  scale: float | None = None, landmarks: bool = True) -> AUTrack:
     """Read one OpenFace CSV (or .txt) of any dialect.
 
     Accepted: separators comma, semicolon and tab, spaces anywhere, LF or CRLF, a byte-order mark, quoted names,
     decimal commas (where cells are not separated by commas), 431 or 714 columns or the AU columns alone, files
-    without frame, face_id, timestamp, confidence or success, ``nan``-like cells, a truncated last row (dropped),
-    unsorted frames, gaps (filled with unknown rows) and a constant frame column (live capture: rows are numbered
-    instead).
+    without frame, face_id, timestamp, confidence or success, index columns, ``nan``-like cells, a truncated last row
+    (dropped), unsorted frames, gaps (filled with unknown rows) and a constant frame column (live capture: rows are
+    numbered instead).
 
     Args:
         path: the file.
         min_confidence: frames below it are unknown, in 0 to 1. The default is the boundary of OpenFace's own success
             flag, so a file that has the flag loses nothing more, and one without it is treated the same. Files
             without a confidence column cannot be filtered (``report["confidence"]`` says so).
-        face: which face to keep where a frame holds several (multi-face tool, still images).
-        mask_neighbours: also treat as unknown this many frames on either side of a failed one. OpenFace smooths over
-            failed frames (3-frame mean of intensities, 7-frame vote of presences), so 1 removes contaminated
-            intensities and 3 contaminated presences.
+        face: which face to keep where frames hold several (multi-face tool, still images): its number in the file, or
+            a rule: "longest" (tracked in most frames), "largest" (median size in the image), "confident" (mean
+            confidence). A rule follows a face whose number ends and goes on under another one at the same place.
+            ``None`` refuses frames with several faces.
+        mask_neighbours: frames on either side of a failed one whose AUs are also unknown, (of intensities, of
+            presences) or one number for both. OpenFace smooths over failed frames (3-frame mean of intensities,
+            7-frame vote of presences), so the default, (1, 3), removes what is contaminated; 0 keeps it. Failed here
+            is what OpenFace zeroes: success 0 (without that column: confidence below the boundary of the flag), and
+            frames that the file lacks.
         require_presence: refuse files without any AU*_c column; False leaves their presence unknown (NaN).
         scale: factor on the intensities, for derived files (5.0 for intensities divided by 5). ``None`` takes them as
             they are and refuses files that were evidently rescaled to 0 to 1.
+        landmarks: False leaves the 68 points out, which is faster.
 
     Returns:
-        An ``AUTrack``. Its report holds: path, separator, rows (read), frames (returned), truncated_rows, failed
+        An ``AUTrack``. Its report holds: path, separator, columns, rows (read), frames (returned), truncated_rows, failed
         (success 0), low_confidence (success, but below the threshold), gaps (frames absent from the file),
-        contaminated (masked neighbours), unknown_cells (nan-like AU cells in good frames), ok (frames), faces (ids
-        seen), min_confidence, missing_presence (AU*_c columns that the file lacks); and the source of
+        contaminated (tracked frames with masked AUs), unknown_cells (nan-like AU cells in good frames), ok (frames),
+        faces (ids seen), face (ids kept), face_rule, mask_neighbours, missing_presence (AU*_c columns that the file
+        lacks); tool, version (as far as the columns tell: "2.x", "before 2.x", "unknown"), mode ("unknown": no
+        OpenFace file tells whether ``-au_static`` was given) and threshold (``min_confidence``); and the source of
         frame ("file", "row number"), timestamp ("file", "absent", "unusable"), confidence ("file", "absent").
 
     Raises:
@@ -100,32 +127,36 @@ def read_openface(path, min_confidence: float = SUCCESS_BOUNDARY, *, face: int |
         >>> track.intensity.shape, track.report["failed"]                               # doctest: +SKIP
         ((98, 17), 0)
     """
-    if not 0.0 <= min_confidence <= 1.0:
-        raise InputError(path, "min_confidence", min_confidence, "a number from 0 to 1")
+    radii = check_choices(path, min_confidence, face, mask_neighbours, scale)
     path = Path(path)
-    text = _read_text(path)
-    header, separator, body, truncated = _split(path, text)
-    _require_openface(path, header, require_presence)
-    columns = _parse(path, header, separator, body)
+    raw = _read_bytes(path)
+    header, separator, columns, truncated = _parse(path, raw, _EVERYTHING if landmarks else _WANTED, require_presence)
     rows = len(columns["row"])
-    report = {"path": str(path), "separator": separator, "rows": rows, "truncated_rows": truncated,
-              "min_confidence": float(min_confidence),
-              "missing_presence": [name for name in PRESENCE_COLUMNS if name not in header]}
+    report = {"path": str(path), "separator": separator, "columns": len(header), "rows": rows,
+              "truncated_rows": truncated, "mask_neighbours": list(radii),
+              "missing_presence": [name for name in PRESENCE_COLUMNS if name not in columns],
+              "tool": "OpenFace", "version": _version(columns), "mode": "unknown", "threshold": float(min_confidence)}
 
+    if isinstance(face, str) and not landmarks and _face_ids(path, columns).size > 1:  # faces are told apart by place
+        columns = _parse(path, raw, _EVERYTHING, require_presence)[2]
     keep = _choose_face(path, columns, face, report)
-    columns = {name: values[keep] for name, values in columns.items()}
+    if not keep.all():
+        columns = {name: values[keep] for name, values in columns.items()}
     frame = _frame_numbers(path, columns, report)
-    order = np.argsort(frame, kind="stable")
-    columns, frame = {name: values[order] for name, values in columns.items()}, frame[order]
+    if (frame[1:] < frame[:-1]).any():
+        order = np.argsort(frame, kind="stable")
+        columns, frame = {name: values[order] for name, values in columns.items()}, frame[order]
 
     tracked, confident = _tracked(path, columns, min_confidence, report)
     good = tracked & confident
     intensity = np.stack([columns[name] for name in INTENSITY_COLUMNS], axis=1)
     presence = np.stack([columns.get(name, np.full(len(frame), np.nan)) for name in PRESENCE_COLUMNS], axis=1)
-    intensity = _scaled(path, intensity, scale, good, looks_raw="success" in header and PRESENCE_COLUMNS[0] in header)
+    intensity = _scaled(path, intensity, scale, good,
+                        looks_raw="success" in columns and PRESENCE_COLUMNS[0] in columns)
     _check_range(path, INTENSITY_COLUMNS, intensity, good, columns["row"], 0.0, MAX_INTENSITY)
+    intensity = np.clip(intensity, 0.0, MAX_INTENSITY)  # the check lets the rounding of a scale pass
     _check_range(path, PRESENCE_COLUMNS, presence, good, columns["row"], 0.0, 1.0, whole=True)
-    have = [i for i, name in enumerate(PRESENCE_COLUMNS) if name in header]
+    have = [i for i, name in enumerate(PRESENCE_COLUMNS) if name in columns]
     report["unknown_cells"] = int(np.isnan(intensity[good]).sum() + np.isnan(presence[good][:, have]).sum())
     good &= ~np.isnan(intensity).all(axis=1)
 
@@ -138,49 +169,151 @@ def read_openface(path, min_confidence: float = SUCCESS_BOUNDARY, *, face: int |
     ok = np.zeros(length, bool)
     ok[position] = good
     report["gaps"] = length - len(frame)
-    report["contaminated"] = 0
-    if mask_neighbours:
-        failed = np.flatnonzero(~ok)
-        spread = failed[:, None] + np.arange(-mask_neighbours, mask_neighbours + 1)
-        spread = spread[(spread >= 0) & (spread < length)]
-        report["contaminated"] = int(ok[np.unique(spread)].sum())
-        ok[spread] = False
+    zeroed = np.ones(length, bool)
+    zeroed[position] = ~_written(columns, tracked)
+    near = [ok & ~_within(zeroed, radius) for radius in radii]
+    report["contaminated"] = int((ok & ~(near[0] & near[1])).sum())
     track = AUTrack(
-        intensity=_spread(intensity, position, ok), presence=_spread(presence, position, ok), ok=ok,
+        intensity=_spread(intensity, position, near[0]), presence=_spread(presence, position, near[1]), ok=ok,
         frame=np.arange(frame[0], frame[0] + length, dtype=np.int64),
         timestamp=_timestamps(columns, position, length, report),
-        landmarks=_landmarks(columns, position, ok), report=report)
+        landmarks=_landmarks(path, columns, position, ok) if landmarks else None, report=report)
     report["frames"], report["ok"] = length, int(ok.sum())
     return track
 
 
+def check_choices(where, min_confidence: float, face: int | str | None, mask_neighbours: int | tuple[int, int],
+                  scale: float | None) -> tuple[int, int]:
+    """Refuse choices of ``read_openface`` that cannot be meant; returns ``mask_neighbours`` as a pair.
+
+    Raises:
+        InputError: naming ``where``, the choice, and what is allowed.
+    """
+    if not 0.0 <= min_confidence <= 1.0:
+        raise InputError(where, "min_confidence", min_confidence, "a number from 0 to 1")
+    if isinstance(face, str) and face not in FACE_RULES:
+        raise InputError(where, "face", repr(face), f"a face's number or one of {', '.join(FACE_RULES)}")
+    if scale is not None and not 0.0 < scale <= 100.0:
+        raise InputError(where, "scale", scale, "a positive number, 5 for intensities from 0 to 1")
+    radii = (mask_neighbours, mask_neighbours) if isinstance(mask_neighbours, int) else tuple(mask_neighbours)
+    if len(radii) != 2 or min(radii) < 0:
+        raise InputError(where, "mask_neighbours", mask_neighbours, "one or two numbers of frames, 0 or more")
+    return radii
+
+
 # ---------------------------------------------------------------------------------------------------- text to numbers
 
-def _read_text(path: Path) -> str:
+def _read_bytes(path: Path) -> bytes:
     try:
         raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(path, "file", error.strerror or str(error), "a readable OpenFace CSV") from error
-    if not raw.strip():
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(path, "file", reason, "a readable OpenFace CSV") from error
+    if not raw or raw.isspace():
         raise InputError(path, "file", "no content (an empty file)", "an OpenFace CSV")
+    return raw.removeprefix(b"\xef\xbb\xbf")
+
+
+def _parse(path: Path, raw: bytes, wanted: frozenset[str],
+           require_presence: bool) -> tuple[list[str], str, dict[str, np.ndarray], int]:
+    """Header names, separator, wanted columns as float64 (NaN: missing) with "row" (from 1), truncated last rows."""
+    fast = _parse_plain(raw, wanted)
+    return _parse_tolerant(path, raw, wanted, require_presence) if fast is None else fast
+
+
+def _parse_plain(raw: bytes, wanted: frozenset[str]) -> tuple[list[str], str, dict[str, np.ndarray], int] | None:
+    """The fast reader, or ``None`` for a file that is not plain numbers under a complete header."""
+    start = raw.find(b"\n") + 1
+    layout = _plain_layout(raw[:start], wanted) if start else None
+    # "\r" alone and the control characters end a line for the tolerant reader and not for pyarrow
+    if (layout is None or not raw.isascii() or any(byte in raw for byte in _ODD_BYTES)
+            or (b"\r" in raw and raw.count(b"\r") != raw.count(b"\r\n"))):
+        return None
+    header, separator, names, read, parse, convert = layout
+    if separator != "," and b"," in raw:  # decimal commas
+        return None
     try:
-        text = raw.decode("utf-8-sig")
+        table = arrow_csv.read_csv(pa.BufferReader(pa.py_buffer(raw).slice(start)), read, parse, convert)
+    except pa.ArrowInvalid:
+        return None
+    if not table.num_rows:
+        return None
+    columns = {"row": np.arange(1, table.num_rows + 1)}
+    for index, name in enumerate(names):
+        values = table.column(index).to_numpy()
+        columns[name] = values if np.isfinite(values).all() else np.where(np.isfinite(values), values, np.nan)
+    return header, separator, columns, 0
+
+
+@lru_cache(maxsize=256)
+def _plain_layout(line: bytes, wanted: frozenset[str]):
+    """What pyarrow needs to know about files with this header line; ``None`` where the tolerant reader is needed."""
+    line = line.removesuffix(b"\n").removesuffix(b"\r")
+    if not line.strip() or not line.isascii():
+        return None
+    header, separator = _header(line.decode("ascii"))
+    known = [name for name in header if name in _EVERYTHING]
+    # pandas and pyarrow drop or shift what follows a separator at the end of the header: not here
+    if (line.rstrip(b" ").endswith(separator.encode()) or len(set(known)) < len(known)
+            or not {*INTENSITY_COLUMNS, *PRESENCE_COLUMNS} <= set(known)):
+        return None
+    chosen = [i for i, name in enumerate(header) if name in wanted]
+    keys = [str(i) for i in range(len(header))]
+    return (header, separator, [header[i] for i in chosen],
+            arrow_csv.ReadOptions(column_names=keys, use_threads=False),
+            arrow_csv.ParseOptions(delimiter=separator, quote_char=False),
+            arrow_csv.ConvertOptions(include_columns=[keys[i] for i in chosen], null_values=[""],
+                                     column_types={keys[i]: pa.float64() for i in chosen}))
+
+
+def _header(line: str) -> tuple[list[str], str]:
+    """Column names and the separator of a header line."""
+    counts = {candidate: line.count(candidate) for candidate in (",", ";", "\t")}
+    separator = max(counts, key=counts.get)
+    names = [name.strip().strip("\"'").strip() for name in line.split(separator)]
+    while names and not names[-1]:  # a separator at the end of the header line
+        names.pop()
+    return names, separator
+
+
+def _parse_tolerant(path: Path, raw: bytes, wanted: frozenset[str],
+                    require_presence: bool) -> tuple[list[str], str, dict[str, np.ndarray], int]:
+    """The reader that takes every dialect and refuses what is none, with a sentence."""
+    try:
+        text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = ""
     if not text or "\0" in text:
         raise InputError(path, "file", "bytes that are not UTF-8 text", "an OpenFace CSV")
-    return text
-
-
-def _split(path: Path, text: str) -> tuple[list[str], str, list[str], int]:
-    """Header names, separator, data lines, and how many truncated last lines were dropped (0 or 1)."""
     lines = [line for line in text.splitlines() if line.strip()]
-    counts = {candidate: lines[0].count(candidate) for candidate in (",", ";", "\t")}
-    separator = max(counts, key=counts.get)
-    header = [name.strip().strip("\"'").strip() for name in lines[0].split(separator)]
-    while header and not header[-1]:  # a separator at the end of the header line
-        header.pop()
-    body, truncated = lines[1:], 0
+    if not lines:
+        raise InputError(path, "file", "no content (blank lines)", "an OpenFace CSV")
+    header, separator = _header(lines[0])
+    body, truncated = _body(path, header, separator, lines[1:])
+    _require_openface(path, header, require_presence)
+    if not body:
+        raise InputError(path, "rows", "none after the header (OpenFace writes that when it finds no face)",
+                         "one row a frame")
+    # decimal commas appear where a spreadsheet re-saved the file, which then cannot use commas between cells
+    decimal_comma = separator != ","
+    cells = [line.split(separator) for line in body]
+    columns = {"row": np.arange(1, len(body) + 1)}
+    numbers: dict[str, float] = {}
+    for position, name in enumerate(header):
+        if name not in wanted:
+            continue
+        values = columns[name] = np.empty(len(body))
+        for row, line in enumerate(cells):
+            text = line[position]
+            if text not in numbers:
+                numbers[text] = _number(path, row, name, text, decimal_comma)
+            values[row] = numbers[text]
+    return header, separator, columns, truncated
+
+
+def _body(path: Path, header: list[str], separator: str, body: list[str]) -> tuple[list[str], int]:
+    """Data lines with as many cells as the header, and how many truncated last lines were dropped (0 or 1)."""
+    truncated = 0
     for number, line in enumerate(body):
         cells = line.count(separator) + 1
         if cells == len(header) + 1 and line.rstrip(" ").endswith(separator):
@@ -191,11 +324,24 @@ def _split(path: Path, text: str) -> tuple[list[str], str, list[str], int]:
             if number != len(body) - 1:
                 raise InputError(path, f"data row {number + 1}", f"{cells} cells", f"{len(header)}, as in the header")
             truncated = 1  # the program was stopped while writing: only ever the last row
-    body = body[:len(body) - truncated]
-    repeated = sorted({name for name in header if header.count(name) > 1 and name in _WANTED})
+    repeated = sorted({name for name in header if header.count(name) > 1 and name in _EVERYTHING})
     if repeated:
         raise InputError(path, "header", f"column {repeated[0]} twice", "every column once")
-    return header, separator, body, truncated
+    return body[:len(body) - truncated], truncated
+
+
+def _number(path: Path, row: int, name: str, text: str, decimal_comma: bool) -> float:
+    """A cell's number; NaN for nan-like text and what is too large for a float."""
+    plain = text.strip().strip("\"'").strip()
+    if decimal_comma:
+        plain = plain.replace(",", ".")
+    if _NUMBER.fullmatch(plain):
+        value = float(plain)
+        return value if np.isfinite(value) else np.nan
+    if _MISSING.fullmatch(plain):
+        return np.nan
+    shown = text.strip() if len(text.strip()) <= 40 else text.strip()[:37] + "..."
+    raise InputError(path, f"data row {row + 1}, column {name}", repr(shown), "a number")
 
 
 def _require_openface(path: Path, header: list[str], require_presence: bool) -> None:
@@ -207,7 +353,7 @@ def _require_openface(path: Path, header: list[str], require_presence: bool) -> 
         elif bare:
             found = f"AU columns without suffix ({', '.join(bare[:3])} ...): a derived file whose scale is unknown"
         else:
-            found = f"no AU column ({len(header)} columns, the first {header[0]!r})"
+            found = f"no AU column ({len(header)} columns, the first {header[0][:40]!r})" if header else "no column"
         raise InputError(path, "header", found,
                          "OpenFace's own output, with AU01_r ... AU45_r on 0 to 5 (run it with -aus)")
     if missing:
@@ -221,64 +367,149 @@ def _require_openface(path: Path, header: list[str], require_presence: bool) -> 
                          "all 18 AU presence columns, or require_presence=False to leave those unknown")
 
 
-def _parse(path: Path, header: list[str], separator: str, body: list[str]) -> dict[str, np.ndarray]:
-    """Wanted columns as float64 (nan-like text is NaN, other text an error), plus "row", the 1-based data row."""
-    if not body:
-        raise InputError(path, "rows", "none after the header (OpenFace writes that when it finds no face)",
-                         "one row a frame")
-    wanted = [i for i, name in enumerate(header) if name in _WANTED]
-    # decimal commas appear where a spreadsheet re-saved the file, which then cannot use commas between cells
-    decimal = "," if separator != "," and any("," in line for line in body[:50]) else "."
-    table = pd.read_csv(io.StringIO("\n".join(body)), sep=separator, header=None, index_col=False, usecols=wanted,
-                        names=list(range(len(header))), skipinitialspace=True, decimal=decimal,
-                        na_values=list(_MISSING_TEXT), low_memory=False, quoting=csv.QUOTE_NONE)
-    columns = {"row": np.arange(1, len(table) + 1)}
-    for i in wanted:
-        cells = table[i]
-        if not pd.api.types.is_numeric_dtype(cells):
-            stripped = cells.astype("string").str.strip().str.strip("\"'").str.strip()
-            empty = (stripped.isna() | stripped.str.lower().isin(_MISSING_TEXT)).to_numpy(bool)
-            numbers = pd.to_numeric(stripped.mask(empty), errors="coerce")
-            bad = np.flatnonzero(numbers.isna().to_numpy(bool) & ~empty)
-            if len(bad):
-                raise InputError(path, f"data row {bad[0] + 1}, column {header[i]}", repr(str(cells.iloc[bad[0]])),
-                                 "a number")
-            cells = numbers
-        values = cells.to_numpy(np.float64, na_value=np.nan)
-        columns[header[i]] = np.where(np.isfinite(values), values, np.nan)
-    return columns
+def _version(columns: dict) -> str:
+    """What the columns say about the version that wrote them: face_id came with 2.x (reference, OPENFACE.md C.1)."""
+    if all(name in columns for name in ("timestamp", "confidence", "success")):
+        return "2.x" if "face_id" in columns else "before 2.x" if "frame" in columns else "unknown"
+    return "unknown"
 
 
 # ------------------------------------------------------------------------------------------- which rows, which frames
 
-def _choose_face(path: Path, columns: dict, face: int | None, report: dict) -> np.ndarray:
+def _face_ids(path: Path, columns: dict) -> np.ndarray:
+    """The distinct faces of a file, as numbers; empty where it has no such column."""
     ids = columns.get("face_id", columns.get("face"))
-    report["faces"] = [] if ids is None else sorted({int(i) for i in ids[~np.isnan(ids)]})
+    if ids is None:
+        return np.zeros(0, np.int64)
+    ids = np.unique(ids[~np.isnan(ids)]) if (ids != ids[0]).any() else ids[:1]
+    if (ids != np.round(ids)).any() or (np.abs(ids) > 2**31).any():
+        raise InputError(path, "column face_id", ids[(ids != np.round(ids)) | (np.abs(ids) > 2**31)][0],
+                         "whole numbers")
+    return ids.astype(np.int64)
+
+
+def _choose_face(path: Path, columns: dict, face: int | str | None, report: dict) -> np.ndarray:
+    """(rows,) bool: the rows of the face that is kept."""
+    faces = report["faces"] = _face_ids(path, columns).tolist()
+    report["face"], report["face_rule"] = faces, "none needed" if len(faces) < 2 else str(face)
+    everything = np.ones(len(columns["row"]), bool)
+    still = "frame" not in columns and "timestamp" not in columns   # one image: a row is a face
+    if len(faces) > 1 and "frame" not in columns and not still:
+        raise InputError(path, "header", f"several faces ({faces}) and no frame column", "a frame number for each row")
+    if isinstance(face, int):
+        if face not in faces:
+            raise InputError(path, "face", face, f"one of the file's faces {faces}")
+        report["face"], report["face_rule"] = [face], "number"
+        return columns.get("face_id", columns.get("face")) == face
+    if len(faces) < 2:
+        return everything
     if face is None:
-        if "frame" not in columns and "timestamp" not in columns and len(report["faces"]) > 1:
-            raise InputError(path, "column face", f"several faces ({report['faces']}) and no frame column",
+        if still:
+            raise InputError(path, "column face", f"several faces ({faces}) and no frame column",
                              "one face a file, or face=... to choose one")
-        return np.ones(len(columns["row"]), bool)
-    if face not in report["faces"]:
-        raise InputError(path, "face", face, f"one of the file's faces {report['faces']}")
-    return ids == face
+        return everything
+    return _follow(path, columns, face, still, report)
+
+
+def _follow(path: Path, columns: dict, rule: str, still: bool, report: dict) -> np.ndarray:
+    """Rows of the face that ``rule`` chooses, followed through changes of its number.
+
+    A number's rows are cut where it is lost for long or jumps (trackers are used again for other people); pieces that
+    go on at the same place are joined, the nearest first; the rule then chooses among what was joined.
+    """
+    ids = columns.get("face_id", columns.get("face"))
+    known = np.flatnonzero(~np.isnan(ids))
+    moment = np.zeros(len(ids), np.int64) if still else _whole_frames(path, columns)
+    place, size, reach = _places(columns)
+    tracked = columns["success"] == 1 if "success" in columns else np.ones(len(ids), bool)
+
+    def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """From rows a to rows b, in reaches: above 1 it is another face; NaN where a place is unknown."""
+        with np.errstate(all="ignore"):
+            return np.linalg.norm(place[b] - place[a], axis=1) / reach[a]
+
+    pieces: list[list[int]] = []
+    for number in report["faces"]:
+        rows = known[ids[known] == number]
+        rows = rows[np.argsort(moment[rows], kind="stable")]
+        twice = np.flatnonzero(np.diff(moment[rows]) == 0)
+        if len(twice):
+            raise InputError(path, "column frame", f"frame {moment[rows[twice[0]]]} twice for face {number}",
+                             "one row a frame and face")
+        cuts = [] if place is None else np.flatnonzero(distances(rows[:-1], rows[1:]) > 1) + 1
+        pieces += [part.tolist() for part in np.split(rows, cuts)]
+    following: dict[int, int] = {}
+    if place is not None:
+        first, last = np.array([piece[0] for piece in pieces]), np.array([piece[-1] for piece in pieces])
+        gap = moment[first][None, :] - moment[last][:, None]
+        ends, starts = np.nonzero((gap > 0) & (gap <= _FOLLOW_FRAMES))
+        apart = distances(last[ends], first[starts])
+        for link in np.argsort(apart, kind="stable"):  # the nearest first; NaN sorts last
+            i, j = int(ends[link]), int(starts[link])
+            if apart[link] <= 1 and i not in following and j not in following.values():
+                following[i] = j
+    chains = [[i] for i in range(len(pieces)) if i not in following.values()]
+    for chain in chains:
+        while chain[-1] in following:
+            chain.append(following[chain[-1]])
+    if rule == "largest" and size is None:
+        raise InputError(path, "header", "several faces and neither landmarks x_*, y_* nor pose_T*",
+                         'places to measure a face by, or face="longest" or "confident"')
+
+    def score(chain: list[int]) -> tuple:
+        rows = np.array([row for i in chain for row in pieces[i]])
+        seen = rows[tracked[rows]] if tracked[rows].any() else rows
+        value = {"longest": lambda: float(tracked[rows].sum()),
+                 "largest": lambda: float(np.nan_to_num(np.nanmedian(size[seen]) if np.isfinite(size[seen]).any() else 0)),
+                 "confident": lambda: float(np.nan_to_num(columns["confidence"][rows]).mean())
+                 if "confidence" in columns else 0.0}[rule]()
+        return value, -int(moment[rows].min()), -int(ids[rows[0]])  # ties: the one seen first, then the lower number
+
+    chosen = max(chains, key=score)
+    keep = np.zeros(len(ids), bool)
+    for i in chosen:
+        keep[pieces[i]] = True
+    order = [int(ids[pieces[i][0]]) for i in chosen]
+    report["face"] = list(dict.fromkeys(order))
+    report["hand_overs"] = sum(a != b for a, b in zip(order, order[1:]))
+    return keep
+
+
+def _places(columns: dict) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Where a row's face is, how large, and how far away it still counts as the same one; ``None`` where not written."""
+    if all(name in columns for name in _LANDMARK_COLUMNS):
+        points = np.stack([columns[name] for name in _LANDMARK_COLUMNS], axis=1).reshape(-1, 2, 68)
+        low, high = points.min(axis=2), points.max(axis=2)
+        size = np.sqrt(np.prod(np.maximum(high - low, 0), axis=1))
+        return (low + high) / 2, size, _FOLLOW_DISTANCE * size
+    if all(name in columns for name in _POSE_COLUMNS):
+        place = np.stack([columns[name] for name in _POSE_COLUMNS], axis=1)
+        depth = np.where(place[:, 2] > 0, place[:, 2], np.nan)
+        return place, 1.0 / depth, np.full(len(place), _FOLLOW_MILLIMETRES)
+    return None, None, None
+
+
+def _whole_frames(path: Path, columns: dict) -> np.ndarray:
+    frame = columns["frame"]
+    bad = np.flatnonzero(np.isnan(frame) | (frame != np.round(frame)) | (frame < 0) | (frame > 2**31))
+    if len(bad):
+        raise InputError(path, f"data row {int(columns['row'][bad[0]])}, column frame", f"{frame[bad[0]]:g}",
+                         "a whole number from 0")
+    return frame.astype(np.int64)
 
 
 def _frame_numbers(path: Path, columns: dict, report: dict) -> np.ndarray:
     count = len(columns["row"])
     numbered = np.arange(1, count + 1, dtype=np.int64)  # OpenFace counts frames from 1
     report["frame"] = "row number"
-    frame = columns.get("frame")
-    if frame is None:
+    if "frame" not in columns:
         return numbered
-    bad = np.flatnonzero(np.isnan(frame) | (frame != np.round(frame)))
-    if len(bad):
-        raise InputError(path, f"data row {int(columns['row'][bad[0]])}, column frame", frame[bad[0]],
-                         "a whole number")
+    frame = _whole_frames(path, columns)
     if count > 1 and len(report["faces"]) < 2 and (frame == frame[0]).all():
         return numbered  # live capture writes the same number in every row
     report["frame"] = "file"
-    frame = frame.astype(np.int64)
+    if (frame[1:] > frame[:-1]).all():
+        return frame
     values, counts = np.unique(frame, return_counts=True)
     if counts.max() > 1:
         several = len(report["faces"]) > 1
@@ -303,6 +534,22 @@ def _tracked(path: Path, columns: dict, min_confidence: float, report: dict) -> 
     return tracked, confident
 
 
+def _written(columns: dict, tracked: np.ndarray) -> np.ndarray:
+    """(rows,) bool: False where OpenFace put zeros in the AU columns because the face was lost."""
+    if "success" in columns or "confidence" not in columns:
+        return tracked
+    return columns["confidence"] >= SUCCESS_BOUNDARY
+
+
+def _within(marked: np.ndarray, radius: int) -> np.ndarray:
+    """(n,) bool: at most ``radius`` frames from a marked one."""
+    near = marked.copy()
+    for step in range(1, min(radius, len(marked) - 1) + 1):
+        near[step:] |= marked[:-step]
+        near[:-step] |= marked[step:]
+    return near
+
+
 def _check_range(path, names, values, rows_used, row_numbers, low, high, whole=False) -> None:
     wrong = (values < low - 1e-6) | (values > high + 1e-6)
     if whole:
@@ -321,7 +568,7 @@ def _scaled(path, intensity, scale, good, looks_raw) -> np.ndarray:
         return intensity * scale
     seen = intensity[good]
     seen = seen[~np.isnan(seen)]
-    if len(seen) and seen.max() > 0 and seen.max() <= 1.0:
+    if len(seen) and seen.min() >= 0 and 0 < seen.max() <= 1.0:
         # OpenFace 2 writes multiples of 0.01; a fifth of one is a multiple of 0.002. A calm face may stay below 1, so
         # the range alone is no evidence in a file that is otherwise as OpenFace writes it.
         def on_lattice(step):
@@ -338,8 +585,8 @@ def _scaled(path, intensity, scale, good, looks_raw) -> np.ndarray:
 
 def _spread(values: np.ndarray, position: np.ndarray, ok: np.ndarray) -> np.ndarray:
     result = np.full((len(ok), *values.shape[1:]), np.nan, np.float32)
-    result[position] = values
-    result[~ok] = np.nan
+    known = ok[position]  # values of failed frames are not judged, and may not even fit a float32
+    result[position[known]] = values[known]
     return result
 
 
@@ -356,10 +603,11 @@ def _timestamps(columns: dict, position: np.ndarray, length: int, report: dict) 
     return result
 
 
-def _landmarks(columns: dict, position: np.ndarray, ok: np.ndarray) -> np.ndarray | None:
+def _landmarks(path: Path, columns: dict, position: np.ndarray, ok: np.ndarray) -> np.ndarray | None:
     if any(name not in columns for name in _LANDMARK_COLUMNS):
         return None
     flat = np.stack([columns[name] for name in _LANDMARK_COLUMNS], axis=1)
+    _check_range(path, _LANDMARK_COLUMNS, flat, ok[position], columns["row"], -1e6, 1e6)
     return _spread(flat.reshape(-1, 2, 68).transpose(0, 2, 1), position, ok)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audfer.action_units.extraction import import_openface
+from audfer.action_units.importing import import_openface
 from audfer.errors import InputError
 from audfer.facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
 from audfer.study import Study
@@ -66,3 +66,22 @@ def test_the_disk_profile_reaches_a_trained_cell_from_files_alone(study, real_la
     record = disk.run([cell])[0]
     assert len(record.scores) == len(study.packed("DFEW").split("test")) and record.au_scores is not None
     assert "Real datasets" in disk.caption
+
+
+def test_clip_by_clip_in_processes_gives_the_table_of_the_chain(study, tmp_path):
+    from audfer.action_units.backends import Estimator
+    from audfer.action_units.running import extract_manifest
+    from audfer.action_units.table import AUTable
+
+    manifest = study.manifest("FERV39k")
+    manifest = replace(manifest, table=manifest.table.iloc[:6])
+    study.estimator  # trained, and saved in its folder
+    extract_manifest(manifest, tmp_path / "au.parquet", workers=1, backend=Estimator(
+        str(study.work / "estimator"), study.profile.data.render_size))
+    table, expected = AUTable.load(tmp_path / "au.parquet"), study.au_table("FERV39k").frames
+    expected = expected[expected["clip_id"].isin(table.clip_ids())].reset_index(drop=True)
+    assert table.frames["frame"].tolist() == expected["frame"].tolist() and len(table.clip_ids()) == 6
+    intensity, presence = [f"{a}_r" for a in INTENSITY_ACTION_UNITS], [f"{a}_c" for a in ACTION_UNITS]
+    np.testing.assert_allclose(table.frames[intensity], expected[intensity], atol=1e-4)
+    np.testing.assert_array_equal(table.frames[presence], expected[presence])
+    assert set(table.frames["tool"]) == {"audfer"}

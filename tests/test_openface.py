@@ -123,16 +123,24 @@ def test_failed_and_unsure_frames_are_unknown(write):
 def test_the_confidence_threshold_is_a_recorded_choice(write):
     path = write(rows(confidence=["0.98", "0.50", "0.90", "0.10"]))
     track = read_openface(path, min_confidence=0.95)
-    assert track.ok.tolist() == [True, False, False, False] and track.report["min_confidence"] == 0.95
+    assert track.ok.tolist() == [True, False, False, False] and track.report["threshold"] == 0.95
+    # OpenFace zeroes what it did not track, and smooths over that only: unsure frames spoil no neighbour
+    assert not np.isnan(track.presence[0]).any()
     assert read_openface(path, min_confidence=0).ok.all()
 
 
-def test_neighbours_of_failed_frames_can_be_masked(write):
-    path = write(rows(6, success=["1", "1", "0", "1", "1", "1"]))
-    assert read_openface(path).ok.sum() == 5
-    track = read_openface(path, mask_neighbours=1)
-    assert track.ok.tolist() == [True, False, False, False, True, True] and track.report["contaminated"] == 2
-    assert np.isnan(track.intensity[1]).all()
+def test_what_openface_smoothed_over_a_failed_frame_is_unknown_too(write):
+    path = write(rows(10, success=["1"] * 5 + ["0"] + ["1"] * 4))
+    track = read_openface(path)
+    assert track.ok.tolist() == [True] * 5 + [False] + [True] * 4                       # ok: the face was seen
+    assert np.flatnonzero(np.isnan(track.intensity[:, 0])).tolist() == [4, 5, 6]        # a mean of 3 frames
+    assert np.flatnonzero(np.isnan(track.presence[:, 0])).tolist() == [2, 3, 4, 5, 6, 7, 8]  # a vote of 7
+    assert track.report["contaminated"] == 6 and track.report["mask_neighbours"] == [1, 3]
+    kept = read_openface(path, mask_neighbours=0)
+    assert np.flatnonzero(np.isnan(kept.presence[:, 0])).tolist() == [5] and kept.report["contaminated"] == 0
+    assert np.isnan(read_openface(path, mask_neighbours=2).intensity[:, 0]).sum() == 5
+    with pytest.raises(InputError, match="mask_neighbours"):
+        read_openface(path, mask_neighbours=-1)
 
 
 @pytest.mark.parametrize("text", ["nan", "-nan", "NaN", "-nan(ind)", "", "inf"])
@@ -143,7 +151,7 @@ def test_nan_like_cells_are_unknown(write, text):
 
 def test_gaps_become_unknown_rows(write):
     content = rows(6)
-    track = read_openface(write([content[0], content[1], content[5]]))
+    track = read_openface(write([content[0], content[1], content[5]]), mask_neighbours=0)
     assert track.frame.tolist() == [1, 2, 3, 4, 5, 6] and track.ok.tolist() == [True, True, False, False, False, True]
     assert track.report["gaps"] == 3 and np.isnan(track.intensity[2:5]).all()
     assert track.intensity[5, 0] == pytest.approx(0.6)
@@ -189,6 +197,104 @@ def test_a_still_image_with_several_faces_needs_a_choice(write):
     with pytest.raises(InputError, match="several faces"):
         read_openface(path)
     assert len(read_openface(path, face=1)) == 1
+
+
+def people(spans, moved=0.0, size=100.0):
+    """Rows of several faces: (id, frames, x of its place, AU02_r), with 68 landmarks in a square around the place."""
+    names = [f"{axis}_{i}" for axis in "xy" for i in range(68)]
+    content = []
+    for face, frames, place, value, *more in spans:
+        side = more[0] if more else size
+        for frame in frames:
+            points = {f"x_{i}": f"{place + moved * frame + (i % 2) * side:.1f}" for i in range(68)}
+            points |= {f"y_{i}": f"{100 + (i // 34) * side:.1f}" for i in range(68)}
+            content += [row | points | {"frame": str(frame), "face_id": str(face), "AU02_r": f"{value:.2f}"}
+                        for row in rows(1)]
+    return sorted(content, key=lambda row: int(row["frame"])), (*HEAD, *names, *INTENSITY_COLUMNS, *PRESENCE_COLUMNS)
+
+
+def test_a_face_is_chosen_by_a_named_rule(write):
+    # face 0 is seen longest, face 1 is the largest, face 2 the surest
+    content, columns = people([(0, range(1, 21), 0, 1.0), (1, range(1, 11), 500, 2.0, 200.0), (2, range(5, 15), 1000, 3.0)])
+    for row in content:
+        row["confidence"] = "0.99" if row["face_id"] == "2" else "0.90"
+    path = write(content, columns)
+    for rule, value, frames in (("longest", 1.0, 20), ("largest", 2.0, 10), ("confident", 3.0, 10)):
+        track = read_openface(path, face=rule, landmarks=False)
+        assert (track.intensity[:, 1] == value).all() and len(track) == frames
+        assert track.report["face_rule"] == rule and track.report["faces"] == [0, 1, 2]
+    with pytest.raises(InputError, match="longest, largest, confident"):
+        read_openface(path, face="nicest")
+
+
+def test_a_face_whose_number_changes_is_followed_by_its_place(write):
+    # the person at 0 is tracker 0, lost for two frames, then tracker 2; the other one is tracker 1, then again 0
+    content, columns = people([(0, range(1, 10), 0, 1.0), (2, range(12, 25), 20, 1.5), (1, range(1, 16), 900, 4.0),
+                               (0, range(30, 36), 880, 4.5)])
+    track = read_openface(write(content, columns), face="longest", mask_neighbours=0)
+    assert track.report["face"] == [0, 2] and track.report["hand_overs"] == 1
+    assert track.frame.tolist() == list(range(1, 25)) and track.report["gaps"] == 2
+    assert set(track.intensity[track.ok, 1]) == {1.0, 1.5}
+    other = read_openface(write(content, columns), face="confident", mask_neighbours=0)   # a tie: the one seen first
+    assert other.report["face"] == [0, 2]
+
+
+def test_without_places_a_face_is_its_number(write):
+    content = rows(6) + [row | {"face_id": "1", "AU02_r": "3.00"} for row in rows(4)]
+    track = read_openface(write(content), face="longest")
+    assert (track.intensity[:, 1] == 1.5).all() and len(track) == 6
+    with pytest.raises(InputError, match="neither landmarks"):
+        read_openface(write(content), face="largest")
+
+
+def test_two_rows_of_one_face_in_a_frame_and_faces_without_frames_are_refused(write):
+    with pytest.raises(InputError, match="frame 1 twice for face 0"):
+        read_openface(write(rows(3) + rows(3) + [row | {"face_id": "1"} for row in rows(3)]), face="longest")
+    content = rows(2) + [row | {"face_id": "1"} for row in rows(2)]
+    with pytest.raises(InputError, match="no frame column"):
+        read_openface(write(content, [c for c in (*HEAD, *INTENSITY_COLUMNS, *PRESENCE_COLUMNS) if c != "frame"]))
+
+
+# ---- the fast reader
+
+def variants(write):
+    """Files of the same table in many dialects."""
+    plain = write(rows(), name="plain.csv")
+    yield plain
+    text = plain.read_text()
+    for number, changed in enumerate((
+            text.replace(",", ", "), text.replace(",", " ,  "), text.replace(",", ";"), text.replace("\n", "\r\n"),
+            text.replace("\n", "\r"), text.replace(",", "\t"), text.replace(",", ";").replace(".", ","), "\ufeff" + text,
+            text.replace(",0.98,", ',"0.98",'), text.rstrip("\n"), text + "\n\n", "\n" + text, text.replace("1.00", "1"),
+            text.replace("1.00", "1.0"), text.replace("0.00", "+0."), text.replace("0.00", "0e0"), text.replace("\n", ",\n"),
+            "\n".join(f"{i - 1 if i else ''},{line}" for i, line in enumerate(text.splitlines())),
+            text + "5,0,0.160,0.98", text.replace("1.50", "nan"), text.replace("1.50", "-nan(ind)"), text.replace("1.50", ""),
+            text.replace("1.50", " "), text.replace("1.50", "inf"), text.replace("frame", "Frame", 1))):
+        path = plain.with_name(f"variant{number}.csv")
+        path.write_bytes(changed.encode())
+        yield path
+
+
+def outcome(path):
+    try:
+        track = read_openface(path)
+    except InputError as error:
+        return str(error)
+    report = {key: value for key, value in track.report.items() if key != "path"}
+    return [np.nan_to_num(v, nan=-1).tolist() for v in (track.intensity, track.presence, track.ok, track.timestamp)], report
+
+
+def test_the_fast_and_the_tolerant_reader_agree_on_every_dialect(write, monkeypatch):
+    import audfer.openface as module
+
+    real = [DATA / "opendbm_openface/subj01_timepoint01.csv", *sorted((DATA / "edge_cases").glob("*.csv"))]
+    paths = [*variants(write), *(path for path in real if path.is_file())]
+    taken = [module._parse_plain(path.read_bytes(), module._WANTED) is not None for path in paths]
+    assert taken[0] and 9 < sum(taken) < len(paths) - 5         # both ways are really taken
+    fast = [outcome(path) for path in paths]
+    monkeypatch.setattr(module, "_parse_plain", lambda raw, wanted: None)
+    for path, expected in zip(paths, fast):
+        assert outcome(path) == expected, path
 
 
 # ---- refusals
@@ -301,7 +407,8 @@ def test_real_files_are_read_whole(name, frames, failed):
     assert len(track) == frames and track.report["failed"] == failed and track.ok.sum() == frames - failed
     assert track.report["low_confidence"] == 0     # the default threshold is the boundary of OpenFace's own flag
     assert 0 <= np.nanmin(track.intensity) and np.nanmax(track.intensity) <= 5
-    assert set(np.unique(track.presence[track.ok])) <= {0, 1}
+    assert set(np.unique(track.presence[~np.isnan(track.presence)])) <= {0, 1}
+    assert not np.isnan(read_openface(DATA / name, mask_neighbours=0).presence[track.ok][:, 0]).any()
 
 
 @needs_data

@@ -2,25 +2,33 @@
 
 Columns: ``clip_id`` (str), ``frame`` (int), 17 intensities ``AU01_r`` ... (float32, 0 to 5), 18 presences ``AU01_c``
 ... (float32, 0 or 1), ``ok`` (bool: the face was seen). NaN means unknown; a zero means that the AU was looked for
-and not found.
+and not found. Four more columns say where a row comes from: ``tool``, ``version``, ``mode`` and ``threshold`` (the
+confidence below which frames count as unknown; NaN where the tool gives none).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 from ..errors import AudferError, InputError
 from ..facs import EXPRESSIONS
 from ..files import atomic_file
-from ..losses import clip_au_labels
 from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS, AUTrack, read_openface
+from ..progress import progress
 
 COLUMNS: tuple[str, ...] = ("clip_id", "frame", *INTENSITY_COLUMNS, *PRESENCE_COLUMNS, "ok")
+#: what made a clip's rows, and what stands there where nobody said
+PROVENANCE: dict[str, object] = {"tool": "unknown", "version": "unknown", "mode": "unknown", "threshold": float("nan")}
+#: rows a parquet row group has at least, so that a table of many clips is read in large pieces
+_GROUP_ROWS = 65_536
 
 #: words for an expression in a labels file; -1 = a known state outside the seven
 EXPRESSION_WORDS: dict[str, int] = {
@@ -75,7 +83,22 @@ class AUTable:
         table.insert(0, "clip_id", ids.astype(str))
         table.insert(1, "frame", np.concatenate([t.frame for t in tracks.values()]))
         table["ok"] = np.concatenate([t.ok for t in tracks.values()])
+        lengths = [len(track) for track in tracks.values()]
+        for name, unknown in PROVENANCE.items():
+            said = [track.report.get(name, unknown) for track in tracks.values()]
+            if name == "threshold":
+                table[name] = np.repeat(np.array(said, np.float32), lengths)
+            else:
+                codes, names = pd.factorize(np.array(said, object))
+                table[name] = pd.Categorical.from_codes(np.repeat(codes, lengths), names)
         return cls(table)
+
+    def provenance(self) -> pd.DataFrame:
+        """One row a clip: ``tool``, ``version``, ``mode``, ``threshold``; "unknown" (NaN) where the table does not say."""
+        starts, _ = _spans(self.frames["clip_id"].to_numpy())
+        first = self.frames.iloc[starts]
+        return pd.DataFrame({name: first[name].to_numpy() if name in first else [unknown] * len(first)
+                             for name, unknown in PROVENANCE.items()}, index=pd.Index(first["clip_id"], name="clip_id"))
 
     def clip_ids(self) -> list[str]:
         """The clips in the order of the table."""
@@ -113,22 +136,78 @@ class AUTable:
 
     def save(self, path) -> None:
         """Write as parquet, whole or not at all."""
-        with atomic_file(path) as temporary:
-            self.frames[list(COLUMNS)].to_parquet(temporary, index=False)
+        with table_writer(path) as write:
+            write(to_arrow(self.frames))
 
     @classmethod
     def load(cls, path) -> AUTable:
-        """Read what ``save`` wrote.
+        """Read what ``save`` or ``table_writer`` wrote.
 
         Raises:
             InputError: no such file, or not an AU table.
         """
         path = Path(path)
         try:
-            frames = pd.read_parquet(path)
+            frames = parquet.read_table(path, read_dictionary=[n for n in PROVENANCE if n != "threshold"]).to_pandas()
         except Exception as error:  # pyarrow has no common base for "missing", "truncated" and "not parquet"
             raise InputError(path, "file", str(error).splitlines()[0], "an AU table in parquet") from error
         return cls(frames)
+
+
+def schema() -> pa.Schema:
+    """The columns of a stored AU table."""
+    kinds = {"clip_id": pa.string(), "frame": pa.int64(), "ok": pa.bool_()}
+    return pa.schema([(name, kinds.get(name, pa.float32())) for name in COLUMNS]
+                     + [(name, pa.float32() if name == "threshold" else pa.string()) for name in PROVENANCE])
+
+
+def to_arrow(frames: pd.DataFrame) -> pa.Table:
+    """Frames of an ``AUTable`` as they are stored."""
+    missing = {name: unknown for name, unknown in PROVENANCE.items() if name not in frames}
+    frames = frames.assign(**missing) if missing else frames
+    arrays = []
+    for kind in schema():
+        values = frames[kind.name]
+        if kind.type == pa.string() and not isinstance(values.dtype, pd.CategoricalDtype):
+            values = values.astype("str")
+        array = pa.Array.from_pandas(values)
+        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        arrays.append(array.cast(kind.type))
+    return pa.Table.from_arrays(arrays, schema=schema())
+
+
+@contextmanager
+def table_writer(path, about: str = "") -> Iterator[Callable[[pa.Table], None]]:
+    """Write an AU table piece by piece: the file is there when the ``with`` block ends well, and not before.
+
+    Args:
+        path: the parquet file.
+        about: JSON text kept in the file's metadata under ``audfer`` (the options of an import or an extraction).
+
+    Yields:
+        A function that appends an arrow table with the columns of ``schema()``: whole clips, in the table's order.
+
+    Example:
+        with table_writer("au.parquet") as write:
+            for piece in pieces:
+                write(piece)
+    """
+    waiting: list[pa.Table] = []
+    kinds = schema().with_metadata({"audfer": about} if about else None)
+    with atomic_file(path) as temporary, parquet.ParquetWriter(temporary, kinds, compression="zstd") as writer:
+        def flush() -> None:
+            group = pa.concat_tables(waiting).combine_chunks()
+            writer.write_table(group.replace_schema_metadata(kinds.metadata), row_group_size=max(len(group), 1))
+            waiting.clear()
+
+        def write(piece: pa.Table) -> None:
+            waiting.append(piece.select(kinds.names).replace_schema_metadata(None))
+            if sum(map(len, waiting)) >= _GROUP_ROWS:
+                flush()
+
+        yield write
+        if waiting:
+            flush()
 
 
 def _dtype(column: str) -> str:
@@ -207,6 +286,8 @@ def clip_presence(table: AUTable, clip_ids: Iterable[str], unknown: str = "ignor
     Returns:
         (N, 18) float32: 1, 0, or NaN where the clip has no known frame.
     """
+    from ..losses import clip_au_labels  # here, because it brings torch, which importing tables does without
+
     presence = table.frames[list(PRESENCE_COLUMNS)].to_numpy(np.float32)
     names = table.frames["clip_id"].to_numpy()
     starts, stops = _spans(names)
@@ -223,7 +304,8 @@ def table_from_openface_folder(folder, **options) -> tuple[AUTable, pd.DataFrame
 
     The folder holds ``labels.csv`` with the columns ``file`` and ``expression`` (a word such as "happy", "happiness",
     "anger", in any capitals; "calm", "contempt", "other" ... are known and lie outside the seven), and the files
-    themselves in ``clips/`` or beside labels.csv (.csv or .txt). Further columns of labels.csv are kept.
+    themselves in ``clips/`` or beside labels.csv (.csv or .txt). Further columns of labels.csv are kept. A folder of
+    files named as RAVDESS names its trials needs no labels.csv: the names say expression, actor and channel.
 
     Args:
         folder: the folder.
@@ -239,20 +321,13 @@ def table_from_openface_folder(folder, **options) -> tuple[AUTable, pd.DataFrame
             without its label, or any error of ``read_openface``.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(folder, "folder of OpenFace files", "no such folder", "a folder with OpenFace's CSVs and a labels.csv")
     label_file = folder / "labels.csv"
-    if not label_file.is_file():
-        raise InputError(folder, "labels.csv", "no such file", "a table with the columns file and expression")
-    try:
-        labels = pd.read_csv(label_file, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise InputError(label_file, "file", str(error).splitlines()[0], "a comma-separated table") from error
-    labels.columns = [str(name).strip() for name in labels.columns]
-    for column in ("file", "expression"):
-        if column not in labels:
-            raise InputError(label_file, "columns", ", ".join(labels.columns), f"a column {column}")
     place = folder / "clips" if (folder / "clips").is_dir() else folder
     files = {path.name: path for path in sorted(place.iterdir())
              if path.suffix.lower() in (".csv", ".txt") and path.name != "labels.csv"}
+    labels = _read_labels(label_file) if label_file.is_file() else _ravdess_labels(label_file, list(files))
     named = labels["file"].str.strip()
     for row, (name, word) in enumerate(zip(named, labels["expression"])):
         if name not in files:
@@ -271,9 +346,38 @@ def table_from_openface_folder(folder, **options) -> tuple[AUTable, pd.DataFrame
     clip_ids = [Path(name).stem for name in named]
     if len(set(clip_ids)) < len(clip_ids):
         raise AudferError(f"{place}: two files differ only in their ending; a clip is named by the rest: rename one")
-    table = AUTable.from_tracks({clip_id: read_openface(files[name], **options)
-                                 for clip_id, name in zip(clip_ids, named)})
+    options = {"landmarks": False, **options}  # the table keeps none
+    table = AUTable.from_tracks({clip_id: read_openface(files[name], **options) for clip_id, name in
+                                 progress(list(zip(clip_ids, named)), desc=f"OpenFace {folder.name}", unit="file")})
     labels = labels.drop(columns="file").assign(
         expression=labels["expression"].str.strip().str.lower().map(EXPRESSION_WORDS).astype(np.int64))
     labels.insert(0, "clip_id", clip_ids)
     return table, labels
+
+
+def _read_labels(path: Path) -> pd.DataFrame:
+    try:
+        labels = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+        raise InputError(path, "file", str(error).splitlines()[0], "a comma-separated table") from error
+    labels.columns = [str(name).strip() for name in labels.columns]
+    for column in ("file", "expression"):
+        if column not in labels:
+            raise InputError(path, "columns", ", ".join(labels.columns), f"a column {column}")
+    return labels
+
+
+def _ravdess_labels(path: Path, names: list[str]) -> pd.DataFrame:
+    """What labels.csv would hold, from file names; ``path`` is where it was looked for."""
+    from ..datasets.ravdess import parse_name
+
+    try:
+        trials = [parse_name(name) for name in names]
+    except InputError:
+        trials = []
+    if not trials:
+        raise InputError(path, "file", "no such file", "a table with the columns file and expression, or files that are all "
+                         "named as RAVDESS's trials")
+    words = ["calm" if trial.expression is None else EXPRESSIONS[trial.expression] for trial in trials]
+    return pd.DataFrame({"file": names, "expression": words, "actor": [trial.actor for trial in trials],
+                         "channel": [{"01": "speech", "02": "song"}.get(trial.channel, trial.channel) for trial in trials]})

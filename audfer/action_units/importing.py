@@ -1,0 +1,332 @@
+"""Folders of OpenFace CSVs, thousands of them, into one AU table.
+
+The files are read in chunks by several processes; each chunk is a part file, written whole or not at all beside the
+table, so that a killed import goes on from what is finished. The parts are joined in the order of the clips. A file
+that cannot be read is listed with its reason in ``<table>_quarantine.csv`` and the rest goes on;
+``<table>_files.csv`` holds the counts of every file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import parent_process
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+
+from ..datasets.manifest import frame_numbers
+from ..datasets.workers import each
+from ..errors import AudferError, InputError
+from ..files import atomic_file, code_version, digest, locked
+from ..openface import SMOOTHING_RADII, SUCCESS_BOUNDARY, AUTrack, check_choices, read_openface
+from ..progress import progress
+from .processes import end_with_parent
+from .table import AUTable, table_writer, to_arrow
+
+SUFFIXES = (".csv", ".txt")
+#: files of an OpenFace folder that are no AU tables
+DETAILS, LABELS = "_of_details.txt", "labels.csv"
+#: a chunk ends at so many files or bytes: what one process holds at a time stays small whatever the files are like
+_CHUNK_FILES, _CHUNK_BYTES = 128, 96_000_000
+#: from so many known frames of so many clips on, "no intensity above 1" is a property of the folder, not of the faces
+_SCALE_FRAMES, _SCALE_CLIPS = 2_000, 20
+SCALES = {"0-5": 1.0, "0-1": 5.0}
+MODES = ("calibrated", "static", "unknown")
+#: counts of ``read_openface``'s report that are kept for every file
+COUNTS = ("rows", "frames", "ok", "failed", "low_confidence", "gaps", "contaminated", "unknown_cells", "truncated_rows")
+_FILE_COLUMNS = ("file", "status", "reason", "clips", *COUNTS, "faces", "face", "hand_overs", "version", "mode",
+                 "max_intensity", "source")
+
+
+class FilesRefused(AudferError):
+    """Some files were refused and the others read: the command line exits with 1."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How files are read; recorded in the table.
+
+    Attributes:
+        min_confidence, mask_neighbours, face, require_presence, scale: as in ``read_openface``.
+        version: of OpenFace, where it is known; "" takes what the columns tell.
+        mode: "calibrated" (OpenFace's default for video), "static" (``-au_static``) or "unknown".
+    """
+
+    min_confidence: float = SUCCESS_BOUNDARY
+    mask_neighbours: tuple[int, int] = SMOOTHING_RADII
+    face: int | str = "longest"
+    require_presence: bool = True
+    scale: float | None = None
+    version: str = ""
+    mode: str = "unknown"
+
+    def __post_init__(self):
+        check_choices("options", self.min_confidence, self.face, self.mask_neighbours, self.scale)
+        if self.mode not in MODES:
+            raise InputError("options", "mode", repr(self.mode), f"one of {', '.join(MODES)}")
+
+
+def read_clip_file(path, options: ImportOptions) -> AUTrack:
+    """One file as the options say; its report also names version, mode and, where OpenFace noted it, the source.
+
+    Raises:
+        InputError: as ``read_openface``.
+    """
+    track = read_openface(path, options.min_confidence, face=options.face, mask_neighbours=options.mask_neighbours,
+                          require_presence=options.require_presence, scale=options.scale, landmarks=False)
+    details = read_details(path)
+    track.report["source"] = details.get("input", "")
+    track.report["version"] = options.version or details.get("version", track.report["version"])
+    track.report["mode"] = options.mode
+    return track
+
+
+def read_details(path) -> dict[str, str]:
+    """What OpenFace noted beside a CSV (``<name>_of_details.txt``): lower-case names and values, empty without it."""
+    path = Path(path)
+    try:
+        text = path.with_name(path.stem + DETAILS).read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):
+        return {}
+    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return {name.strip().lower(): value.strip() for name, value in pairs}
+
+
+# -------------------------------------------------------------------------------------------------------- the import
+
+def import_folder(folder, out, options: ImportOptions | None = None, *, manifest=None,
+                  workers: int | None = None) -> pd.DataFrame:
+    """All OpenFace files below a folder into one AU table.
+
+    Args:
+        folder: its .csv and .txt files are read, sub-folders too; ``labels.csv`` and OpenFace's own notes are not.
+            A clip is named by the file's path without its ending, and keeps OpenFace's frame numbers.
+        out: the table to write (.parquet). ``<out>_files.csv`` (counts of every file) is written beside it, and
+            ``<out>_quarantine.csv`` (file, reason) where files were refused.
+        options: how to read; default ``ImportOptions()``.
+        manifest: name clips and number frames (from 0) as this dataset does: ``<clip_id>.csv``, slashes of the id as
+            folders or underscores; one file a video for Aff-Wild2, cut to the frames of each window. Files of no clip
+            are left alone; clips without a file are not in the table.
+        workers: processes; default one a core.
+
+    Returns:
+        One row a file, in the table's order: file, status ("read", "refused"), reason, clips, the counts of
+        ``COUNTS``, faces (in the file), face (the numbers kept), hand_overs, version, mode, max_intensity, source
+        (what OpenFace was given, where it noted it). Missing values for refused files.
+
+    Raises:
+        InputError: no such folder, no file in it, every file refused, or intensities that never exceed 1 in the whole
+            folder (rescaled to 0 to 1) without a stated scale.
+    """
+    folder, out, options = Path(folder), Path(out), options or ImportOptions()
+    if not folder.is_dir():
+        raise InputError(folder, "folder of OpenFace CSVs", "no such folder", "a folder with one CSV a clip")
+    jobs, twice = _jobs(folder, manifest)
+    parts = out.with_name(f".{out.stem}.parts")
+    with locked(parts, "unfinished import", "with another output"):
+        chunks = _chunks(folder, jobs)
+        keys = _keys(folder, chunks, options, manifest)
+        paths = [parts / f"{number:05d}-{key}.parquet" for number, key in enumerate(keys)]
+        todo = [(chunk, path) for chunk, path in zip(chunks, paths) if not path.is_file()]
+        _read_chunks(folder, todo, options, manifest, workers)
+        files = pd.DataFrame([report for path in paths for report in _reports(path)] + twice, columns=_FILE_COLUMNS)
+        files = files.astype({name: "Int64" for name in ("clips", *COUNTS, "faces", "hand_overs")})
+        _write_csv(out.with_name(f"{out.stem}_files.csv"), files)
+        refused = files[files["status"] == "refused"]
+        quarantine = out.with_name(f"{out.stem}_quarantine.csv")
+        if len(refused):
+            _write_csv(quarantine, refused[["file", "reason"]])
+        else:
+            quarantine.unlink(missing_ok=True)
+        if len(refused) == len(files):
+            raise InputError(folder, "OpenFace CSVs", f"all {len(files)} refused, the first: {refused['reason'].iloc[0]}",
+                             "OpenFace's own output")
+        _require_scale(folder, files, options)
+        about = {"import": asdict(options), "files": len(files), "refused": len(refused)}
+        with table_writer(out, json.dumps(about, sort_keys=True)) as write:
+            for path in paths:
+                write(parquet.read_table(path))
+    shutil.rmtree(parts, ignore_errors=True)
+    return files
+
+
+def import_openface(manifest, folder, min_confidence: float | None = None) -> AUTable:
+    """The AU table of a manifest from OpenFace's CSVs, or from the table that was made of them.
+
+    Args:
+        manifest: names the clips and numbers their frames (``import_folder``).
+        folder: holds the CSVs. ``<folder>.parquet`` beside it, made by ``audfer au import`` or ``audfer au extract``
+            for this dataset, is taken instead where it is there. Clips without a file, and frames that a file lacks,
+            are left out: their AU labels are unknown, not "all active".
+        min_confidence: as in ``read_openface``; ``None`` takes its default.
+
+    Raises:
+        InputError: the folder is missing, or holds no file for any clip.
+        FilesRefused: a file could not be read; ``audfer au import`` lists them and goes on.
+    """
+    folder = Path(folder)
+    ready = folder.with_name(f"{folder.name}.parquet")
+    if ready.is_file():
+        frames = AUTable.load(ready).frames
+        frames = frames[frames["clip_id"].isin(set(manifest.table["clip_id"]))]
+        if frames.empty:
+            raise InputError(ready, "clips", f"none of {manifest.name}'s", f"an AU table of {manifest.name}")
+        return AUTable(frames.reset_index(drop=True))
+    options = ImportOptions() if min_confidence is None else ImportOptions(min_confidence=min_confidence)
+    with tempfile.TemporaryDirectory(prefix="audfer_import_") as temporary:
+        table = Path(temporary) / "table.parquet"
+        files = import_folder(folder, table, options, manifest=manifest)
+        refused = files[files["status"] == "refused"]
+        if len(refused):
+            raise FilesRefused(f"{folder}: {len(refused)} of {len(files)} OpenFace CSVs cannot be read, the first: "
+                               f"{refused['reason'].iloc[0]} (mend or remove them, or let audfer au import list them, go "
+                               f"on, and write {ready})")
+        return AUTable.load(table)
+
+
+def _require_scale(folder: Path, files: pd.DataFrame, options: ImportOptions) -> None:
+    """Refuse a folder in which no intensity exceeds 1: a single calm face may stay below, a folder of them does not."""
+    read = files[files["status"] == "read"]
+    if (options.scale is None and len(read) >= _SCALE_CLIPS and read["ok"].sum() >= _SCALE_FRAMES
+            and 0 < read["max_intensity"].max() <= 1.0):
+        raise InputError(folder, "columns AU*_r", f"no intensity above {read['max_intensity'].max():g} in "
+                         f"{int(read['ok'].sum())} frames of {len(read)} files (rescaled to 0 to 1)",
+                         "OpenFace's 0 to 5, or a stated scale: --intensity-scale 0-1 (times 5) or 0-5 (as they are)")
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    with atomic_file(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+# ------------------------------------------------------------------------------------------------- which files, chunks
+
+def _jobs(folder: Path, manifest) -> tuple[list[tuple[str, list[int] | None]], list[dict]]:
+    """(file relative to the folder, rows of the manifest or ``None``) in table order, and files refused by their names."""
+    found = {}
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in names:
+            if (name.lower().endswith(SUFFIXES) and not name.endswith(DETAILS) and name != LABELS
+                    and not name.startswith(".")):
+                path = Path(place, name).relative_to(folder).as_posix()
+                found.setdefault(path[:path.rindex(".")], []).append(path)
+    if manifest is None:
+        twice = [{"file": other, "status": "refused", "clips": 0, "reason": f"{folder / other}: file name: found the clip "
+                  f"name of {sorted(paths)[0]}, expected every clip once"}
+                 for paths in found.values() for other in sorted(paths)[1:]]
+        jobs = [(sorted(paths)[0], None) for _, paths in sorted(found.items())]
+    else:
+        rows: dict[str, list[int]] = {}
+        for row, clip_id in enumerate(manifest.table["clip_id"]):
+            stem = clip_id.split(":")[0]  # windows of one video share its file
+            name = next((n for n in (stem, stem.replace("/", "_")) if n in found), None)
+            if name is not None:
+                rows.setdefault(sorted(found[name])[0], []).append(row)
+        twice, jobs = [], list(rows.items())
+        if not jobs:
+            raise InputError(folder, "clips", "no CSV whose name is a clip's",
+                             f"for example {manifest.table['clip_id'].iloc[0].split(':')[0]}.csv")
+    if not jobs:
+        raise InputError(folder, "files", "no .csv or .txt file", "OpenFace's CSVs, one a clip")
+    return jobs, twice
+
+
+def _chunks(folder: Path, jobs: list) -> list[list]:
+    chunks, size = [[]], 0
+    for job in jobs:
+        size += os.path.getsize(folder / job[0])
+        if chunks[-1] and (len(chunks[-1]) >= _CHUNK_FILES or size > _CHUNK_BYTES):
+            chunks.append([])
+            size = 0
+        chunks[-1].append(job)
+    return chunks
+
+
+def _keys(folder: Path, chunks: list[list], options: ImportOptions, manifest) -> list[str]:
+    """What the result of each chunk depends on."""
+    code = code_version("openface.py", "action_units/importing.py", "action_units/table.py")
+    common = {"options": asdict(options), "code": code,
+              "manifest": None if manifest is None else manifest.fingerprint()}
+
+    def stamp(job) -> tuple:
+        state = os.stat(folder / job[0])
+        return job[0], state.st_size, state.st_mtime_ns, job[1]
+
+    return [digest({**common, "files": [stamp(job) for job in chunk]}) for chunk in chunks]
+
+
+# ------------------------------------------------------------------------------------------------------------- chunks
+
+def _read_chunks(folder: Path, todo: list, options: ImportOptions, manifest, workers: int | None) -> None:
+    tasks = ((folder, chunk, options, _part_of(manifest, chunk), path) for chunk, path in todo)
+    workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
+    with progress(total=sum(len(chunk) for chunk, _ in todo), desc="import", unit="file") as bar:
+        for count in each(_import_chunk, tasks, workers):
+            bar.update(count)
+
+
+def _part_of(manifest, chunk: list):
+    """The manifest's rows of one chunk, under their own numbers: not all of it goes to every process with every chunk."""
+    if manifest is None:
+        return None
+    small = replace(manifest, table=manifest.table)
+    small.table = manifest.table.loc[[row for _, rows in chunk for row in rows]]
+    return small
+
+
+def _import_chunk(task: tuple) -> int:
+    """Read a chunk's files and write its part: the rows, and the reports of the files in the metadata."""
+    folder, chunk, options, manifest, out = task
+    if parent_process() is not None:
+        end_with_parent()
+    tracks: dict[str, AUTrack] = {}
+    reports = []
+    for name, rows in chunk:
+        report = {"file": name, "status": "read", "reason": ""}
+        try:
+            track = read_clip_file(folder / name, options)
+            clips = _clips(name, track, manifest, rows)
+        except AudferError as error:
+            reports.append({**report, "status": "refused", "clips": 0, "reason": str(error)})
+            continue
+        tracks.update(clips)
+        known = track.intensity[~np.isnan(track.intensity)]
+        reports.append({**report, "clips": len(clips), **{key: track.report[key] for key in COUNTS},
+                        "faces": len(track.report["faces"]), "face": " ".join(map(str, track.report["face"])),
+                        "hand_overs": track.report.get("hand_overs", 0), "version": track.report["version"],
+                        "mode": track.report["mode"], "max_intensity": round(float(known.max()), 4) if len(known) else 0.0,
+                        "source": track.report["source"]})
+    table = to_arrow(AUTable.from_tracks(tracks).frames)
+    with atomic_file(out) as temporary:
+        parquet.write_table(table.replace_schema_metadata({"files": json.dumps(reports)}), temporary)
+    return len(chunk)
+
+
+def _clips(name: str, track: AUTrack, manifest, rows: list[int] | None) -> dict[str, AUTrack]:
+    if manifest is None:
+        return {name[:name.rindex(".")]: track}
+    clips = {}
+    for row in rows:
+        row = manifest.table.loc[row]
+        keep = np.isin(track.frame - 1, frame_numbers(manifest, row))  # OpenFace counts from 1
+        clips[row["clip_id"]] = AUTrack(
+            intensity=track.intensity[keep], presence=track.presence[keep], ok=track.ok[keep],
+            frame=track.frame[keep] - 1, timestamp=track.timestamp[keep], report=track.report)
+    return clips
+
+
+def _reports(part: Path) -> list[dict]:
+    try:
+        return json.loads(parquet.read_schema(part).metadata[b"files"])
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError) as error:
+        raise AudferError(f"{part}: not a part of an import ({error}); delete it and run the same command again") from error

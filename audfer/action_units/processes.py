@@ -1,0 +1,225 @@
+"""Child processes that end with their parent and within their time: programs, and Python workers that keep a model."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+_PR_SET_PDEATHSIG = 1
+# looked up once, here: between fork and exec a child of a threaded process should do next to nothing
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform.startswith("linux") else None
+#: variables by which numerical libraries are told to use one thread: several processes share the machine
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
+
+_living: set[int] = set()
+_stopping = threading.Event()
+
+
+class Stopped(Exception):
+    """This process is being stopped; what the child did not finish is not its fault."""
+
+
+class OutOfTime(Exception):
+    """The child used up its time and was killed with its group."""
+
+
+class ChildEnded(Exception):
+    """The child ended without an answer: how, and the end of what it printed."""
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it is gone (Linux; elsewhere nothing happens).
+
+    Without it the children of a killed worker would go on and do their clip a second time beside the next worker.
+    Interrupts from the keyboard are left to the parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _bind_to_parent()
+
+
+def _bind_to_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_limited(command: Sequence[str], seconds: float,
+                on_timeout: Callable[[], object] | None = None) -> tuple[int, str]:
+    """Run a program in a process group of its own, on one thread; kill the whole group when the time is up.
+
+    Args:
+        command: program and arguments.
+        seconds: time limit.
+        on_timeout: called before the kill, for what a signal does not reach (a container).
+
+    Returns:
+        The exit status (negative: the signal that ended it) and the end of what it printed (at most 2,000 characters).
+
+    Raises:
+        OutOfTime: after the group is gone.
+        Stopped: this process is being stopped.
+        OSError: the program cannot be started.
+    """
+    with tempfile.TemporaryFile() as printed:  # a file, not a pipe: a grandchild that keeps it open cannot block us
+        process = _start(command, subprocess.DEVNULL, printed, printed)
+        try:
+            status = process.wait(seconds)
+        except BaseException as error:
+            if on_timeout is not None:
+                on_timeout()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise OutOfTime(f"no end after {seconds:g} s") from None
+            raise
+        finally:
+            _end(process)
+        if _stopping.is_set() and status == -signal.SIGKILL:
+            raise Stopped
+        return status, _tail(printed)
+
+
+def _start(command: Sequence[str], stdin, stdout, stderr) -> subprocess.Popen:
+    if _stopping.is_set():
+        raise Stopped
+    process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env={**os.environ, **ONE_THREAD},
+                               start_new_session=True, preexec_fn=_bind_to_parent)
+    _living.add(process.pid)
+    return process
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Kill what is left of a child's group, and forget it."""
+    _kill_group(process.pid)
+    process.wait()
+    _living.discard(process.pid)
+
+
+def _kill_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # macOS says "not permitted" of a group that has ended
+        pass
+
+
+def _tail(printed, length: int = 2000) -> str:
+    printed.seek(max(printed.seek(0, os.SEEK_END) - length, 0))
+    return printed.read().decode(errors="replace").strip()
+
+
+def stop_children() -> None:
+    """Kill every child and start no more: this process is being stopped."""
+    _stopping.set()
+    for leader in list(_living):
+        _kill_group(leader)
+
+
+def allow_children() -> None:
+    """Undo ``stop_children``, for the next work in the same process."""
+    _stopping.clear()
+
+
+def how_it_ended(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"killed by signal {-status}"
+
+
+class PythonChild:
+    """A Python process that keeps what it loaded, and answers one call at a time within a time limit.
+
+    For extractors that are Python packages: a call that hangs or crashes takes only this process with it, and the next
+    call starts a new one. Functions and arguments travel as pickles; what the functions print goes to a file.
+    """
+
+    def __init__(self):
+        self._process: subprocess.Popen | None = None
+
+    def call(self, function: Callable, *arguments, seconds: float):
+        """``function(*arguments)`` in the child.
+
+        Raises:
+            OutOfTime, ChildEnded, Stopped: no answer.
+            Exception: what the function raised.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._printed = tempfile.TemporaryFile()
+            self._process = _start([sys.executable, "-m", __name__], subprocess.PIPE, subprocess.PIPE, self._printed)
+        try:
+            _send(self._process.stdin, (function, arguments))
+            # BrokenPipeError and EOFError: the child is gone; anything else in the answer is the function's own
+            answer = self._answer(time.monotonic() + seconds, seconds)
+        except (BrokenPipeError, EOFError):
+            status = self._process.wait()
+            if _stopping.is_set():
+                raise Stopped from None
+            last = _tail(self._printed).splitlines()[-1:] or [""]
+            raise ChildEnded(f"{how_it_ended(status)}{': ' if last[0] else ''}{last[0]}") from None
+        except BaseException:
+            self.close()
+            raise
+        if answer[0] == "raised":
+            raise answer[1]
+        return answer[1]
+
+    def _answer(self, until: float, seconds: float):
+        stream, data, wanted = self._process.stdout.fileno(), b"", 8
+        while len(data) < wanted:
+            ready, _, _ = select.select([stream], [], [], max(until - time.monotonic(), 0))
+            if not ready:
+                raise OutOfTime(f"no end after {seconds:g} s")
+            block = os.read(stream, 1 << 20)
+            if not block:
+                raise EOFError
+            data += block
+            if wanted == 8 and len(data) >= 8:
+                wanted = 8 + struct.unpack("<q", data[:8])[0]
+        return pickle.loads(data[8:])
+
+    def close(self) -> None:
+        """End the child."""
+        if self._process is not None:
+            _end(self._process)
+            self._process.stdin.close()
+            self._process.stdout.close()
+            self._printed.close()
+            self._process = None
+
+
+def _send(stream, content) -> None:
+    data = pickle.dumps(content)
+    stream.write(struct.pack("<q", len(data)) + data)
+    stream.flush()
+
+
+def _serve() -> None:
+    """The child's side: calls come in on standard input, answers go out where standard output was."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what packages print must not mix with the answers
+    calls = sys.stdin.buffer
+    while header := calls.read(8):
+        function, arguments = pickle.loads(calls.read(struct.unpack("<q", header)[0]))
+        try:
+            answer = ("gave", function(*arguments))
+        except Exception as error:  # it goes back to the caller, who decides
+            answer = ("raised", error)
+        try:
+            _send(answers, answer)
+        except Exception as error:  # an answer that cannot be pickled
+            _send(answers, ("raised", RuntimeError(f"{type(answer[1]).__name__}: {answer[1]} ({error})")))
+
+
+if __name__ == "__main__":
+    _serve()

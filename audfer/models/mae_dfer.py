@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import AudferError
 from .attention import attention
-from .output import ClipModel, kaiming_init
+from .output import ClipModel, kaiming_init, shortcuts_allowed, whole_batch
 from .resnet import residual_stage
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -44,7 +44,9 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep = 1 - self.rate
-        mask = torch.rand((len(x),) + (1,) * (x.ndim - 1), device=x.device) < keep
+        # drawn for the whole batch, of which these clips may be a part
+        count, own = whole_batch(x)
+        mask = torch.rand(count, device=x.device)[own].view(-1, *(1,) * (x.ndim - 1)) < keep
         return x * (mask / keep).to(x.dtype)
 
     def extra_repr(self) -> str:
@@ -65,11 +67,31 @@ class Attention(nn.Module):
 
     def forward(self, queries: Tensor, sources: Tensor) -> Tensor:
         batch, num_queries, dim = queries.shape
+        # many queries, few sources: half of the block's work on local tokens, and hardly any when folded
+        if num_queries >= 4 * sources.shape[1] and 2 * self.heads * sources.shape[1] <= dim and shortcuts_allowed():
+            return self._folded(queries, sources)
         query = F.linear(queries, self.q.weight, self.q_bias)
         key, value = F.linear(sources, self.kv.weight, torch.cat((torch.zeros_like(self.v_bias), self.v_bias))).chunk(2, -1)
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
         x = attention(query, key, value)
         return self.proj(x.transpose(1, 2).reshape(batch, num_queries, dim))
+
+    def _folded(self, queries: Tensor, sources: Tensor) -> Tensor:
+        """The same numbers in another order: the weights of query and output go to the few sources, not to the many queries.
+
+        (x Wq + b) . k = x . (Wq k) + b . k, and sum p (v Wo) = (sum p v) Wo.
+        """
+        batch, num_sources, dim = sources.shape
+        key, value = F.linear(sources, self.kv.weight, torch.cat((torch.zeros_like(self.v_bias), self.v_bias))).chunk(2, -1)
+        key, value = (x.unflatten(-1, (self.heads, -1)).permute(2, 0, 1, 3).flatten(1, 2) for x in (key, value))
+        key = key * key.shape[-1] ** -0.5                                  # heads, B * S, head size
+        weight = self.q.weight.unflatten(0, (self.heads, -1))              # heads, head size, dim
+        bias = key @ self.q_bias.view(self.heads, -1, 1)                   # heads, B * S, 1
+        key = key @ weight                                                 # heads, B * S, dim
+        value = value @ self.proj.weight.t().unflatten(0, (self.heads, -1))
+        key, value, bias = (x.unflatten(1, (batch, -1)).transpose(0, 1).flatten(1, 2) for x in (key, value, bias))
+        scores = (queries @ key.transpose(1, 2) + bias.transpose(1, 2)).unflatten(-1, (self.heads, -1))
+        return scores.softmax(dim=-1).flatten(-2) @ value + self.proj.bias
 
 
 class Mlp(nn.Module):
@@ -109,16 +131,23 @@ class LGIBlock(nn.Module):
         # along the first axis at hand: per region in branches 1 and 4, per clip in branches 2 and 3 (as released)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, messengers_only: bool = False) -> Tensor:
+        """(clips * regions, 1 + tokens, dim) -> the same shape, or (clips * regions, 1, dim): what becomes of the messengers.
+
+        With ``messengers_only`` all parameters still take part, with gradients of zero where no token is left.
+        """
         normed = self.first_attn_norm0(x)
-        x = x + self.drop_path(self.first_attn(normed, normed))
+        if messengers_only:
+            x = x[:, :1]
+        x = x + self.drop_path(self.first_attn(normed[:, :x.shape[1]], normed))
 
         per_clip = x.unflatten(0, (-1, self.regions))                      # clips, regions, 1 + tokens, dim
         messengers, local = per_clip[:, :, 0], per_clip[:, :, 1:].flatten(1, 2)
         normed = self.second_attn_norm0(messengers)
         messengers = messengers + self.drop_path(self.second_attn(normed, normed))
         local = local + self.drop_path(self.third_attn(self.third_attn_norm0(local), self.third_attn_norm1(messengers)))
-        x = torch.cat((messengers.unsqueeze(2), local.unflatten(1, (self.regions, -1))), dim=2).flatten(0, 1)
+        local = local.unflatten(1, (self.regions, x.shape[1] - 1))
+        x = torch.cat((messengers.unsqueeze(2), local), dim=2).flatten(0, 1)
 
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -156,12 +185,15 @@ class PatchEmbed(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """clips: (B, T, 3, H, W)."""
         clips = self.stem(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
-        length, height, width = self.proj.kernel_size
-        batch, frames, colours, rows, columns = clips.shape
-        # a convolution whose stride is its kernel is a matrix product over cut-out tubelets, and much faster as one
-        patches = clips.reshape(batch, frames // length, length, colours, rows // height, height, columns // width, width)
-        patches = patches.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(1, 3)
-        tokens = F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        if shortcuts_allowed():
+            length, height, width = self.proj.kernel_size
+            batch, frames, colours, rows, columns = clips.shape
+            # a convolution whose stride is its kernel is a matrix product over cut-out tubelets, and much faster as one
+            patches = clips.reshape(batch, frames // length, length, colours, rows // height, height, columns // width, width)
+            patches = patches.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(1, 3)
+            tokens = F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        else:
+            tokens = self.proj(clips.transpose(1, 2)).flatten(2).transpose(1, 2)
         return self.token_norm(tokens.flatten(0, 1)).view_as(tokens)
 
 
@@ -214,12 +246,13 @@ class MAEDFER(ClipModel):
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
         self.add_heads(dim, num_classes, num_aus)
 
+        # officially cut at -2 and 2, which is so many deviations away that nothing is ever cut; drawing uncut is faster
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=init_std)
+                nn.init.normal_(layer.weight, std=init_std)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        nn.init.trunc_normal_(self.lg_region_tokens, std=init_std)
+        nn.init.normal_(self.lg_region_tokens, std=init_std)
         with torch.no_grad():
             self.head.weight.mul_(head_scale)
             self.head.bias.mul_(head_scale)
@@ -233,8 +266,11 @@ class MAEDFER(ClipModel):
         x = self.to_regions(x)                                             # B, regions, tokens, dim
         messengers = self.lg_region_tokens.to(x.dtype).expand(len(x), -1, -1).unsqueeze(2)
         x = torch.cat((messengers, x), dim=2).flatten(0, 1)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
+        # nothing looks at the last block's local tokens; left out in training only, so that whoever opens a trained network
+        # finds them
+        x = self.blocks[-1](x, messengers_only=self.training and shortcuts_allowed())
         return self.fc_norm(x[:, 0].unflatten(0, (-1, self.num_regions)).mean(dim=1))
 
     def to_regions(self, tokens: Tensor) -> Tensor:

@@ -62,6 +62,7 @@ class TrainingSettings:
     size: str
     """"tiny" or "paper" """
     epochs: int
+    """0 = the recipe's own"""
     num_frames: int
     """frames of a clip that a network sees"""
     stored_frames: int
@@ -75,6 +76,20 @@ class TrainingSettings:
     """"auto" (bfloat16 where the processor has it), "bf16" or "float32" """
     workers: int = 0
     """cells trained at once; 0 = one a CPU core on CPU, one on a GPU"""
+    recipes: dict[str, str] = field(default_factory=dict)
+    """network -> recipe of ``audfer.recipes.RECIPES``, where it is not the default of the size"""
+
+
+@dataclass(frozen=True)
+class PretrainingSettings:
+    """MAE-DFER's self-supervised pre-training (notebook 03's appendix) on the training clips of all evaluation datasets."""
+
+    epochs: int = 50
+    """50 of a 100-epoch schedule is what the official fine-tuning starts from"""
+    mask_ratio: float = 0.9
+    """share of places that are hidden, the official one"""
+    motion_weight: float = 0.5
+    """lambda of (1 - lambda) L_appearance + lambda L_motion"""
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,7 @@ class GridSettings:
 
 @dataclass(frozen=True)
 class Profile:
-    """All numbers of one run; see the four groups."""
+    """All numbers of one run; see the groups."""
 
     name: str
     summary: str
@@ -110,6 +125,7 @@ class Profile:
     estimator: EstimatorSettings
     training: TrainingSettings
     grid: GridSettings
+    pretraining: PretrainingSettings = PretrainingSettings()
 
     @property
     def embedded(self) -> bool:
@@ -193,8 +209,16 @@ def _check(profile: Profile, path: Path) -> None:
 
     one_of("data.source", data.source, ("embedded", "disk"))
     one_of("training.size", training.size, ("tiny", "paper"))
+    if training.recipes:
+        from ..recipes import RECIPES  # brings torch, which most profiles do without
+
+        for model, recipe in training.recipes.items():
+            one_of(f"training.recipes.{model}", recipe, [name for name in RECIPES if name.startswith(f"{model}-")])
     one_of("training.device", training.device, ("auto", "cpu", "cuda"))
     one_of("training.precision", training.precision, ("auto", "bf16", "float32"))
+    if profile.pretraining.epochs < 1 or not 0 < profile.pretraining.mask_ratio < 1 or not 0 <= profile.pretraining.motion_weight <= 1:
+        raise InputError(path, "pretraining", f"{profile.pretraining}", "at least 1 epoch, a mask ratio between 0 and 1, and a "
+                         "motion weight from 0 to 1")
     one_of("grid.knowledge", grid.knowledge, ("paper", "release"))
     one_of("grid.strategy", grid.strategy, grid.strategies)
     one_of("grid.strategy_dataset", grid.strategy_dataset, grid.datasets)

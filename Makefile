@@ -16,6 +16,7 @@ PYTHON ?=
 VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
 # the tests keep their own folder, so that they never touch the user's records
 TEST_WORK := $(CURDIR)/work/test
 TEST_ENVIRONMENT := AUDFER_PROFILE=smoke AUDFER_WORK=$(TEST_WORK) AUDFER_FIGURES=$(TEST_WORK)/figures AUDFER_HEADLESS=1
@@ -43,14 +44,20 @@ $(STAMP): pyproject.toml constraints.txt
 	fi; \
 	echo "Making $(VENV) with $$("$$chosen" --version) and installing the pinned packages: 1 to 5 minutes, once ..."; \
 	"$$chosen" -m venv $(VENV); \
-	$(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[dev]'; \
+	$(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt -e .; \
 	touch $@; \
 	echo "Done: $$($(PY) -c 'import torch; print("torch", torch.__version__)') in $(VENV)"
+
+# what only the tests need
+$(DEV_STAMP): $(STAMP)
+	@echo "Adding the pinned packages of the tests, once ..."
+	@$(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[dev]'
+	@touch $@
 
 reproduce: $(STAMP)
 	@$(VENV)/bin/audfer reproduce --profile $(PROFILE)
 
-test: $(STAMP)
+test: $(DEV_STAMP)
 	@rm -rf $(TEST_WORK)
 	@echo "1 of 2: pytest"
 	@$(TEST_ENVIRONMENT) $(PY) -m pytest -q

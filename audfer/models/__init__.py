@@ -12,16 +12,17 @@ Example:
 from __future__ import annotations
 
 from ..errors import AudferError
+from .checkpoint import Weights, find_weights, read_checkpoint
 from .former_dfer import FormerDFER
-from .heads import WithAUHead, attach_au_head, count_flops
+from .heads import WithAUHead, attach_au_head, count_element_operations, count_flops
 from .m3dfel import M3DFEL
 from .mae_dfer import MAEDFER
 from .output import ClipModel, Output
-from .weights import LoadReport, load_official_state_dict, read_checkpoint
+from .weights import CheckpointReport, LoadReport, inspect_checkpoint, load_official_state_dict
 
-__all__ = ["MODELS", "SIZES", "M3DFEL", "FormerDFER", "MAEDFER", "ClipModel", "Output", "LoadReport", "WithAUHead",
-           "attach_au_head", "build_model", "count_flops", "default_clip_shape", "load_official_state_dict",
-           "read_checkpoint"]
+__all__ = ["MODELS", "SIZES", "M3DFEL", "FormerDFER", "MAEDFER", "CheckpointReport", "ClipModel", "LoadReport", "Output",
+           "Weights", "WithAUHead", "attach_au_head", "build_model", "count_element_operations", "count_flops",
+           "default_clip_shape", "find_weights", "inspect_checkpoint", "load_official_state_dict", "read_checkpoint"]
 
 #: name -> class
 MODELS: dict[str, type[ClipModel]] = {"m3dfel": M3DFEL, "former_dfer": FormerDFER, "mae_dfer": MAEDFER}

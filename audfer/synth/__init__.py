@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .batch import rendered_clips
 from .layouts import (
     ALL,
     STAMP,
@@ -26,6 +27,7 @@ __all__ = [
     "rate_adjustments",
     "read_truth",
     "read_truth_landmarks",
+    "rendered_clips",
     "source_presence_rates",
     "write_benchmark",
 ]

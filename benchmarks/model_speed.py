@@ -1,0 +1,235 @@
+"""The three networks at paper size, trained as the official code does and as audfer does: ``python benchmarks/model_speed.py``.
+
+"official": float32, plain memory layout, every layer as published (explicit soft-max attention, 3-D convolutions with their
+padding, tubelets by convolution; ``by_definition``), PyTorch's default optimizer. "ours": bfloat16 autocast, the network's own
+memory layout, fused attention where there is a kernel for it, equal-valued shortcuts, fused optimizer, and on a GPU
+``torch.compile``. Both start from the same weights and see the same rendered clips and the same random numbers, step by step in
+turns, so what else the machine does meets both. Ratios are medians of the pairs; both loss curves are in the record.
+
+About five minutes on two quiet cores; ``--models`` and ``--steps`` make it shorter. Runs unattended on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from audfer.files import write_json
+from audfer.losses import AULoss, clip_au_labels, combined_loss, expression_loss
+from audfer.models import MODELS, build_model, count_flops, default_clip_shape
+from audfer.models.output import by_definition
+from audfer.synth import rendered_clips
+from audfer.training import resolve_device
+
+VARIANTS = ("official", "ours")
+#: what is to be reached on two CPU cores: steps a second, ours over official's
+TARGETS = {"m3dfel": 2.5, "former_dfer": 2.0, "mae_dfer": 3.5}
+#: largest difference of the losses after the steps, of float32's
+LOSS_TOLERANCE = 0.02
+
+
+class Trainee:
+    """One network in one variant on one device, with its optimizer.
+
+    Attributes:
+        step: trains on one batch and gives the loss before it, a tensor. forward: the network alone, without gradients.
+    """
+
+    def __init__(self, name: str, variant: str, device: str, compiled: bool, num_aus: int | None = 18):
+        torch.manual_seed(0)
+        self.official, self.device = variant == "official", device
+        self.model = build_model(name, num_aus=num_aus).to(device)
+        if not self.official:
+            self.model = self.model.to(memory_format=self.model.memory_format)
+        fused = None if self.official else True
+        # the releases' optimizers; rates for a start without warm-up and from fresh weights
+        self.optimizer = (torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=fused)
+                          if name == "former_dfer" else
+                          torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.05, fused=fused))
+        self.network = torch.compile(self.model) if compiled and not self.official else self.model
+        self.au_loss = AULoss(torch.full((7, 18), 0.5), torch.full((7, 18), 3.0)).to(device)
+
+    def _context(self):
+        return by_definition() if self.official else torch.autocast(self.device, dtype=torch.bfloat16)
+
+    def loss(self, clips, expressions, au_labels) -> torch.Tensor:
+        """Eq. 10 with lambda = 0.25; Eq. 5 for a network without an AU head."""
+        with self._context():
+            output = self.network(clips)
+        first = expression_loss(output.expression_logits, expressions)
+        if output.au_logits is None:
+            return first
+        return combined_loss(first, self.au_loss(output.au_logits, au_labels, expressions), au_ratio=0.25)
+
+    def step(self, batch, seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)                                            # the same paths dropped in every variant
+        loss = self.loss(*batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def forward(self, clips) -> None:
+        with torch.inference_mode(), self._context():
+            self.network(clips)
+
+
+class Clock:
+    """Times a piece of work, with everything it puts on the GPU.
+
+    Args:
+        kind: "wall", or "processor": seconds of all cores together, which grow less when other work shares the machine.
+    """
+
+    def __init__(self, device: str, kind: str = "wall"):
+        self.synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+        self.now = time.process_time if kind == "processor" else time.perf_counter
+
+    def time(self, work: Callable) -> tuple[float, object]:
+        """Seconds that ``work()`` takes, and what it gives."""
+        self.synchronize()
+        start = self.now()
+        result = work()
+        self.synchronize()
+        return self.now() - start, result
+
+
+def in_turns(works: dict[str, Callable[[int], object]], repeats: int, clock: Clock, warm_up: int) -> tuple[dict, dict]:
+    """Seconds and results of every work, repeat after repeat, with the order turned round each time; warm-up times left out."""
+    seconds, results = {key: [] for key in works}, {key: [] for key in works}
+    for repeat in range(repeats + warm_up):
+        for key in list(works) if repeat % 2 == 0 else reversed(works):
+            spent, result = clock.time(lambda: works[key](repeat))
+            results[key].append(result)
+            if repeat >= warm_up:
+                seconds[key].append(spent)
+    return seconds, results
+
+
+def spread(values) -> dict[str, float]:
+    """Median and quartiles."""
+    low, median, high = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
+    return {"median": float(f"{median:.4g}"), "quartiles": [float(f"{low:.4g}"), float(f"{high:.4g}")]}
+
+
+def speeds(seconds: dict[str, list[float]], clips: int) -> dict:
+    """Clips a second of both variants, and the ratio of each pair."""
+    rows = {f"{key}_clips_per_second": spread([clips / spent for spent in values]) for key, values in seconds.items()}
+    return rows | {"ratio": spread([a / b for a, b in zip(*(seconds[key] for key in VARIANTS), strict=True)])}
+
+
+def batches(name: str, count: int, batch: int, device: str) -> list[tuple]:
+    """``count`` batches of rendered clips with expressions and AU labels, on the device."""
+    frames, _, side, _ = default_clip_shape(name)
+    clips, expressions, presence = rendered_clips(count * batch, frames, side)
+    order = torch.randperm(count * batch, generator=torch.Generator().manual_seed(0))
+    labels = torch.from_numpy(clip_au_labels(presence))
+    return [tuple(x[rows].to(device) for x in (clips, expressions, labels)) for rows in order.split(batch)]
+
+
+def measure(name: str, device: str, clock: Clock, batch: int, steps: int, repeats: int, compiled: bool) -> dict:
+    """Training steps and forward passes of one network, both variants in turns."""
+    pair = {variant: Trainee(name, variant, device, compiled) for variant in VARIANTS}
+    data = batches(name, steps + 1, batch, device)
+    train = {key: lambda i, one=one: one.step(data[i], i) for key, one in pair.items()}
+    seconds, losses = in_turns(train, steps - 1, clock, warm_up=1)
+    for key, one in pair.items():                                          # after the last step, on a batch not seen yet
+        torch.manual_seed(steps)
+        with torch.no_grad():
+            losses[key].append(one.loss(*data[steps]))
+    curves = {key: [round(float(loss), 5) for loss in values] for key, values in losses.items()}
+    difference = abs(curves["ours"][-1] / curves["official"][-1] - 1)
+
+    for one in pair.values():
+        one.model.eval()
+    forward, _ = in_turns({key: lambda i, one=one: one.forward(data[0][0]) for key, one in pair.items()}, repeats, clock, 1)
+    training = speeds(seconds, batch)
+    row = {"model": name, "batch": batch, "compiled": compiled, "training": training, "forward": speeds(forward, batch),
+           "losses": curves, "loss_difference_after_steps": round(difference, 5),
+           "loss_within_tolerance": difference <= LOSS_TOLERANCE, **count_flops(pair["ours"].model, default_clip_shape(name))}
+    if device == "cpu":
+        row |= {"target_ratio": TARGETS[name], "target_reached": training["ratio"]["median"] >= TARGETS[name]}
+    return row
+
+
+def matmul_speed(device: str, clock: Clock, repeats: int = 20) -> dict[str, float]:
+    """GFLOP/s of a product of MAE-DFER's size: what bfloat16 can gain at most where nothing but products is computed."""
+    left, right = torch.randn(1616, 512, device=device), torch.randn(512, 2048, device=device)
+    works = {"float32": lambda i: left @ right}
+    half = left.bfloat16(), right.bfloat16()
+    works["bfloat16"] = lambda i: half[0] @ half[1]
+    seconds, _ = in_turns(works, repeats, clock, 3)
+    work = 2 * 1616 * 512 * 2048 / 1e9
+    rates = {key: spread([work / spent for spent in values])["median"] for key, values in seconds.items()}
+    return rates | {"ratio": round(rates["bfloat16"] / rates["float32"], 3)}
+
+
+def prepare(arguments: argparse.Namespace) -> tuple[str, Clock, dict]:
+    """Device and clock that the arguments ask for, and what a record says about where and how it was made."""
+    device = resolve_device(arguments.device)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    return device, Clock(device, arguments.clock), {
+        "date": datetime.date.today().isoformat(), "host": platform.node(),
+        "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "load_before": round(os.getloadavg()[0], 2), "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "bf16_on_cpu": torch.cpu._is_avx512_bf16_supported(), "amx_on_cpu": torch.cpu._is_amx_tile_supported(),
+        "python": platform.python_version(), "torch": torch.__version__, "clock": arguments.clock,
+    }
+
+
+def arguments_for(description: str, repeats: int) -> argparse.ArgumentParser:
+    """The arguments that the benchmarks of this folder share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--batch", type=int, help="clips a step (default: 2 on a CPU, 16 on a GPU)")
+    parser.add_argument("--threads", type=int, help="of PyTorch on the CPU (default: all cores)")
+    parser.add_argument("--clock", choices=("wall", "processor"), default="wall",
+                        help="processor: for a CPU that other work shares; not for a GPU")
+    parser.add_argument("--compile", choices=("auto", "yes", "no"), default="auto",
+                        help="torch.compile for ours; auto: on a GPU only, on a CPU it gains nothing and takes minutes")
+    parser.add_argument("--out", type=Path, help="where to write the record (default: benchmarks/records, with the date)")
+    return parser
+
+
+def write_record(record: dict, out: Path | None) -> None:
+    """Write the record to ``out``, or with its date and kind of device to the records folder."""
+    suffix = "" if record["device"] == "cpu" else "_gpu"
+    path = out or Path(__file__).with_name("records") / f"{record['date']}_{record['benchmark']}{suffix}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+    print(f"record: {path}")
+
+
+def main() -> None:
+    """Measure every network; print and write the record."""
+    parser = arguments_for(__doc__.splitlines()[0], repeats=5)
+    parser.add_argument("--steps", type=int, default=20, help="training steps of each variant")
+    arguments = parser.parse_args()
+    device, clock, where = prepare(arguments)
+    compiled = arguments.compile == "yes" or arguments.compile == "auto" and device == "cuda"
+    record = {"benchmark": "model_speed", **where, "matmul_gflops": matmul_speed(device, clock),
+              "timing": f"in turns; medians and quartiles of {arguments.steps - 1} steps and {arguments.repeats} forward passes",
+              "optimizer": "AdamW 1e-4 (M3DFEL, MAE-DFER), SGD 0.01 (Former-DFER); official: default, ours: fused", "results": []}
+    start = time.perf_counter()
+    for name in arguments.models:
+        batch = arguments.batch or (16 if device == "cuda" else 2)
+        row = measure(name, device, clock, batch, arguments.steps, arguments.repeats, compiled)
+        record["results"].append(row)
+        print(json.dumps({key: value for key, value in row.items() if key != "losses"}), flush=True)
+    write_record(record | {"seconds": round(time.perf_counter() - start)}, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

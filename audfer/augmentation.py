@@ -200,7 +200,7 @@ _ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
 
 
 def colour_jitter(clips: Tensor, augmentation: Augmentation, generator: torch.Generator, batch: Batch | None = None) -> Tensor:
-    """Brightness, contrast (about a frame's mean grey), saturation and hue of clips (B, T, 3, H, W) in [0, 1], in random order."""
+    """Brightness, contrast (about a frame's mean grey), saturation and hue, in random order; (B, T, 3, H, W) in [0, 1]."""
     count, own = _batch(clips, batch)
     draw = 2 * torch.rand(count, 4, generator=generator)[own] - 1
     amounts = torch.cat((1 + augmentation.colour_jitter * draw[:, :3], augmentation.hue_jitter * draw[:, 3:]), dim=1)

@@ -1,34 +1,39 @@
 """The ``audfer`` command. Each subcommand calls one function of a room and prints what it gave.
 
-Exit codes: 0 done; 1 a notebook failed; 2 wrong input (one sentence on standard error); 130 interrupted.
+Exit codes: 0 done; 1 a notebook failed, a dataset is not the papers' or some files were refused (the rest is done); 2 wrong input
+(one sentence on standard error); 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from .errors import AudferError, InputError
 
-DATASETS = ("DFEW", "FERV39k", "MAFW", "AffWild2", "RAVDESS", "DISFA")
+DATASETS = ("DFEW", "FERV39k", "MAFW", "AFEW", "AffWild2", "RAVDESS", "folder", "DISFA")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     options = build_parser().parse_args(arguments)
+    options.given = sys.argv[1:] if arguments is None else arguments
     try:
         signal.signal(signal.SIGTERM, _interrupt)
-        options.run(options)
-        return 0
+        return options.run(options) or 0
     except AudferError as error:
-        print(f"audfer: error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # under torchrun all processes meet it
+            print(f"audfer: error: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
     except KeyboardInterrupt:
-        print("audfer: interrupted; what was finished is kept, run the same command again to resume", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print("audfer: interrupted; what was finished is kept, run the same command again to resume", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,8 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
                "  AUDFER_WORK       folder of generated work (default: work/)\n"
                "  AUDFER_FIGURES    folder of tables and figures (default: figures/)\n"
                "  AUDFER_DATA       folder of the real datasets, one folder each\n"
-               "  AUDFER_PROGRESS   bar, lines or off (default: bar on a terminal)\n\n"
-               "exit codes: 0 done, 1 a notebook failed, 2 wrong input, 130 interrupted")
+               "  AUDFER_PROGRESS   bar, lines or off (default: bar on a terminal)\n"
+               "  AUDFER_SCHEDULER  address of a Dask scheduler to train cells on\n\n"
+               "exit codes: 0 done, 1 a notebook or a cell failed, a cell is missing or a\n"
+               "            dataset differs, 2 wrong input, 130 interrupted")
     parser.add_argument("--version", action="version", version=f"audfer {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -74,33 +81,89 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--update-notebooks", action="store_true",
                          help="copy the executed notebooks back to notebooks/, for committing")
 
-    command = _command(commands, "report", _report, "write report.html again from the last run's notebooks")
-    _profile(command)
-    command.add_argument("--work", help="folder of generated work")
-    command.add_argument("--figures", help="folder of tables and figures")
+    command = _command(commands, "report", _report, "tables and figures from run records alone, or report.html again",
+                       "With --store every table and figure that training stands behind is made\n"
+                       "again from a folder of run records, on any machine: no clips, no training.\n"
+                       "Missing cells are named with the reason (exit code 1). Without it report.html\n"
+                       "is written again from the last run's notebooks.")
+    command.add_argument("--store", metavar="RUNS", help="folder of run records, work/<profile>/runs or a copy of it")
+    command.add_argument("--protocol", choices=("last", "best-on-validation", "best-on-test"), default="last", metavar="NAME",
+                         help="with --store: last, best-on-validation or best-on-test epoch (default: last)")
+    _profile(command, "without --store")
+    command.add_argument("--work", help="without --store: folder of generated work")
+    command.add_argument("--figures", metavar="DIR", help="folder of tables and figures; <profile>/ is made in it (default: "
+                         "AUDFER_FIGURES, else figures/)")
 
-    group = _group(commands, "data", "check, pack or render clips")
-    command = _command(group, "check", _data_check, "read a dataset and compare its counts with the published ones")
-    _dataset(command)
+    group = _group(commands, "data", "fetch, check, pack or render clips")
+    command = _command(group, "fetch", _data_fetch, "download RAVDESS and its OpenFace tracking from Zenodo")
+    command.add_argument("dataset", choices=("ravdess",), type=str.lower, metavar="DATASET", help="ravdess")
+    command.add_argument("--what", choices=("tracking", "videos", "all"), default="tracking",
+                         help="OpenFace's CSVs, the videos, or both (default: tracking)")
+    command.add_argument("--root", help="folder to put them in (default: AUDFER_DATA, else data/ here)")
+    command.add_argument("--song", action="store_true", help="the song trials too; they have six expressions only")
+    command.add_argument("--yes", action="store_true", help="do not ask")
+    command.add_argument("--base-url", default="https://zenodo.org", metavar="URL", help="a mirror that answers like "
+                         "Zenodo")
+    command = _command(group, "check", _data_check, "look at every clip of a dataset and compare it with what is published",
+                       "Exit code 0 only if it is what the papers used; otherwise 1, and every\n"
+                       "deviation is named with an example.")
+    _clips(command)
+    command.add_argument("--fold", type=int, help="only this fold (default: all of DFEW and MAFW)")
+    command.add_argument("--deep", action="store_true", help="decode every frame; otherwise headers and ends of files "
+                         "are read")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command = _command(group, "pack", _data_pack, "store a dataset's clips as one memory-mapped array")
-    _dataset(command)
+    _clips(command)
     command.add_argument("out", help="folder to write")
+    command.add_argument("--fold", type=int, default=1, help="fold, where the dataset has several (default: 1)")
     command.add_argument("--frames", type=int, default=16, help="frames kept of each clip (default: 16)")
     command.add_argument("--size", type=int, default=112, help="side of a frame in pixels (default: 112)")
+    command.add_argument("--align", metavar="FOLDER", help="cut faces out of raw video with the landmarks of OpenFace's "
+                         "CSVs there, <clip_id>.csv")
     command = _command(group, "synth", _data_synth, "render the embedded benchmark in the datasets' own layouts")
     command.add_argument("out", help="folder to write")
     _profile(command)
 
     group = _group(commands, "au", "action units of every frame")
-    command = _command(group, "extract", _au_extract, "run the AU estimator on a dataset's frames")
-    _dataset(command)
-    command.add_argument("out", help="AU table to write (.parquet)")
-    _profile(command, "whose estimator is taken, and trained first if it is not there")
-    command = _command(group, "import", _au_import, "gather OpenFace's CSVs of a dataset, one a clip")
-    _dataset(command)
-    command.add_argument("csvs", help="folder with <clip_id>.csv")
-    command.add_argument("out", help="AU table to write (.parquet)")
-    command.add_argument("--min-confidence", type=float, help="frames below it count as unknown")
+    command = _command(group, "import", _au_import, "gather OpenFace's CSVs of any dialect into one AU table")
+    command.add_argument("dir", metavar="DIR", help="folder of .csv or .txt files, one a clip, sub-folders too")
+    command.add_argument("--out", metavar="TABLE", help="AU table to write (default: DIR.parquet)")
+    command.add_argument("--dataset", metavar="NAME", help="name clips and number frames as this dataset does")
+    command.add_argument("--root", help="its folder, or the one that holds it (default: AUDFER_DATA)")
+    command.add_argument("--face", default="longest", metavar="RULE", help="where frames hold several: longest, largest, "
+                         "confident, or a face's number (default: longest)")
+    command.add_argument("--intensity-scale", choices=("0-5", "0-1"), help="of the intensities, for files that were "
+                         "rescaled (default: files that look rescaled are refused)")
+    command.add_argument("--without-presence", action="store_true", help="take files without AU*_c too; their presences "
+                         "are unknown")
+    command.add_argument("--au-mode", choices=("calibrated", "static", "unknown"), default="unknown",
+                         help="static if OpenFace ran with -au_static; no file tells (default: unknown)")
+    _openface(command)
+    command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    command = _command(group, "extract", _au_extract, "run an AU extractor over the clips of a dataset")
+    _clips(command)
+    command.add_argument("--fold", type=int, default=1, help="fold, where the dataset has several (default: 1)")
+    command.add_argument("--out", metavar="TABLE", help="AU table to write (default: DATASET_BACKEND.parquet here)")
+    command.add_argument("--backend", choices=("audfer", "openface", "pyfeat"), default="audfer", help="audfer: the "
+                         "estimator trained on rendered faces, for rendered faces; openface; pyfeat (default: audfer)")
+    _profile(command, "of audfer: whose estimator is taken, and trained first if it is not there")
+    command.add_argument("--executable", default="", metavar="PATH", help="of openface: FeatureExtraction (default: the "
+                         "one on PATH)")
+    command.add_argument("--container", default="", metavar="IMAGE", help="of openface: run it in this docker, podman or "
+                         "apptainer image")
+    command.add_argument("--engine", choices=("docker", "podman", "apptainer"), default="", help="which of the three "
+                         "(default: the first on PATH)")
+    command.add_argument("--static", action="store_true", help="of openface: -au_static, no calibration over the clip")
+    command.add_argument("--csvs", default="", metavar="DIR", help="of openface: keep its own files there")
+    _openface(command)
+    command.add_argument("--seconds", type=float, default=600, help="time limit of a clip (default: 600)")
+    command.add_argument("--retries", type=int, default=1, help="further attempts after a crash, a hang or no output "
+                         "(default: 1)")
+    command.add_argument("--again", action="store_true", help="try clips again that an earlier run refused")
+    command.add_argument("--scheduler", default="", metavar="ADDRESS", help="run on this Dask cluster, "
+                         "tcp://host:8786")
+    command.add_argument("--slurm", nargs="+", metavar="KEY=VALUE", help="run on a Dask cluster started under SLURM: "
+                         "jobs=8 queue=cpu cores=4 processes=4 memory=16GB walltime=04:00:00 ...")
 
     group = _group(commands, "knowledge", "the AU-expression knowledge matrix (section 3.1)")
     command = _command(group, "build", _knowledge_build, "build the matrix from a profile's AU tables")
@@ -114,20 +177,64 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--au28", choices=("grand_mean", "row_mean", "presence"), default="grand_mean",
                          help="what stands for AU28's missing intensity (default: grand_mean)")
 
-    command = _command(commands, "train", _train, "train one cell, or find its record")
+    group = _group(commands, "weights", "checkpoints of the networks")
+    command = _command(group, "inspect", _weights_inspect, "say what a checkpoint is and what it fits, without "
+                       "running code from it")
+    command.add_argument("file", help=".pth, .pt or .safetensors file of anybody")
+    command.add_argument("--model", default="", choices=("m3dfel", "former_dfer", "mae_dfer"), metavar="NAME",
+                         help="does it fit this network? m3dfel, former_dfer or mae_dfer (default: whichever it resembles)")
+
+    command = _command(commands, "train", _train, "train one cell or find its record, or pre-train on unlabelled clips")
     _profile(command)
-    command.add_argument("--model", default="m3dfel", help="m3dfel, former_dfer or mae_dfer (default: m3dfel)")
+    command.add_argument("--model", default="", help="m3dfel, former_dfer or mae_dfer (default: m3dfel; to pre-train: "
+                         "mae_dfer, the only one)")
     command.add_argument("--dataset", default="DFEW", help="DFEW, FERV39k or MAFW (default: DFEW)")
     command.add_argument("--au-ratio", type=float, default=0.0, help="lambda of Eq. 10 (default: 0, no AU head)")
     command.add_argument("--strategy", default="", help="global, distinct or minor (default: the profile's)")
     command.add_argument("--weights", choices=("knowledge", "none"), default="knowledge",
                          help="what weighs the AUs in the loss (default: knowledge)")
+    command.add_argument("--recipe", default="", metavar="NAME", help="how it is trained, for example m3dfel-release or "
+                         "mae_dfer-release-dfew (default: the profile's, else <model>-paper or <model>-tiny)")
     command.add_argument("--seed", type=int, help="default: the profile's first")
+    command.add_argument("--epochs", type=int, help="default: the profile's")
+    command.add_argument("--accumulate", type=int, metavar="N", help="cut every batch into N micro-batches, for a network that "
+                         "does not fit the GPU otherwise (default: the profile's, 1)")
+    command.add_argument("--validation", type=float, metavar="SHARE", help="hold out this share of the training clips, whole "
+                         "subjects where known, and choose an epoch by it (default: the profile's, 0)")
+    command.add_argument("--processes", type=int, metavar="N", help="train with N processes of this machine, one a GPU; for "
+                         "several machines: torchrun ... -m audfer train ... (default: 1)")
+    command.add_argument("--initialisation", choices=("scratch", "mae"), default="scratch",
+                         help="mae: start from the profile's pre-trained weights, made if they are not there "
+                         "(default: scratch)")
+    command.add_argument("--initial-weights", metavar="FILE", help="start from this checkpoint: official, or of "
+                         "--objective mae")
+    command.add_argument("--objective", choices=("expression", "mae"), default="expression", help="mae: self-supervised "
+                         "pre-training of MAE-DFER, masked appearance and motion; reads no labels (default: expression)")
+    group = command.add_argument_group("with --objective mae")
+    group.add_argument("--data", nargs="+", metavar="FOLDER", help="packed clips (audfer data pack) without their test "
+                       "splits (default: the profile's datasets)")
+    group.add_argument("--mask-ratio", type=float, help="share of each clip that is hidden (default: the profile's)")
+    group.add_argument("--out", metavar="FILE", help="weights to write, .safetensors; for --initial-weights (default: "
+                       "the profile's, for --initialisation mae)")
+
+    command = _command(commands, "grid", _grid, "train all cells that tables and figures need, here or on a cluster",
+                       "Cells whose record is there are not trained again. Several runs may work on\n"
+                       "one store; each cell is trained once. What is interrupted goes on later.")
+    command.add_argument("output", nargs="*", metavar="OUTPUT", help="table1, table2, table3, fig5 ... (default: all)")
+    _profile(command)
+    command.add_argument("--work", help="folder of generated work; on a disk that all workers share")
+    command.add_argument("--scheduler", default="", metavar="ADDRESS", help="train on this Dask cluster, tcp://host:8786; "
+                         "workers with one thread each and, on GPUs, --resources GPU=1 (default: AUDFER_SCHEDULER, else this "
+                         "machine)")
+    command.add_argument("--slurm", nargs="+", metavar="KEY=VALUE", help="train on a Dask cluster started under SLURM: "
+                         "jobs=8 gpus=1 queue=gpu cores=8 memory=32GB walltime=12:00:00 ...")
+    command.add_argument("--dry-run", action="store_true", help="train nothing: print how many cells there are, or with --slurm "
+                         "the script of one job")
     return parser
 
 
-def _command(parent, name: str, run, summary: str) -> argparse.ArgumentParser:
-    command = parent.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".",
+def _command(parent, name: str, run, summary: str, more: str = "") -> argparse.ArgumentParser:
+    command = parent.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.\n{more}".strip(),
                                 formatter_class=_formatter)
     command.set_defaults(run=run)
     return command
@@ -142,14 +249,54 @@ def _group(parent, name: str, summary: str):
 def _profile(command: argparse.ArgumentParser, what: str = "") -> None:
     default = os.environ.get("AUDFER_PROFILE") or "laptop"
     command.add_argument("--profile", default=default,
-                         help=f"smoke, laptop, gpu, paper or a .toml file (default: {default})"
+                         help=f"smoke, laptop, gpu, paper, ravdess or a .toml file (default: {default})"
                               + (f"; {what}" if what else ""))
 
 
-def _dataset(command: argparse.ArgumentParser) -> None:
-    command.add_argument("dataset", choices=DATASETS, metavar="DATASET", help=", ".join(DATASETS))
-    command.add_argument("root", help="the dataset's folder")
-    command.add_argument("--fold", type=int, default=1, help="fold, where the dataset has several (default: 1)")
+def _openface(command: argparse.ArgumentParser) -> None:
+    """How OpenFace's files are read, and who wrote them; ``_reading`` makes options of it."""
+    command.add_argument("--min-confidence", type=float, metavar="P", help="frames below it are unknown (default: the "
+                         "boundary of OpenFace's own success flag)")
+    command.add_argument("--mask-neighbours", type=int, nargs=2, metavar=("R", "C"), help="frames beside a failed one whose "
+                         "intensities, presences are unknown too (default: as far as OpenFace's smoothing reaches, 1 3)")
+    command.add_argument("--openface-version", default="", metavar="V", help="recorded, for example 2.2.0 (default: what "
+                         "the columns tell)")
+
+
+def _reading(options, **more):
+    from .action_units.importing import ImportOptions
+
+    given = {"min_confidence": options.min_confidence, "version": options.openface_version,
+             "mask_neighbours": options.mask_neighbours and tuple(options.mask_neighbours)}
+    return ImportOptions(**{name: value for name, value in given.items() if value is not None}, **more)
+
+
+def _clips(command: argparse.ArgumentParser) -> None:
+    """A dataset as it lies on disk, and which of its clips."""
+    names = [name for name in DATASETS if name != "DISFA"]
+    command.add_argument("dataset", metavar="DATASET", help=", ".join(names[:-1])
+                         + "; or folder: your own clips, a folder a class")
+    command.add_argument("--root", help="the dataset's folder, or the one that holds it (default: AUDFER_DATA)")
+    command.add_argument("--splits", metavar="PATH", help="split list of MAE-DFER or Former-DFER, or a folder of them, "
+                         "instead of the dataset's own")
+    command.add_argument("--clips", metavar="KIND", default="", help="which copy of the clips: frames, 16f, faces, video, "
+                         "video-only ... (default: the first there is)")
+    command.add_argument("--classes", choices=("seven", "all"), default="", help="the seven expressions (default), or "
+                         "also MAFW's other four, calm, other")
+    command.add_argument("--channel", choices=("speech", "song", "both"), default="", help="of RAVDESS (default: speech)")
+    command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+
+
+def _choices(options) -> dict[str, object]:
+    """Root and choices of ``_clips``, as the readers take them."""
+    root = options.root or os.environ.get("AUDFER_DATA")
+    if not root:
+        raise InputError("command line", "--root", "nothing", "the dataset's folder (or set AUDFER_DATA)")
+    if options.dataset.lower() == "disfa":
+        raise InputError("command line", "DATASET", "'DISFA'", "a dataset of expression clips; DISFA's annotated "
+                         "frames are read by audfer.datasets.read_disfa")
+    return {"name": options.dataset, "root": root, "splits": options.splits, "clips": options.clips,
+            "classes": options.classes, "channel": options.channel}
 
 
 def _parameters(pairs: list[list[str]]) -> dict[str, object]:
@@ -163,15 +310,6 @@ def _parameters(pairs: list[list[str]]) -> dict[str, object]:
     return values
 
 
-def _manifest(options):
-    from . import datasets
-
-    if options.dataset == "DISFA":
-        raise InputError("command line", "DATASET", "'DISFA'", "a dataset of expression clips; DISFA's annotated "
-                         "frames are read by audfer.datasets.read_disfa")
-    return datasets.read_dataset(options.dataset, Path(options.root), fold=options.fold)
-
-
 def _reproduce(options) -> None:
     from .reproduce import NOTEBOOKS, reproduce
 
@@ -180,21 +318,64 @@ def _reproduce(options) -> None:
               minutes=options.minutes, update_notebooks=options.update_notebooks)
 
 
-def _report(options) -> None:
+def _report(options) -> int | None:
     from .reproduce import rewrite_report
 
+    if options.store:
+        from .results import open_records, rebuild
+
+        if options.work:
+            raise InputError("command line", "--work with --store", repr(options.work), "--store alone: nothing is worked on")
+        figures = options.figures or os.environ.get("AUDFER_FIGURES") or "figures"
+        made = rebuild(open_records(options.store, figures), options.protocol)
+        print(made)
+        return 1 if made.missing else 0
     print(rewrite_report(options.profile, work=options.work, figures=options.figures))
 
 
-def _data_check(options) -> None:
-    manifest = _manifest(options)
-    print(manifest.check().astype(object).fillna("").to_string(index=False))
+def _data_fetch(options) -> None:
+    from . import fetching
+
+    todo = fetching.plan(options.what, options.root or os.environ.get("AUDFER_DATA") or "data", song=options.song,
+                         base_url=options.base_url)
+    print(todo.describe(), flush=True)
+    if todo.missing and not options.yes:
+        if not sys.stdin.isatty():
+            raise InputError("command line", "--yes", "nothing, and nobody to ask", "--yes to download what is listed above")
+        if input("\nDownload? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise AudferError("nothing was downloaded")
+    for what, count in fetching.fetch(todo).items():
+        print(f"{todo.root / fetching.SOURCES[what].folder.split('/Actor')[0]}: {count} files")
+    if options.what != "videos":
+        tables = todo.root / fetching.SOURCES["tracking"].folder
+        print(f"\nnow, for example:\n  audfer reproduce -n 01_au_extraction -p openface_folder {tables}")
+
+
+def _data_check(options) -> int:
+    from . import datasets
+
+    folds = None if options.fold is None else (options.fold,)
+    check = datasets.check_dataset(**_choices(options), folds=folds, deep=options.deep, workers=options.workers)
+    print(json.dumps(check.to_json(), indent=1) if options.json else check)
+    return 0 if check.as_published else 1
 
 
 def _data_pack(options) -> None:
     from . import datasets
 
-    packed = datasets.pack(_manifest(options), Path(options.out), options.frames, options.size)
+    manifest = datasets.read_dataset(**_choices(options), fold=options.fold, missing="keep")
+    packed = datasets.pack(manifest, Path(options.out), options.frames, options.size, workers=options.workers,
+                           align=options.align)
+    for note in manifest.notes:
+        print(note)
+    lost = packed.quarantine
+    for (split, expression), part in lost.groupby(["split", "expression"]):
+        before = int(((manifest.table["split"] == split) & (manifest.table["expression"] == expression)).sum())
+        print(f"left out: {len(part)} of {before} {split} clips of {manifest.classes[expression]}, now {before - len(part)}")
+    if len(lost):
+        print(f"{Path(options.out) / 'quarantine.csv'}: why {len(lost)} clips could not be packed")
+    if options.align:
+        print(f"{Path(options.out) / 'contact_sheet.png'}: look whether the faces are cut well")
     print(f"{options.out}: {packed.frames.shape[0]} clips of {options.frames} frames, {options.size} pixels")
 
 
@@ -210,24 +391,67 @@ def _data_synth(options) -> None:
     print(options.out)
 
 
-def _au_extract(options) -> None:
-    from .action_units.extraction import extract
-    from .study import open_study
+def _au_import(options) -> int:
+    from . import datasets
+    from .action_units.importing import SCALES, import_folder
 
-    manifest = _manifest(options)
-    study = open_study(options.profile)
-    table = extract(manifest, study.estimator, study.profile.data.render_size, device=study.device,
-                    precision=study.precision)
-    table.save(Path(options.out))
-    print(f"{options.out}: {len(table.frames)} frames of {manifest.name}")
+    folder = Path(options.dir)
+    out = Path(options.out or folder.with_name(f"{folder.resolve().name}.parquet"))
+    if (options.dataset is None) != (options.root is None) and not (options.dataset and os.environ.get("AUDFER_DATA")):
+        raise InputError("command line", "--dataset and --root", "one of them", "both or neither (or AUDFER_DATA)")
+    manifest = None
+    if options.dataset:
+        manifest = datasets.read_dataset(options.dataset, options.root or os.environ["AUDFER_DATA"], missing="drop")
+    reading = _reading(options, face=int(options.face) if options.face.isdigit() else options.face, mode=options.au_mode,
+                       require_presence=not options.without_presence,
+                       scale=SCALES[options.intensity_scale] if options.intensity_scale else None)
+    files = import_folder(folder, out, reading, manifest=manifest, workers=options.workers)
+    read = files[files["status"] == "read"]
+    print(f"{out}: {read['frames'].sum()} frames of {read['clips'].sum()} clips; {read['failed'].sum()} failed, "
+          f"{read['low_confidence'].sum()} of low confidence, {read['contaminated'].sum()} beside failed ones, "
+          f"{read['gaps'].sum()} gaps; {(read['faces'] > 1).sum()} files with several faces")
+    return _refused(out, files["status"] == "refused", files["reason"], "files")
 
 
-def _au_import(options) -> None:
-    from .action_units.extraction import import_openface
+def _au_extract(options) -> int:
+    from contextlib import nullcontext
 
-    table = import_openface(_manifest(options), Path(options.csvs), options.min_confidence)
-    table.save(Path(options.out))
-    print(f"{options.out}: {len(table.frames)} frames of {table.frames['clip_id'].nunique()} clips")
+    from . import datasets
+    from .action_units import backends
+    from .action_units.running import dask_client, extract_manifest, slurm_options
+
+    manifest = datasets.read_dataset(**_choices(options), fold=options.fold, missing="keep")
+    out = Path(options.out or f"{manifest.name}_{options.backend}.parquet")
+    if options.backend == "openface":
+        reading = _reading(options, mode="static" if options.static else "calibrated")
+        backend = backends.OpenFace(options.executable, options.container, options.engine,
+                                    csvs=options.csvs and str(Path(options.csvs).absolute()), reading=reading)
+    elif options.backend == "pyfeat":
+        backend = backends.PyFeat()
+    else:
+        from .study import open_study
+
+        study = open_study(options.profile)
+        study.estimator  # trained now if it is not there
+        backend = backends.Estimator(str(study.work / "estimator"), study.profile.data.render_size, study.device,
+                                     study.precision)
+    slurm = slurm_options(options.slurm) if options.slurm else None
+    cluster = dask_client(options.scheduler, slurm, str(out.absolute().parent / "slurm_logs")) \
+        if options.scheduler or slurm is not None else nullcontext()
+    with cluster as client:
+        clips = extract_manifest(manifest, out, backend, workers=options.workers, seconds=options.seconds,
+                                 retries=options.retries, again=options.again, client=client)
+    print(f"{out}: {clips['frames'].sum()} frames of {(clips['state'] == 'done').sum()} clips; {clips['ok'].sum()} with a face")
+    return _refused(out, clips["state"] == "refused", clips["reason"], "clips")
+
+
+def _refused(out: Path, refused, reasons, what: str) -> int:
+    """Say how many were refused and why the first was; the exit code."""
+    if not refused.any():
+        return 0
+    print(f"{out.with_name(out.stem + '_quarantine.csv')}: {refused.sum()} of {len(refused)} {what} refused, the first: "
+          f"{reasons[refused].iloc[0]}", file=sys.stderr)
+    return 1
 
 
 def _knowledge_build(options) -> None:
@@ -250,16 +474,112 @@ def _knowledge_build(options) -> None:
     print(options.out)
 
 
-def _train(options) -> None:
-    from .evaluation import summary
+def _weights_inspect(options) -> None:
+    from .models import inspect_checkpoint
+
+    report = inspect_checkpoint(options.file, options.model)
+    print(report)
+    if options.model and not report.fits:
+        raise AudferError(f"{options.file}: these weights do not fit {options.model}")
+
+
+def _grid(options) -> int:
+    from contextlib import nullcontext
+
+    from .action_units.running import dask_client, slurm_options
+    from .executors import job_script, slurm_cluster
+    from .study import OUTPUTS, open_study
+
+    slurm = slurm_options(options.slurm) if options.slurm else None
+    if options.dry_run and slurm is not None:
+        print(job_script(slurm))
+        return 0
+    study = open_study(options.profile, options.work or "")
+    outputs = tuple(options.output or OUTPUTS)
+    if options.dry_run:
+        print(study.grid_summary(*outputs).to_string(index=False))
+        return 0
+    cells = study.noted_cells(*outputs)
+    cluster = nullcontext()
+    if options.scheduler or slurm is not None:
+        cluster = dask_client(options.scheduler, None if slurm is None else slurm_cluster(slurm, str(study.work / "slurm_logs")))
+    with cluster as client:
+        table = study.train(cells, "grid", executor=client)
+    failed = table[table["error"].notna()]
+    print(f"{study.store.folder}: {len(table) - len(failed)} of {len(table)} cells, {table['trained'].sum()} of them trained now")
+    for cell, error in zip((cells[i] for i in failed.index), failed["error"]):
+        print(f"failed: {cell.label}, seed {cell.seed}: {error}", file=sys.stderr)
+    return 1 if len(failed) else 0
+
+
+def _train(options) -> int | None:
+    from . import distributed
     from .study import open_study
 
     study = open_study(options.profile)
-    cell = study.cell(options.model, options.dataset, options.au_ratio, options.strategy, options.weights,
-                      options.seed)
-    (record,) = study.run([cell])
-    result = summary(record)
-    print(f"{cell.label}, last epoch, 95 % interval: WAR {result.war}, UAR {result.uar}\nrecord: {record.path}")
+    wanted, started = options.processes, distributed.launched()
+    if wanted is not None and (wanted < 1 or wanted != (started or wanted)):
+        raise InputError("command line", "--processes", wanted, f"{started}, as torchrun started" if started else "at least 1")
+    if options.objective == "mae":
+        if (wanted or started) > 1:
+            raise InputError("command line", "--processes with --objective mae", wanted or started, "1")
+        _pretrain(study, options)
+        return None
+    if wanted and wanted > 1 and not started:
+        if study.device == "cuda":
+            distributed.check_gpus(wanted)
+        return distributed.launch(options.given, wanted)
+    with distributed.together(study.device) as rank:
+        if rank == 0:
+            _train_cell(study, options)
+        else:
+            from .training import assist
+
+            assist()
+    return None
+
+
+def _train_cell(study, options) -> None:
+    from .evaluation import PROTOCOLS, summary
+
+    for name in ("data", "mask_ratio", "out"):
+        if getattr(options, name) is not None:
+            raise InputError("command line", f"--{name.replace('_', '-')}", repr(getattr(options, name)), "nothing, unless "
+                             "with --objective mae")
+    cell = study.cell(options.model or "m3dfel", options.dataset, options.au_ratio, options.strategy, options.weights,
+                      options.seed, options.recipe, "weights" if options.initial_weights else options.initialisation)
+    chosen = {name: getattr(options, name) for name in ("epochs", "accumulate", "validation")}
+    cell = replace(cell, **{name: value for name, value in chosen.items() if value is not None})
+    (record,) = study.run([cell], initial_weights=options.initial_weights or "")
+    print(f"{cell.label}: WAR and UAR, 95 % intervals")
+    for protocol in PROTOCOLS:
+        if protocol != "best-on-validation" or cell.validation:
+            result = summary(record, protocol)
+            print(f"  {protocol}, epoch {result.epochs[0]}: {result.war}, {result.uar}")
+    costs = record.costs
+    gpu = f", {costs['peak_gpu_memory_mb']:.0f} MB of the GPU" if study.device == "cuda" else ""
+    print(f"{costs['clips_per_second']:.3g} clips/s, {costs['bound']}-bound ({100 * costs['input_share']:.0f} % of the time "
+          f"waiting for clips), {costs['peak_memory_mb']:.0f} MB{gpu}\nrecord: {record.path}")
+
+
+def _pretrain(study, options) -> None:
+    from .pretraining import pretrain
+
+    if options.model not in ("", "mae_dfer"):
+        raise InputError("command line", "--model with --objective mae", repr(options.model), "mae_dfer")
+    chosen = {name: getattr(options, name) for name in ("epochs", "mask_ratio", "seed") if getattr(options, name) is not None}
+    if not (options.out or options.data or chosen):
+        out = study.pretrained_weights
+    elif not options.out:
+        raise InputError("command line", "--out", "nothing", "a .safetensors file to write: the profile's own is made from its "
+                         "own clips and settings")
+    else:
+        out = Path(options.out)
+        pretrain(replace(study.pretraining, **chosen), options.data or study.pretraining_stores(), out)
+    last = json.loads(out.with_suffix(".json").read_text())["history"][-1]
+    print(f"{out}: after epoch {last['epoch']}, mean squared error of appearance {last['loss_appearance']:.3f}, of motion "
+          f"{last['loss_motion']:.3f}")
+    print("next: audfer train --model mae_dfer " + (f"--initial-weights {out}" if options.out else "--initialisation mae"))
 
 
 if __name__ == "__main__":

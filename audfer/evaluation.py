@@ -40,7 +40,7 @@ from .facs import ACTION_UNITS, EXPRESSIONS
 
 LEVEL = 0.95
 DRAWS = 10_000
-PROTOCOLS = ("last", "best-on-test")
+PROTOCOLS = ("last", "best-on-validation", "best-on-test")
 _SEED = 20260101  # of every Monte Carlo here: the same predictions give the same digits
 
 
@@ -212,7 +212,7 @@ class Predictions:
         predicted: ``(S, N)`` classes, one row a seed.
         seeds: ``S`` seeds.
         epochs: ``S`` epochs (numbered as in ``history``) the predictions are from.
-        protocol: ``"last"`` or ``"best-on-test"``.
+        protocol: one of ``PROTOCOLS``.
         groups: ``(N,)`` subject or video of each clip, or ``None`` where it is not known.
     """
 
@@ -244,12 +244,13 @@ def predictions(records, protocol: str = "last") -> Predictions:
     Args:
         records: a run record or a sequence of them (attributes ``clip_ids, expressions, scores, best_scores,
             best_epoch, history, cell``, and ``groups`` where subjects or videos are known).
-        protocol: ``"last"`` epoch, or ``"best-on-test"``: the epoch chosen by looking at the test clips, which
-            flatters; reported because the field reports it, always under this name.
+        protocol: ``"last"`` epoch; ``"best-on-validation"``: the epoch chosen on training clips that were held out; or
+            ``"best-on-test"``: chosen by looking at the test clips, which flatters; reported because the field reports
+            it, always under this name.
 
     Raises:
-        InputError: unknown protocol, no record, scores of the wrong shape or not finite, or records over different
-            clips.
+        InputError: unknown protocol, no record, scores of the wrong shape or not finite, records over different
+            clips, or without validation clips.
     """
     if protocol not in PROTOCOLS:
         raise InputError("predictions", "protocol", repr(protocol), " or ".join(map(repr, PROTOCOLS)))
@@ -263,7 +264,7 @@ def predictions(records, protocol: str = "last") -> Predictions:
             raise InputError(
                 record.path, "clip_ids and expressions", "other clips than the first record's", "the same test clips"
             )
-        scores = np.asarray(record.scores if protocol == "last" else record.best_scores)
+        scores, epoch = _chosen(record, protocol)
         if scores.shape != (len(truth), len(EXPRESSIONS)) or not np.isfinite(scores).all():
             raise InputError(
                 record.path,
@@ -273,11 +274,21 @@ def predictions(records, protocol: str = "last") -> Predictions:
             )
         rows.append(scores.argmax(axis=1))
         seeds.append(int(record.cell.get("seed", 0)))
-        last = int(record.history["epoch"].iloc[-1]) if len(record.history) else -1
-        epochs.append(last if protocol == "last" else int(record.best_epoch))
+        epochs.append(epoch)
     groups = getattr(group[0], "groups", None)
     groups = None if groups is None else _groups(groups, len(truth), group[0].path)
     return Predictions(clip_ids, truth, np.stack(rows), tuple(seeds), tuple(epochs), protocol, groups)
+
+
+def _chosen(record, protocol: str) -> tuple[np.ndarray, int]:
+    """Test scores ``(N, 7)`` of the epoch that the protocol chooses, and that epoch."""
+    if protocol == "last":
+        return np.asarray(record.scores), int(record.history["epoch"].iloc[-1]) if len(record.history) else -1
+    if protocol == "best-on-test":
+        return np.asarray(record.best_scores), int(record.best_epoch)
+    if getattr(record, "validated_scores", None) is None:
+        raise InputError(record.path, "validation clips", "none", "a cell with validation above 0 for best-on-validation")
+    return np.asarray(record.validated_scores), int(record.validated_epoch)
 
 
 def _groups(groups, count: int, where) -> np.ndarray:
@@ -718,7 +729,7 @@ def calibration(record, protocol: str = "last", bins: int = BINS, level: float =
     """
     said = predictions(record, protocol)
     group = list(record) if isinstance(record, Sequence) else [record]
-    scores = np.stack([np.asarray(r.scores if protocol == "last" else r.best_scores, float) for r in group])
+    scores = np.stack([_chosen(r, protocol)[0].astype(float) for r in group])
     right = (said.predicted == said.expressions).astype(float)
     confidence = np.take_along_axis(scores, said.predicted[..., None], axis=-1)[..., 0]
     edges = np.linspace(0, 1, bins + 1)

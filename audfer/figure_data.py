@@ -13,9 +13,9 @@ from scipy import stats
 
 from . import published
 from .errors import InputError
-from .evaluation import summary
+from .evaluation import calibration, summary
 from .facs import ACTION_UNITS, EVALUATION_DATASETS, EXPRESSIONS, INTENSITY_ACTION_UNITS
-from .tables import MODEL_NAMES, present, au_records, baseline_records, select
+from .tables import MODEL_NAMES, au_records, baseline_records, pooled, present, select
 
 WITHOUT, WITH = "without AU", "with AU"
 #: panels of Fig. 7, in the order of its letters: history column, title, axis label
@@ -107,6 +107,25 @@ def sheet_data(sheet: Mapping) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "row", "person", "strength", "change"])
 
 
+def reconstruction_data(sheet: Mapping) -> pd.DataFrame:
+    """How well the hidden places of masked clips were predicted (``study.reconstructions``).
+
+    Returns:
+        One row a clip and tubelet: clip_id, expression, tubelet (from 1), hidden (share of pixels), appearance_error (mean
+        absolute difference at hidden pixels, 0 to 255), motion_r (Pearson correlation of true and predicted change there, NaN
+        where nothing moves).
+    """
+    rows = []
+    for i, (clip, expression) in enumerate(zip(sheet["clip_ids"], sheet["expressions"], strict=True)):
+        for k in range(sheet["original"].shape[1]):
+            hidden = np.isfinite(sheet["predicted_motion"][i, k])
+            error = np.abs(sheet["appearance"][i, k].astype(float) - sheet["original"][i, k])[hidden].mean()
+            true, predicted = sheet["motion"][i, k][hidden], sheet["predicted_motion"][i, k][hidden]
+            moves = true.std() > 0 and predicted.std() > 0
+            rows.append((clip, expression, k + 1, hidden.mean(), error, np.corrcoef(true, predicted)[0, 1] if moves else np.nan))
+    return pd.DataFrame(rows, columns=["clip_id", "expression", "tubelet", "hidden", "appearance_error", "motion_r"])
+
+
 def fig4_data(ours) -> pd.DataFrame:
     """Our knowledge matrix and the printed one (Fig. 4), with the rank correlation of each expression's row.
 
@@ -182,6 +201,49 @@ def ratio_data(records: Sequence, model: str | None = None, protocol: str = "las
     )
 
 
+#: terms of Eq. 10
+LOSS_TERMS = ("expression loss", "AU loss")
+
+
+def loss_data(records: Sequence, model: str) -> pd.DataFrame:
+    """How large each term of Eq. 10 is in the last epoch of training, for every lambda.
+
+    Returns:
+        One row a dataset, ratio and term (``LOSS_TERMS``): dataset, model, au_ratio, term, loss (mean over the epoch's
+        batches and over seeds, before lambda weighs it), weighted (as it enters the total loss), share (percent of the
+        total), seeds. Without an AU head the AU loss is 0 of the total.
+    """
+    rows = []
+    for dataset in present(records, "dataset", EVALUATION_DATASETS):
+        mine = [r for r in records if r.cell["model"] == model and r.cell["dataset"] == dataset]
+        for ratio in sorted({r.cell["au_ratio"] for r in mine}):
+            cell = au_records(mine, model, dataset, au_ratio=ratio) if ratio > 0 else baseline_records(mine, model, dataset)
+            if not cell:
+                continue
+            last = pd.DataFrame([record.history.iloc[-1] for record in cell])[["loss_expression", "loss_au"]].mean()
+            weighted = (1 - ratio) * last["loss_expression"], ratio * np.nan_to_num(last["loss_au"])
+            rows += [(dataset, model, ratio, term, loss, part, 100 * part / sum(weighted), len(cell))
+                     for term, loss, part in zip(LOSS_TERMS, last, weighted)]
+    return pd.DataFrame(rows, columns=["dataset", "model", "au_ratio", "term", "loss", "weighted", "share", "seeds"])
+
+
+def positive_weight_data(records: Sequence, dataset: str, strategies: Sequence[str]) -> pd.DataFrame:
+    """The positive class weights of Eqs. 6 to 8 that cells on a dataset had (``RunRecord.positive_weights``).
+
+    They come from the training clips alone: one record of each strategy tells, whatever its network.
+
+    Returns:
+        Columns source (the strategy), expression, action_unit, value; a strategy without a record is left out.
+    """
+    found = {
+        record.cell["strategy"]: record.positive_weights
+        for record in reversed(records)
+        if record.cell["dataset"] == dataset and record.positive_weights is not None
+    }
+    columns = ["source", "expression", "action_unit", "value"]
+    return matrices({name: found[name] for name in strategies if name in found}) if found else pd.DataFrame(columns=columns)
+
+
 def confusion_data(
     records: Sequence,
     dataset: str = "DFEW",
@@ -189,12 +251,13 @@ def confusion_data(
     strategy: str | None = None,
     au_ratio: float | None = None,
 ) -> pd.DataFrame:
-    """Fig. 6: confusion matrices of every network without and with AU.
+    """Fig. 6: confusion matrices of every network without and with AU; several folds are pooled.
 
     Returns:
         Columns model, variant, true, predicted, count (clips; summed over seeds), share (percent of the true class;
         NaN for a class without clips), war (percent). Cells without a record are absent.
     """
+    records = pooled(records)
     rows = []
     for model in present(records, "model", tuple(MODEL_NAMES)):
         for variant, cell in (
@@ -370,3 +433,25 @@ def frequency_data(counts: Mapping[str, Mapping[str, int] | Sequence[int]], spli
                 }
             )
     return pd.DataFrame(rows)
+
+
+def calibration_data(records: Sequence, model: str, dataset: str, protocol: str = "last") -> pd.DataFrame:
+    """The reliability diagram of one network without and with AU (``evaluation.calibration``), a row a bin.
+
+    Returns:
+        Columns model, dataset, variant, ece, ece_if_calibrated, brier, brier_low, brier_high (shares and Brier's score,
+        equal in all rows of a variant) and the bins' low, high, clips, confidence, accuracy, accuracy_low,
+        accuracy_high (shares).
+    """
+    parts = []
+    for variant, cell in ((WITHOUT, baseline_records(records, model, dataset)), (WITH, au_records(records, model, dataset))):
+        if cell:
+            found = calibration(cell, protocol)
+            parts.append(found.bins.assign(
+                model=model, dataset=dataset, variant=variant, ece=found.ece, ece_if_calibrated=found.ece_if_calibrated,
+                brier=found.brier.value, brier_low=found.brier.low, brier_high=found.brier.high))
+    first = ["model", "dataset", "variant", "ece", "ece_if_calibrated", "brier", "brier_low", "brier_high"]
+    if not parts:
+        return pd.DataFrame(columns=[*first, "low", "high", "clips", "confidence", "accuracy", "accuracy_low", "accuracy_high"])
+    table = pd.concat(parts, ignore_index=True)
+    return table[first + [c for c in table if c not in first]]

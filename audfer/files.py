@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from filelock import FileLock, Timeout
 
 from .errors import AudferError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SAYS_NO_ROOM = re.compile(r"os error (28|122|27)\b|No space left on device|PytorchStreamWriter failed writing")
+
+
+class DiskFull(AudferError):
+    """There is no room for a file."""
 
 
 @contextmanager
@@ -29,8 +39,8 @@ def atomic_file(path: str | os.PathLike):
         yield Path(name)
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
-    except OSError as error:
-        raise disk_error(path, error) from error
+    except Exception as error:
+        _raise_disk_error(path, error)
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -47,8 +57,8 @@ def atomic_folder(path: str | os.PathLike):
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
-    except OSError as error:
-        raise disk_error(path, error) from error
+    except Exception as error:
+        _raise_disk_error(path, error)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -59,15 +69,22 @@ def _umask() -> int:
     return mask
 
 
-def disk_error(path: Path, error: OSError) -> Exception:
-    """The sentence for a full disk; any other error as it is."""
-    import errno
+def disk_error(path: Path, error: Exception) -> Exception:
+    """The sentence (``DiskFull``) for a full disk, quota or file-size limit; any other error as it is."""
+    # torch and safetensors write by themselves, and say so in errors of their own
+    if not (error.errno in _NO_ROOM if isinstance(error, OSError) else _SAYS_NO_ROOM.search(str(error))):
+        return error
+    limited = getattr(error, "errno", 0) == errno.EFBIG or "os error 27" in str(error)
+    free = shutil.disk_usage(path.parent).free / 1e6
+    return DiskFull(f"{path}: {'a file may not be that large here' if limited else 'the disk is full'} ({free:.0f} MB free in "
+                    f"{path.parent}); nothing was half-written: free some space and run the same command again")
 
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(path.parent).free / 1e6
-        return AudferError(f"{path}: the disk is full ({free:.0f} MB free in {path.parent}); "
-                           "nothing was half-written: free some space and run the same command again")
-    return error
+
+def _raise_disk_error(path: Path, error: Exception) -> NoReturn:
+    found = disk_error(path, error)
+    if found is error:
+        raise error
+    raise found from error
 
 
 def write_json(path: str | os.PathLike, content) -> None:

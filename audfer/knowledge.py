@@ -30,6 +30,17 @@ from .losses import KNOWLEDGE_FACTOR
 from .openface import INTENSITY_COLUMNS, MAX_INTENSITY
 
 VARIANTS: tuple[str, ...] = ("paper", "release")
+#: matrices that can weigh the AU loss of a cell: the knowledge, and controls that tell it from any other auxiliary task
+WEIGHTS: dict[str, str] = {
+    "knowledge": "the knowledge matrix of section 3.1",
+    "none": "no matrix: plain binary cross entropy, every AU and expression weighs 1",
+    "uniform": "the matrix's mean everywhere: the same scale of the loss, no knowledge",
+    "shuffled-aus": "the matrix with its AU columns permuted: each AU has another one's weights",
+    "shuffled-expressions": "the matrix with its rows permuted: each expression has another one's weights",
+    "train-only": "the matrix of the dataset's own training clips alone",
+    "figure4": "the paper's Fig. 4",
+    "release": "K2 of the released code",
+}
 AU28_WAYS: tuple[str, ...] = ("grand_mean", "row_mean", "presence")
 #: the paper's constant: it subtracts 2.5 from a sum over four datasets
 PAPER_OFFSET, PAPER_DATASETS = 2.5, 4
@@ -255,6 +266,42 @@ class KnowledgeMatrix:
         return cls(np.array(values), {name: np.array(m) for name, m in content.get("medians", {}).items()},
                    None if content.get("sum") is None else np.array(content["sum"]),
                    content.get("variant", ""), content.get("settings", {}))
+
+
+def control_matrix(weights: str, knowledge: KnowledgeMatrix, seed: int = 0) -> KnowledgeMatrix:
+    """The matrix that a name of ``WEIGHTS`` stands for.
+
+    Args:
+        weights: "knowledge", "uniform", "shuffled-aus", "shuffled-expressions", "figure4" or "release"; "none" has no
+            matrix, and "train-only" is made from frames (``Study.knowledge``).
+        knowledge: what "knowledge" is, and what is levelled or shuffled.
+        seed: of a shuffle. No AU, or no expression, keeps its own place.
+
+    Raises:
+        InputError: another name.
+    """
+    values = knowledge.values
+    if weights == "uniform":
+        values = np.full(values.shape, values.mean())
+    elif weights == "shuffled-aus":
+        values = values[:, _derangement(values.shape[1], seed)]
+    elif weights == "shuffled-expressions":
+        values = values[_derangement(values.shape[0], seed)]
+    elif weights in ("figure4", "release"):
+        return KnowledgeMatrix.published() if weights == "figure4" else KnowledgeMatrix.release()
+    elif weights != "knowledge":
+        raise InputError("control_matrix", "weights", repr(weights),
+                         "one of knowledge, uniform, shuffled-aus, shuffled-expressions, figure4, release")
+    return KnowledgeMatrix(values, variant=weights, settings={"of": knowledge.variant, "seed": int(seed)})
+
+
+def _derangement(count: int, seed: int) -> np.ndarray:
+    """A random order of ``count`` places in which none is where it was."""
+    generator, places = np.random.default_rng(seed), np.arange(count)
+    while True:
+        order = generator.permutation(count)
+        if not (order == places).any():
+            return order
 
 
 # --------------------------------------------------------------------------------------------------------- the steps

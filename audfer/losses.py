@@ -23,6 +23,14 @@ from .facs import ACTION_UNITS, EXPRESSIONS
 
 #: how the positive class weights are made (Eqs. 6, 7, 8)
 STRATEGIES: tuple[str, ...] = ("global", "distinct", "minor")
+#: no positive class weights: plain binary cross entropy
+PLAIN = "plain"
+#: what Eq. 4 votes on and Eqs. 6 to 8 count: the paper's words, or what the released code does in either place
+READINGS: dict[str, str] = {
+    "paper": "a clip's AU labels are voted by all its known frames; weights count training clips",
+    "release-votes": "as the paper, but a clip's AU labels are voted only by the frames that the network sees",
+    "release-counts": "as the paper, but weights count frames, and those of test clips too",
+}
 #: section 3.1: "multiplied by 5 in the loss"
 KNOWLEDGE_FACTOR = 5.0
 #: above every weight found in the release (its largest is 164, for AU28)
@@ -179,7 +187,7 @@ class AULoss(nn.Module):
         self.register_buffer("negative", negative)
         self.register_buffer("positive", negative * ratio)
 
-    def forward(self, au_logits: Tensor, au_labels: Tensor, expressions: Tensor) -> Tensor:
+    def forward(self, au_logits: Tensor, au_labels: Tensor, expressions: Tensor, units: Tensor | None = None) -> Tensor:
         """The loss as a scalar, computed in float32 also under autocast.
 
         Args:
@@ -188,6 +196,8 @@ class AULoss(nn.Module):
             expressions: (B,) integer ground truth; -1 leaves the clip out. Or (B, 7) soft targets (mixup): the loss
                 is then its expectation over the expressions, i.e. rows of both weights are mixed in those
                 proportions.
+            units: what to divide by instead of what is known here: ``self.units`` of the whole batch of which these clips are a
+                part (of several processes or micro-batches). The parts' losses then add up to the whole's.
 
         Returns:
             A float32 scalar; exactly 0 with a gradient of zeros when nothing in the batch is known.
@@ -197,18 +207,26 @@ class AULoss(nn.Module):
             # matmul is an autocast operation: the weights must not be rounded to half precision
             with torch.autocast(au_logits.device.type, enabled=False):
                 negative, positive = mix @ self.negative, mix @ self.positive
-            labelled = torch.ones_like(au_labels[:, :1], dtype=torch.bool)
         else:
             row = expressions.clamp(min=0)
             negative, positive = self.negative[row], self.positive[row]
-            labelled = (expressions >= 0)[:, None]
-        logits = au_logits.float()
-        known = ~torch.isnan(au_labels) & labelled
+        known = self._known(au_labels, expressions)
         labels = torch.where(known, au_labels, 0.0).float()
-        term = positive.float() * labels * F.softplus(-logits) + negative.float() * (1 - labels) * F.softplus(logits)
-        total = (term * known).sum()
-        units = known.sum() if self.reduction == "mean" else known.any(dim=1).sum()
-        return total / units.clamp(min=1)
+        # one fused operation; where the negative weight is 0 so is the positive one, and the ratio does not matter
+        ratio = positive / negative.clamp(min=torch.finfo(negative.dtype).tiny)
+        total = F.binary_cross_entropy_with_logits(au_logits.float(), labels, weight=(negative * known).float(),
+                                                   pos_weight=ratio.float(), reduction="sum")
+        return total / (self.units(au_labels, expressions) if units is None else units).clamp(min=1)
+
+    def units(self, au_labels: Tensor, expressions: Tensor) -> Tensor:
+        """What the sum is divided by: known (clip, AU) pairs, or clips with a known AU, as ``reduction`` says; int64 scalar."""
+        known = self._known(au_labels, expressions)
+        return known.sum() if self.reduction == "mean" else known.any(dim=1).sum()
+
+    @staticmethod
+    def _known(au_labels: Tensor, expressions: Tensor) -> Tensor:
+        known = ~torch.isnan(au_labels)
+        return known if expressions.is_floating_point() else known & (expressions >= 0)[:, None]
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}"

@@ -22,8 +22,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
-from .facs import ACTION_UNIT_NAMES, ACTION_UNITS, EVALUATION_DATASETS, EXPRESSION_HEADINGS, EXPRESSIONS
-from .figure_data import EMBEDDINGS, PANELS, WITH, WITHOUT
+from .ablations import KNOWLEDGE, NO_HEAD, PLAIN_BCE
+from .facs import ACTION_UNIT_NAMES, ACTION_UNITS, EVALUATION_DATASETS, EXPRESSION_HEADINGS, EXPRESSIONS, INTENSITY_ACTION_UNITS
+from .figure_data import EMBEDDINGS, LOSS_TERMS, PANELS, WITH, WITHOUT
+from .printed import BEYOND, OPEN, WITHIN
 from .tables import MODEL_NAMES, STRATEGIES, STRATEGY_NAMES, model_name
 
 STYLE = Path(__file__).with_name("audfer.mplstyle")
@@ -54,6 +56,7 @@ MODEL_COLOURS: dict[str, str] = {
 }
 VARIANT_COLOURS: dict[str, str] = {WITHOUT: "#7A7A7A", WITH: "#0072B2", "paper": "#000000"}
 METRIC_COLOURS: dict[str, str] = {"WAR": "#0072B2", "UAR": "#D55E00"}
+TERM_COLOURS: dict[str, str] = {LOSS_TERMS[0]: "#9A9A9A", LOSS_TERMS[1]: "#0072B2"}
 STRATEGY_COLOURS: dict[str, str] = {"none": "#7A7A7A", "global": "#0072B2", "distinct": "#009E73", "minor": "#CC79A7"}
 
 #: how seaborn tells expressions apart
@@ -398,14 +401,102 @@ def estimator_accuracy(data: pd.DataFrame) -> Figure:
     bottom.bar(place, data["intensity_r"], width=0.7, color="#8FCBB6")
     if "intensity_r_low" in data:
         bottom.vlines(place, data["intensity_r_low"], data["intensity_r_high"], color="#1f4a3c", linewidth=1.4)
-    for k in place[data["intensity_r"].isna()]:
-        bottom.text(k, 0.02, "no intensity", rotation=90, ha="center", va="bottom", fontsize=7, color="gray")
     bottom.set(ylabel="intensity, Pearson r", ylim=(min(0, np.nanmin([0, *data["intensity_r"]])), 1.02))
     for axes in (top, bottom):
         axes.grid(axis="y")
-    names = [f"{au}\n{ACTION_UNIT_NAMES[au]}" for au in data.index]
-    bottom.set_xticks(place, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7.5)
-    bottom.set_xlim(-0.6, len(data) - 0.4)
+    _au_axis(bottom, data.index, data["intensity_r"].isna())
+    return figure
+
+
+def _au_axis(axes: Axes, units, unknown) -> None:
+    """Names of AUs below; where the intensity is unknown, why."""
+    for k in np.flatnonzero(unknown):
+        text = "no intensity" if units[k] not in INTENSITY_ACTION_UNITS else "constant"
+        axes.text(k, 0.03, text, rotation=90, ha="center", va="bottom", fontsize=7, color="gray")
+    names = [f"{au}\n{ACTION_UNIT_NAMES[au]}" for au in units]
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7.5)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+
+
+# ------------------------------------------------------------------------------------------------------ AU tables
+@_styled
+def presence_intervals(data: pd.DataFrame) -> Figure:
+    """How often each AU is present by expression, with 95 % intervals; one panel an AU.
+
+    Args:
+        data: from ``comparison.presence_rates_with_intervals``: expression, action_unit, value, low, high (percent).
+    """
+    place = {name: k for k, name in enumerate(EXPRESSIONS)}
+    figure, grid = plt.subplots(3, 6, figsize=(8.8, 5.6), sharex=True, sharey=True)
+    for axes, au in zip(grid.flat, ACTION_UNITS):
+        for row in data[data["action_unit"] == au].dropna(subset="value").itertuples():
+            colour, y = EXPRESSION_COLOURS[row.expression], place[row.expression]
+            axes.hlines(y, row.low, row.high, color=colour, linewidth=2, alpha=0.45)
+            axes.plot(row.value, y, linestyle="none", marker=EXPRESSION_MARKERS[row.expression], color=colour, markersize=4.5)
+        axes.set_title(f"{au}\n{ACTION_UNIT_NAMES[au]}", fontsize=7.5)
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+    grid[0, 0].set(xlim=(-4, 104), xticks=(0, 50, 100), ylim=(len(EXPRESSIONS) - 0.5, -0.5))
+    grid[0, 0].set_yticks(range(len(EXPRESSIONS)), EXPRESSIONS)
+    figure.supxlabel("frames with the AU present (%)", fontsize=9)
+    return figure
+
+
+@_styled
+def extractor_agreement(data: pd.DataFrame) -> Figure:
+    """How far two extractors agree on each AU: presence above, intensity below.
+
+    Args:
+        data: from ``comparison.extractor_agreement``.
+    """
+    place = np.arange(len(data))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(8.0, 5.2), sharex=True)
+    panels = ((top, "kappa", "Cohen's kappa", "f1", "F1", "#0072B2"), (bottom, "intensity_r", "Pearson r", "icc", "ICC(3,1)", "#009E73"))
+    for axes, main, name, other, other_name, colour in panels:
+        axes.vlines(place, data[f"{main}_low"], data[f"{main}_high"], color=colour, linewidth=2.2, alpha=0.45)
+        axes.plot(place, data[main], linestyle="none", marker="o", color=colour, label=f"{name}, 95 % interval over clips")
+        axes.plot(place, data[other], linestyle="none", marker="D", markerfacecolor="white", markeredgecolor="#444444", markersize=4,
+                  label=other_name)
+        lowest = np.nanmin([0, *data[[f"{main}_low", main, other]].to_numpy(float).ravel()])
+        axes.set(ylim=(lowest - 0.05, 1.04))
+        axes.axhline(0, color="#999999", linewidth=0.8)
+        axes.grid(axis="y")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    top.set_ylabel("presence (1 = same)")
+    bottom.set_ylabel("intensity (1 = same)")
+    _au_axis(bottom, data["action_unit"].tolist(), data["intensity_r"].isna())
+    return figure
+
+
+@_styled
+def au_baselines(data: pd.DataFrame) -> Figure:
+    """WAR and UAR of the AU-only baseline with 95 % intervals; grey ticks: always the commonest expression.
+
+    Args:
+        data: from ``study.au_baselines``: source, judged, features, classifier, metric, value, low, high (percent).
+    """
+    if data.empty:
+        return _empty(plt.figure(figsize=(5, 1.2)), "no subjects known: nothing can be left out")
+    rows = list(dict.fromkeys(zip(data["source"], data["judged"])))
+    shades = dict(zip(dict.fromkeys(data["features"]), ("#0072B2", "#E69F00")))
+    figure, grid = plt.subplots(1, 2, figsize=(8.0, 0.55 * len(rows) + 1.1), sharey=True, sharex=True)
+    commonest = data["classifier"] == "always the commonest expression"
+    for axes, metric in zip(grid, ("WAR", "UAR")):
+        for k, (source, judged) in enumerate(rows):
+            mine = (data["source"] == source) & (data["judged"] == judged) & (data["metric"] == metric)
+            axes.vlines(data.loc[mine & commonest, "value"], k - 0.32, k + 0.32, color="#8C8C8C", linewidth=2)
+            for shift, (features, colour) in zip(np.linspace(-0.16, 0.16, len(shades)) if len(shades) > 1 else (0,), shades.items()):
+                chosen = data[mine & ~commonest & (data["features"] == features)].rename(columns={"value": "ours"})
+                _dots(axes, chosen, [k + shift] * len(chosen), colour)
+        axes.set_xlabel(f"{metric} (%)")
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+    grid[0].set_xlim(0, 100)
+    grid[0].set_yticks(range(len(rows)), [f"{source}\n{judged}" for source, judged in rows])
+    grid[0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.legend(handles=[Line2D([], [], color=colour, marker="o", markersize=5, label=f"AUs: {name}") for name, colour in shades.items()]
+                  + [Line2D([], [], color="#8C8C8C", linestyle="none", marker="|", markersize=10, markeredgewidth=2,
+                            label="always the commonest expression")], loc="outside lower center", ncols=3)
     return figure
 
 
@@ -490,6 +581,32 @@ def contact_sheet_expressions(sheet: dict) -> Figure:
     columns = [f"{float(value):.1f}" for value in sheet["moment_columns"]]
     axes = image_grid(sheet["expressions"], sheet["expression_rows"], columns, cell=0.95)
     axes.set_xlabel("time →   (above: strength of the expression, 0 to 1)")
+    axes.figure.set_dpi(PICTURE_DPI)
+    return axes.figure
+
+
+@_styled
+def reconstruction(sheet: dict, moments: int = 4) -> Figure:
+    """Masked clips and what the pre-trained MAE-DFER makes of them: appearance above, motion below.
+
+    Args:
+        sheet: from ``study.reconstructions``.
+        moments: pictures a clip, evenly spread over its tubelets.
+    """
+    clips, times = sheet["original"].shape[:2]
+    chosen = np.unique(np.linspace(0, times - 1, min(moments, times)).round().astype(int))
+    # one scale a clip: blue gets darker, red gets brighter
+    largest = np.maximum(np.quantile(np.abs(sheet["motion"]), 0.99, axis=(1, 2, 3), keepdims=True), 1e-6)
+    colours = plt.get_cmap("RdBu_r").with_extremes(bad="#D9D9D9")
+    pictures = [sheet[name] for name in ("original", "masked", "appearance")]
+    pictures += [colours(0.5 + 0.5 * sheet[name] / largest, bytes=True)[..., :3] for name in ("motion", "predicted_motion")]
+    grid = np.stack([picture[:, chosen].reshape(-1, *picture.shape[2:]) for picture in pictures])
+    names = ["clip", "what the\nencoder sees", "appearance,\npredicted", "motion", "motion,\npredicted"]
+    axes = image_grid(grid, names, [""] * grid.shape[1], block=len(chosen), cell=0.72)
+    places = axes.get_xticks().reshape(clips, -1).mean(1)
+    for place, expression in zip(places, sheet["expressions"], strict=True):
+        axes.annotate(f"{expression} →", (place, 0), (0, 5), xycoords="data", textcoords="offset points", ha="center",
+                      fontweight="bold")
     axes.figure.set_dpi(PICTURE_DPI)
     return axes.figure
 
@@ -635,6 +752,67 @@ def fig5(data: pd.DataFrame) -> Figure:
         Patch(color="#999999", alpha=0.35, linewidth=0, label="95 % interval over clips"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+@_styled
+def loss_terms(data: pd.DataFrame) -> Figure:
+    """What the total loss of Eq. 10 is made of at the end of training, for every lambda on each dataset.
+
+    Args:
+        data: from ``figure_data.loss_data``.
+    """
+    datasets = list(dict.fromkeys(data["dataset"]))
+    if not datasets:
+        return _empty(plt.figure(figsize=(4, 3)))
+    figure, grid = plt.subplots(1, len(datasets), figsize=(2.75 * len(datasets) + 0.6, 2.9), sharey=True, squeeze=False)
+    for axes, dataset in zip(grid[0], datasets):
+        wide = data[data["dataset"] == dataset].pivot(index="au_ratio", columns="term", values=["weighted", "share"])
+        place, bottom = np.arange(len(wide)), np.zeros(len(wide))
+        for term in LOSS_TERMS:
+            axes.bar(place, wide["weighted", term], bottom=bottom, width=0.7, color=TERM_COLOURS[term])
+            bottom += wide["weighted", term].to_numpy()
+        for k, (top, share) in enumerate(zip(bottom, wide["share", LOSS_TERMS[1]])):
+            if share:
+                axes.text(k, top, f"{share:.0f} %", ha="center", va="bottom", fontsize=7)
+        axes.set_xticks(place, [f"{ratio:g}" for ratio in wide.index])
+        axes.set_title(dataset)
+        axes.set_xlabel("AU ratio λ")
+        axes.grid(axis="y")
+    grid[0, 0].set_ylabel("total loss")
+    grid[0, 0].set_ylim(0, 1.1 * data.groupby(["dataset", "au_ratio"])["weighted"].sum().max())
+    names = {LOSS_TERMS[0]: "(1 − λ) · expression loss", LOSS_TERMS[1]: "λ · AU loss, with its share"}
+    handles = [Patch(color=TERM_COLOURS[term], linewidth=0, label=names[term]) for term in LOSS_TERMS]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+# --------------------------------------------------------------------------------------------------------- ablations
+@_styled
+def ablations(data: pd.DataFrame) -> Figure:
+    """Every variant of the AU loss against plain BCE: differences of WAR and UAR with 95 % intervals.
+
+    Args:
+        data: ``tables.ablations(...).tidy``.
+    """
+    data = data[data["against"] == PLAIN_BCE]
+    names = list(dict.fromkeys(data["variant"]))
+    if not names:
+        return _empty(plt.figure(figsize=(4, 3)))
+    figure, grid = plt.subplots(1, 2, figsize=(8.4, 0.3 * len(names) + 1.5), sharey=True)
+    for axes, metric in zip(grid, ("WAR", "UAR")):
+        axes.axvline(0, color="#999999", linestyle="--", linewidth=1)
+        part = data[data["metric"] == metric].set_index("variant").reindex(names)
+        for k, name in enumerate(names):
+            colour = VARIANT_COLOURS[WITH] if name == KNOWLEDGE else VARIANT_COLOURS[WITHOUT] if name == NO_HEAD else "#333333"
+            axes.hlines(k, part.loc[name, "difference_low"], part.loc[name, "difference_high"], color=colour, linewidth=1.8, alpha=0.55)
+            axes.plot(part.loc[name, "difference"], k, marker="o", color=colour, markersize=5)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel(f"{metric} minus that of plain BCE (points)")
+        axes.grid(axis="x")
+    for text, name in zip(grid[0].get_yticklabels(), names):
+        text.set_fontweight("bold" if name == KNOWLEDGE else "normal")
     return figure
 
 
@@ -828,3 +1006,106 @@ def class_frequencies(data: pd.DataFrame) -> Figure:
         line = Line2D([], [], color="black", linewidth=1.4, label="published share of the real dataset")
         figure.legend(handles=[line], loc="outside lower center")
     return figure
+
+
+# ------------------------------------------------------------------------------------------- calibration and the AU head
+@_styled
+def reliability(data: pd.DataFrame) -> Figure:
+    """Is a network right as often as it says? Accuracy against confidence, a panel a variant, clips of each bin below.
+
+    Args:
+        data: from ``figure_data.calibration_data``.
+    """
+    variants = [v for v in (WITHOUT, WITH) if v in set(data["variant"])]
+    if not variants:
+        return _empty(plt.figure(figsize=(4, 3)))
+    figure, grid = plt.subplots(2, len(variants), figsize=(3.1 * len(variants) + 0.5, 4.2), sharex=True, sharey="row",
+                                height_ratios=(3, 1), squeeze=False)
+    for (top, bottom), variant in zip(grid.T, variants):
+        part = data[data["variant"] == variant]
+        filled, colour = part[part["clips"] > 0], VARIANT_COLOURS[variant]
+        top.plot([0, 100], [0, 100], color="#999999", linestyle="--", linewidth=1)
+        top.vlines(100 * filled["confidence"], 100 * filled["accuracy_low"], 100 * filled["accuracy_high"], color=colour, alpha=0.5)
+        top.plot(100 * filled["confidence"], 100 * filled["accuracy"], marker="o", markersize=4, linewidth=1, color=colour)
+        first = part.iloc[0]
+        top.set_title(variant)
+        # below the diagonal, where only a network that is too sure of itself has points
+        top.text(97, 3, f"ECE {100 * first['ece']:.1f} points\n(if calibrated, up to {100 * first['ece_if_calibrated']:.1f})\n"
+                 f"Brier {first['brier']:.2f} [{first['brier_low']:.2f}, {first['brier_high']:.2f}]", va="bottom", ha="right", fontsize=8)
+        top.set(xlim=(0, 100), ylim=(0, 100))
+        top.grid(True)
+        width = 100 * (part["high"] - part["low"])
+        bottom.bar(100 * part["low"], part["clips"], width=0.92 * width, align="edge", color=colour, alpha=0.6)
+        bottom.set_xlabel("confidence (%)")
+    grid[0, 0].set_ylabel("right (%)")
+    grid[1, 0].set_ylabel("clips")
+    return figure
+
+
+@_styled
+def au_head(data: pd.DataFrame, axes: Axes | None = None) -> Axes:
+    """F1 of each AU of the AU head, with its interval and what always saying "present" would give.
+
+    Args:
+        data: from ``evaluation.au_quality``.
+    """
+    axes = _axes(axes, (8.0, 3.0))
+    data = data.set_index("action_unit").reindex([au for au in ACTION_UNITS if au in set(data["action_unit"])])
+    place = np.arange(len(data))
+    axes.bar(place, data["f1"], width=0.7, color="#9CC9E3", label="F1, 95 % interval")
+    axes.vlines(place, data["f1_low"], data["f1_high"], color="#1f3b57", linewidth=1.4)
+    axes.hlines(data["f1_always"], place - 0.35, place + 0.35, color=METRIC_COLOURS["UAR"], linewidth=1.6,
+                label="always saying “present”")
+    axes.set(ylabel="F1 (0 to 1)", ylim=(0, 1.02), xlim=(-0.6, len(data) - 0.4))
+    axes.set_xticks(place, data.index, rotation=60, ha="right", rotation_mode="anchor")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    axes.grid(axis="y")
+    return axes
+
+
+# ------------------------------------------------------------------------------------------------------- printed numbers
+_VERDICTS = {BEYOND: ("#009E73", "D"), OPEN: ("#E69F00", "o"), WITHIN: ("#D55E00", "X")}
+
+
+@_styled
+def printed_gains(data: pd.DataFrame) -> Figure:
+    """The paper's printed gains against the noise of their test sets: Table 1 to the left, Table 2's classes to the right.
+
+    Args:
+        data: ``printed.gains()``.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.2, 5.6), width_ratios=(1, 1.15))
+    overall = data[data["measure"].isin(("WAR", "UAR"))]
+    overall = overall.sort_values("measure", ascending=False, kind="stable")
+    _gain_rows(left, overall, [f"{r.dataset}, {r.method}" for r in overall.itertuples()], "measure", "(a) Table 1")
+    classes = data[data["measure"].isin(EXPRESSION_HEADINGS)]
+    _gain_rows(right, classes, [f"{r.measure} ({r.clips:.0f} clips)" for r in classes.itertuples()], "method", "(b) Table 2, DFEW")
+    handles = [Line2D([], [], linestyle="none", marker=marker, color=colour, markersize=5, label=name)
+               for name, (colour, marker) in _VERDICTS.items()]
+    handles += [Patch(color="#DDDDDD", label="95 % noise, unpaired"), Patch(color="#A8A8A8", label="95 % noise, best pairing")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _gain_rows(axes: Axes, rows: pd.DataFrame, labels: list[str], block: str, title: str) -> None:
+    """Dots of gains on their noise bands, with a gap and a heading before each block."""
+    place, previous, y = [], None, 0.0
+    for heading in rows[block]:
+        if heading != previous:
+            axes.text(0.01, y + 1.0, heading, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5, fontweight="bold")
+            previous, y = heading, y + 1.9
+        place.append(y)
+        y += 0.85
+    height = 0.62
+    axes.barh(place, 2 * rows["unpaired"], left=-rows["unpaired"], height=height, color="#DDDDDD")
+    axes.barh(place, 2 * rows["best"].fillna(0), left=-rows["best"].fillna(0), height=height, color="#A8A8A8")
+    axes.axvline(0, color="#555555", linewidth=0.8)
+    for (_, row), at in zip(rows.iterrows(), place):
+        colour, marker = _VERDICTS[row["verdict"]]
+        axes.plot(row["gain"], at, marker=marker, color=colour, markersize=5, linestyle="none")
+    axes.set_yticks(place, labels, fontsize=7.5)
+    axes.set_ylim(y, 0.3)
+    axes.set_xlabel("printed gain of AU-DFER (points)")
+    axes.set_title(title)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)

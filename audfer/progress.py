@@ -55,6 +55,7 @@ class LineProgress:
         self.iterable, self.total, self.desc, self.unit = iterable, total, desc, unit
         self.interval, self.silent = interval, silent
         self.n, self.note, self.closed = 0, "", False
+        self.left: float | None = None
         self.start = self.last = time.monotonic()
 
     def __iter__(self) -> Iterator:
@@ -94,6 +95,10 @@ class LineProgress:
         """Show ``text`` at the end of the next lines."""
         self.note = text
 
+    def refresh(self) -> None:
+        """Print a line if the last one is ``interval`` seconds old."""
+        self.update(0)
+
     def close(self) -> None:
         """Print the closing line, once."""
         if not self.closed:
@@ -105,8 +110,11 @@ class LineProgress:
             return
         count = f"{self.n:g}/{self.total:g} {self.unit}" if self.total else f"{self.n:g} {self.unit}"
         parts = [count, f"{clock(seconds)}"]
-        if not closing and self.total and self.n:
-            parts.append(f"about {clock(seconds * (self.total - self.n) / self.n)} left")
+        left = self.left
+        if left is None and self.total and self.n:
+            left = seconds * (self.total - self.n) / self.n
+        if not closing and left is not None:
+            parts.append(f"about {clock(left)} left")
         if self.note:
             parts.append(self.note)
         line = (f"{self.desc}: " if self.desc else "") + ", ".join(parts)
@@ -137,6 +145,55 @@ def progress(iterable: Iterable | None = None, total: int | None = None, desc: s
     from tqdm.auto import tqdm
 
     return tqdm(iterable, total=total, desc=desc or None, unit=unit, dynamic_ncols=True, **options)
+
+
+class GridProgress:
+    """How far the cells of a grid are: done, running, failed, waited for, and the time left.
+
+    A bar that follows, or lines: one when a cell has ended, otherwise one a minute. Each is at most one line of 80 columns.
+
+    Args:
+        total: cells.
+        desc: text at the front.
+    """
+
+    #: seconds between two lines while no cell ends
+    PATIENCE = 60.0
+
+    def __init__(self, total: int, desc: str):
+        # tqdm's own estimate counts cells, and cells are of different length
+        shape = {"bar_format": "{l_bar}{bar}| {n_fmt}/{total_fmt}, {elapsed}{postfix}"} if mode() == "bar" else {}
+        self.bar = progress(total=total, desc=desc, unit="cells", **shape)
+
+    def __enter__(self) -> GridProgress:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
+
+    def show(self, done: int, running: int = 0, failed: int = 0, elsewhere: int = 0, left: float | None = None,
+             note: str = "") -> None:
+        """Bring it up to date.
+
+        Args:
+            done: cells that have ended, failed ones among them.
+            running: cells in training now. elsewhere: those that another run is training.
+            left: seconds; ``None`` = not known yet.
+            note: further text, cut where the line ends.
+        """
+        states = {"running": running, "failed": failed, "elsewhere": elsewhere}
+        counts = [f"{count} {name}" for name, count in states.items() if count]
+        if isinstance(self.bar, LineProgress):
+            self.bar.left = left
+            # until a cell ends there is little to say
+            self.bar.interval = INTERVAL if done > self.bar.n else self.PATIENCE
+            self.bar.set_postfix_str(", ".join([*counts, *[note] * bool(note)]))
+        else:
+            time_left = [f"{clock(left)} left"] if left is not None and done < self.bar.total else []
+            # the bar itself gives way to what is said, down to nothing
+            self.bar.set_postfix_str(", ".join([*time_left, *counts]), refresh=False)
+        self.bar.update(done - self.bar.n)
+        self.bar.refresh()
 
 
 def clock(seconds: float) -> str:

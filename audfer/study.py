@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +19,34 @@ import torch
 from safetensors.torch import load_file
 
 from . import datasets, published, synth
+from .ablations import ABLATIONS, NO_HEAD
+from .action_units.baseline import au_baseline, baseline_accuracy, clip_features
+from .action_units.comparison import AUClips
 from .action_units.estimator import ActionUnitEstimator, evaluate_estimator, train_estimator
-from .action_units.extraction import extract, import_openface
-from .action_units.table import AUTable, clip_presence, interpolate_zeros
+from .action_units.extraction import extract
+from .action_units.importing import import_openface
+from .action_units.table import AUTable, clip_presence, interpolate_zeros, table_from_openface_folder
 from .datasets import Manifest, PackedClips
+from .datasets.sampling import stored_indices
 from .errors import AudferError, InputError
+from .executors import SCHEDULER
 from .experiments import RunRecord, RunStore, load_records, run_cells
-from .facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
+from .facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
 from .figure_data import matrix, rank_correlations
-from .files import atomic_file, atomic_folder, code_version, digest, write_json
-from .knowledge import KnowledgeMatrix
-from .losses import positive_class_weight
-from .models import build_model, count_flops, default_clip_shape
+from .files import atomic_file, atomic_folder, code_version, digest, file_digest, write_json
+from .knowledge import KnowledgeMatrix, control_matrix
+from .losses import PLAIN, AULoss, positive_class_weight
+from .models import build_model, count_element_operations, count_flops, default_clip_shape
 from .openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
+from .pretraining import Pretraining, load_pretrained, pretrain, reconstruct
 from .profiles import Profile, load_profile
 from .progress import progress
-from .training import Cell, CellInputs, gather_frames, resolve_device, resolve_precision
+from .recipes import RECIPES, recipe_name
+from .training import Cell, CellInputs, choose_frames, gather_frames, resolve_device, resolve_precision
 
 ROOT = Path(__file__).resolve().parents[1]
+#: tables and figures that are made from cells
+OUTPUTS = ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8", "ablations", "calibration", "au_head", "pretraining")
 
 
 def open_study(profile: str = "laptop", work: str = "", figures: str = "") -> Study:
@@ -71,7 +81,8 @@ class Study:
         self.store = RunStore(self.work / "runs")
         self.device = resolve_device(profile.training.device)
         self.precision = resolve_precision(profile.training.precision, self.device)
-        self._manifests: dict[str, Manifest] = {}
+        self._manifests: dict[tuple[str, int], Manifest] = {}
+        self._inputs_made: dict[tuple[str, bool], CellInputs] = {}
         self._tables: dict[str, AUTable] = {}
 
     @property
@@ -112,17 +123,49 @@ class Study:
             ravdess_actors=data.ravdess_actors, affwild2_videos=data.affwild2_videos,
             affwild2_frames=data.affwild2_frames, disfa_subjects=data.disfa_subjects, disfa_frames=data.disfa_frames)
 
-    def manifest(self, name: str) -> Manifest:
-        """All clips of a dataset that carry one of the seven expressions, as its reader finds them on disk."""
-        if name not in self._manifests:
-            found = datasets.read_dataset(name, self.data_root / name)
-            self._manifests[name] = replace(found, table=found.table[found.table["expression"] >= 0])
-        return self._manifests[name]
+    def folds(self, name: str) -> tuple[int, ...]:
+        """The profile's folds of a dataset; (1,) where the dataset has one split."""
+        return self.profile.grid.folds if name in datasets.FOLDS else (1,)
 
-    def packed(self, name: str) -> PackedClips:
-        """A dataset's clips as one memory-mapped array, made on first use."""
-        training = self.profile.training
-        return datasets.pack(self.manifest(name), self.work / "packed" / name, training.stored_frames, training.image_size)
+    def manifest(self, name: str, fold: int = 0) -> Manifest:
+        """All clips of a dataset that carry one of the seven expressions, as its reader finds them on disk.
+
+        Args:
+            fold: 0 = the profile's first.
+        """
+        key = name, fold or self.folds(name)[0]
+        if key not in self._manifests:
+            found = datasets.read_dataset(name, self.data_root / name, key[1])
+            self._manifests[key] = replace(found, table=found.table[found.table["expression"] >= 0])
+        return self._manifests[key]
+
+    def packed(self, name: str, fold: int = 0) -> PackedClips:
+        """A dataset's clips as one memory-mapped array, made on first use.
+
+        The folds of a dataset hold the same clips, so only the first fold's are read; the others share its frames.
+
+        Args:
+            fold: 0 = the profile's first.
+        """
+        training, first = self.profile.training, self.folds(name)[0]
+        if fold in (0, first):
+            return datasets.pack(self.manifest(name), self.work / "packed" / name, training.stored_frames, training.image_size)
+        base, manifest, folder = self.packed(name), self.manifest(name, fold), self._packed_folder(name, fold)
+        rows = manifest.table.set_index("clip_id")
+        if set(rows.index) != set(base.clip_ids) | set(base.quarantine["clip_id"]):
+            return datasets.pack(manifest, folder, training.stored_frames, training.image_size)
+        meta = {**base.meta, "fold": fold, "notes": list(manifest.notes),
+                "fingerprint": digest([base.meta["fingerprint"], manifest.fingerprint()])}
+        if _meta(folder) != meta:
+            with atomic_folder(folder) as temporary:
+                for file in ("frames.npy", "frame_numbers.npy"):
+                    (temporary / file).symlink_to(Path("..") / name / file)
+                rows.loc[base.clip_ids].reset_index()[list(base.manifest)].to_parquet(temporary / "manifest.parquet")
+                write_json(temporary / "meta.json", meta)
+        return datasets.open_packed(folder)
+
+    def _packed_folder(self, name: str, fold: int = 0) -> Path:
+        return self.work / "packed" / (name if fold in (0, self.folds(name)[0]) else f"{name}-fold{fold}")
 
     def _fingerprint(self, packed: PackedClips) -> str:
         return digest({key: packed.meta[key] for key in ("fingerprint", "num_frames", "size", "rule")})
@@ -157,6 +200,11 @@ class Study:
                 pd.read_csv(folder / "history.csv"), stamp)
 
     @property
+    def has_annotated_set(self) -> bool:
+        """Whether there are annotated frames (DISFA) to train the AU estimator on; the embedded benchmark always has them."""
+        return self.profile.embedded or (self.data_root / "DISFA").is_dir()
+
+    @property
     def estimator(self) -> ActionUnitEstimator:
         """The trained AU estimator."""
         return self._estimator[0]
@@ -174,7 +222,7 @@ class Study:
         folder = self.work / "action_units" / name
         source = self._estimator[3] if self.profile.embedded else "openface"
         stamp = digest({"manifest": manifest.fingerprint(), "source": source, "code": code_version(
-            "action_units/extraction.py", "action_units/table.py", "action_units/estimator.py", "openface.py")})
+            "action_units/extraction.py", "action_units/importing.py", "action_units/table.py", "action_units/estimator.py", "openface.py")})
         if _stamp(folder) != stamp:
             if self.profile.embedded:
                 table = extract(manifest, self.estimator, self.profile.data.render_size, device=self.device,
@@ -193,17 +241,19 @@ class Study:
 
     # ---------------------------------------------------------------------------------------------- knowledge
 
-    def knowledge_frames(self, with_scores: bool = False) -> pd.DataFrame:
+    def knowledge_frames(self, with_scores: bool = False, fold: int = 0, names: tuple[str, ...] = ()) -> pd.DataFrame:
         """One row a frame of the four knowledge datasets (section 3.1): dataset, clip_id, expression, 17 intensities.
 
         Test clips of the evaluation sets are left out, so that nothing of them enters a loss; the paper does not say.
 
         Args:
             with_scores: adds ``score``, M3DFEL's probability of the frame's label, for the filter of Eq. 3.
+            fold: whose test clips are left out, in datasets that have folds; 0 = the profile's first.
+            names: other datasets than the profile's four.
         """
         parts = []
-        for name in self.profile.grid.knowledge_datasets:
-            clips = self.manifest(name).table
+        for name in names or self.profile.grid.knowledge_datasets:
+            clips = self.manifest(name, fold if fold in self.folds(name) else 0).table
             if name in self.profile.grid.datasets:
                 clips = clips[clips["split"] == "train"]
             frames = self._labelled(name)
@@ -214,12 +264,14 @@ class Study:
             parts.append(frames)
         return pd.concat(parts, ignore_index=True)
 
-    def knowledge(self, variant: str = "", theta: float = 0.0, au28: str = "grand_mean") -> KnowledgeMatrix:
+    def knowledge(self, variant: str = "", theta: float = 0.0, au28: str = "grand_mean", fold: int = 0,
+                  names: tuple[str, ...] = ()) -> KnowledgeMatrix:
         """The knowledge matrix; ``variant`` "" takes the profile's. With theta > 0 frames are filtered by Eq. 3.
 
         An expression of which a dataset has no frame borrows the other datasets' row (noted in ``settings["filled"]``).
+        ``fold`` and ``names`` as in ``knowledge_frames``.
         """
-        return KnowledgeMatrix.from_frames(self.knowledge_frames(with_scores=theta > 0),
+        return KnowledgeMatrix.from_frames(self.knowledge_frames(theta > 0, fold, names),
                                            variant=variant or self.profile.grid.knowledge, theta=theta, au28=au28,
                                            missing="others")
 
@@ -227,11 +279,11 @@ class Study:
         """Eq. 3's expression score of every frame: clip_id, frame, score.
 
         M3DFEL scores clips, the equation frames, and the paper does not say how one becomes the other. Chosen here: a
-        frame's score is the probability that the trained M3DFEL (the baseline cell on DFEW) gives to the clip's label
+        frame's score is the probability that the trained M3DFEL (the baseline cell on the strategy dataset, DFEW) gives to the clip's label
         from the window of ``num_frames`` consecutive stored frames whose centre is nearest; windows move by a quarter
         of their length. Frames that the store skipped take their nearest stored neighbour's score.
         """
-        cell = self.cell("m3dfel", "DFEW")
+        cell = self.cell("m3dfel", self.profile.grid.strategy_dataset)
         record = self.run([cell])[0]
         packed = self.packed(name)
         folder = self.work / "frame_scores"
@@ -267,29 +319,87 @@ class Study:
         scores = np.concatenate(parts)
         frames = []
         manifest = self.manifest(name)
-        for row, stored_numbers, window_scores in zip(manifest.table.itertuples(index=False), packed.frame_numbers, scores):
+        for row, stored_numbers, window_scores in zip(packed.manifest.itertuples(index=False), packed.frame_numbers, scores):
             numbers = datasets.frame_numbers(manifest, row)
             position = np.abs(numbers[:, None] - stored_numbers).argmin(1)  # nearest stored frame
             nearest = np.abs(position[:, None] - centres).argmin(1)
             frames.append(pd.DataFrame({"clip_id": row.clip_id, "frame": numbers, "score": window_scores[nearest]}))
         return pd.concat(frames, ignore_index=True)
 
+    # ------------------------------------------------------------------------------------------- pre-training
+
+    @property
+    def pretraining(self) -> Pretraining:
+        """The profile's self-supervised pre-training of MAE-DFER."""
+        chosen, training = self.profile.pretraining, self.profile.training
+        return Pretraining(size=training.size, epochs=chosen.epochs, num_frames=training.num_frames,
+                           image_size=self.cell("mae_dfer", self.profile.grid.strategy_dataset).image_size,
+                           mask_ratio=chosen.mask_ratio, motion_weight=chosen.motion_weight, seed=training.seeds[0],
+                           precision=self.precision, device=self.device)
+
+    @cached_property
+    def pretrained_weights(self) -> Path:
+        """MAE-DFER pre-trained on the training clips of all evaluation datasets, without labels; made on first use."""
+        out = self.work / "pretraining" / "mae_dfer.safetensors"
+        pretrain(self.pretraining, self.pretraining_stores(), out)
+        return out
+
+    def pretraining_stores(self) -> list[Path]:
+        """Folders of the packed clips that the profile pre-trains on."""
+        for name in self.profile.grid.datasets:
+            self.packed(name)
+        return [self.work / "packed" / name for name in self.profile.grid.datasets]
+
+    def reconstructions(self, clips: int = 3) -> dict:
+        """What the pre-trained network makes of masked test clips of the strategy dataset, each of another expression.
+
+        Returns:
+            What ``pretraining.reconstruct`` gives, with ``clip_ids`` and ``expressions``; for ``plots.reconstruction`` and
+            ``figure_data.reconstruction_data``.
+        """
+        packed = self.packed(self.profile.grid.strategy_dataset)
+        test = packed.split("test")
+        seen = packed.expressions[test]
+        rows = np.array([test[seen == label][0] for label in dict.fromkeys(seen)][:clips])
+        settings = self.pretraining
+        batch = gather_frames(packed, rows, np.stack([stored_indices("uniform", packed.frame_numbers[row], settings.num_frames)[0]
+                                                      for row in rows]), settings.image_size, self.device)
+        pictures = reconstruct(load_pretrained(self.pretrained_weights).to(self.device), batch, settings.mask_ratio)
+        return {**pictures, "clip_ids": [packed.clip_ids[row] for row in rows],
+                "expressions": [EXPRESSIONS[packed.expressions[row]] for row in rows]}
+
     # -------------------------------------------------------------------------------------------------- cells
 
     def cell(self, model: str, dataset: str, au_ratio: float = 0.0, strategy: str = "", weights: str = "knowledge",
-             seed: int | None = None) -> Cell:
-        """A cell with the profile's numbers; ``strategy`` "" takes the profile's where there is an AU head."""
+             seed: int | None = None, recipe: str = "", initialisation: str = "scratch", fold: int = 0,
+             reading: str = "paper") -> Cell:
+        """A cell with the profile's numbers; ``strategy`` "" takes the profile's where there is an AU head.
+
+        ``recipe`` "" takes the profile's for the network, if it names one, else the default of the network's size.
+        ``initialisation`` "mae" starts from ``pretrained_weights``. ``fold`` 0 is the profile's first. ``weights`` and
+        ``reading`` count only where there is an AU head.
+        """
         training = self.profile.training
+        recipe = recipe or training.recipes.get(model, "")
         # the paper's networks have sizes of their own (MAE-DFER 160 pixels, the others 112); the store keeps the largest
         side = training.image_size if training.size == "tiny" else default_clip_shape(model, training.size)[2]
         return Cell(model=model, dataset=dataset, au_ratio=au_ratio,
                     strategy=(strategy or self.profile.grid.strategy) if au_ratio else "none",
                     weights=weights if au_ratio else "none", seed=training.seeds[0] if seed is None else seed,
-                    size=training.size, epochs=training.epochs, num_frames=training.num_frames, image_size=side, precision=self.precision,
-                    device=self.device)
+                    size=training.size,
+                    epochs=training.epochs or RECIPES[recipe_name(model, training.size, recipe)].epochs,
+                    num_frames=training.num_frames, image_size=side, precision=self.precision, device=self.device,
+                    recipe=recipe, initialisation=initialisation, fold=fold or self.folds(dataset)[0],
+                    reading=reading if au_ratio else "paper", accumulate=training.accumulate, validation=training.validation)
+
+    @property
+    def strategy_datasets(self) -> tuple[str, ...]:
+        """The datasets of Table 3: the paper's one, and those that the profile adds."""
+        grid = self.profile.grid
+        return tuple(dict.fromkeys((grid.strategy_dataset, *grid.strategy_datasets)))
 
     def cells(self, output: str) -> list[Cell]:
-        """The cells that a table or figure needs: "table1", "table2", "table3", "fig5", "fig6", "fig7" or "fig8"."""
+        """The cells that one of ``OUTPUTS`` needs. Tables and Fig. 6 take every fold of the profile, the others its first."""
         grid, seeds = self.profile.grid, self.profile.training.seeds
         ratio, place = grid.au_ratio, grid.strategy_dataset
         if output == "table1":
@@ -297,57 +407,128 @@ class Study:
         elif output in ("table2", "fig6"):
             wanted = [(m, place, r, "") for m in grid.models for r in (0.0, ratio)]
         elif output == "table3":
-            wanted = [(m, place, r, s) for m in grid.models
+            wanted = [(m, d, r, s) for d in self.strategy_datasets for m in grid.models
                       for r, s in ((0.0, ""), *((ratio, s) for s in grid.strategies))]
         elif output == "fig5":
             wanted = [(grid.ratio_model, d, r, "") for d in grid.datasets for r in grid.au_ratios]
         elif output == "fig7":
             wanted = [(grid.ratio_model, place, r, "") for r in (0.0, ratio)]
         elif output == "fig8":
-            cells = [self.cell(grid.ratio_model, place), self.cell(grid.ratio_model, place, ratio, weights="none"),
-                     self.cell(grid.ratio_model, place, ratio)]
-            return cells
+            return [self.cell(grid.ratio_model, place), self.cell(grid.ratio_model, place, ratio, weights="none"),
+                    self.cell(grid.ratio_model, place, ratio)]
+        elif output == "ablations":
+            return [self.cell(grid.ratio_model, place, 0.0 if name == NO_HEAD else ratio, seed=seed, **ABLATIONS[name].fields)
+                    for name in (NO_HEAD, *grid.ablations) for seed in seeds]
+        elif output in ("calibration", "au_head"):
+            return list(dict.fromkeys(cell for cell in self.cells("fig7") if output == "calibration" or cell.uses_aus))
+        elif output == "pretraining":
+            return [self.cell("mae_dfer", place, r, seed=seed, initialisation=start)
+                    for r in (0.0, ratio) for start in ("scratch", "mae") for seed in seeds]
         else:
-            raise InputError("cells", "output", repr(output), "one of table1, table2, table3, fig5, fig6, fig7, fig8")
-        return [self.cell(m, d, r, s, seed=seed) for m, d, r, s in wanted for seed in seeds]
+            raise InputError("cells", "output", repr(output), f"one of {', '.join(OUTPUTS)}")
+        folds = self.folds if output in ("table1", "table2", "table3", "fig6") else lambda name: self.folds(name)[:1]
+        return [self.cell(m, d, r, s, seed=seed, fold=fold) for m, d, r, s in wanted for fold in folds(d) for seed in seeds]
 
     @cached_property
     def inputs(self) -> dict[str, CellInputs]:
         """What the cells of each evaluation dataset are trained from."""
-        matrix = self.knowledge()
-        folder = self.work / "inputs"
-        folder.mkdir(parents=True, exist_ok=True)
-        matrix.save(folder / "knowledge.json")
-        return {name: self._inputs(name, matrix, folder) for name in self.profile.grid.datasets}
+        return {name: self._inputs(self.cell(self.profile.grid.models[0], name, self.profile.grid.au_ratio or 0.5))
+                for name in self.profile.grid.datasets}
 
-    def _inputs(self, name: str, matrix: KnowledgeMatrix, folder: Path) -> CellInputs:
-        packed = self.packed(name)
-        clip_ids = packed.clip_ids
-        labels = clip_presence(self.au_table(name), clip_ids)
-        np.savez(folder / f"{name}.npz", clip_ids=np.array(clip_ids), labels=labels)
-        return CellInputs(packed=str(self.work / "packed" / name), au_labels=str(folder / f"{name}.npz"),
-                          knowledge=str(folder / "knowledge.json"), fingerprint=self._fingerprint(packed),
-                          au_fingerprint=digest({"labels": labels.tolist(), "knowledge": matrix.values.tolist()}))
+    def _inputs(self, cell: Cell) -> CellInputs:
+        """What a cell is trained from; without an AU head that is clips alone, and no AU table is asked for."""
+        key = cell.source, cell.uses_aus
+        if key in self._inputs_made:
+            return self._inputs_made[key]
+        packed = self.packed(cell.dataset, cell.fold)
+        inputs = CellInputs(packed=str(self._packed_folder(cell.dataset, cell.fold)), au_labels="", knowledge="",
+                            fingerprint=self._fingerprint(packed), au_fingerprint="")
+        if cell.uses_aus:
+            folder = self.work / "inputs"
+            folder.mkdir(parents=True, exist_ok=True)
+            stem = cell.source.replace(", ", "_").replace(" ", "-")
+            arrays = {"clip_ids": np.array(packed.clip_ids), **self._au_arrays(cell, packed)}
+            with atomic_file(folder / f"{stem}.npz") as temporary, open(temporary, "wb") as file:
+                np.savez(file, **arrays)
+            matrix = self.weight_matrix("knowledge" if cell.weights == "none" else cell.weights, cell.dataset, cell.fold, cell.seed)
+            matrix.save(folder / f"{stem}.json")
+            inputs = replace(inputs, au_labels=str(folder / f"{stem}.npz"), knowledge=str(folder / f"{stem}.json"),
+                             au_fingerprint=digest({name: array.tolist() for name, array in arrays.items()}),
+                             knowledge_fingerprint=digest(matrix.values.tolist()))
+        self._inputs_made[key] = inputs
+        return inputs
 
-    def run(self, cells: list[Cell], desc: str = "training") -> list[RunRecord]:
+    def _au_arrays(self, cell: Cell, packed: PackedClips) -> dict[str, np.ndarray]:
+        """Clip AU labels as the cell reads Eq. 4, and the positive class weights where they are not counted on these labels."""
+        table, clip_ids = self.au_table(cell.dataset), packed.clip_ids
+        if cell.reading == "release-votes":
+            # the frames that evaluation shows; the release votes on each draw of its loader anew
+            rows = np.arange(len(packed))
+            (chosen,) = choose_frames(packed, rows, "uniform", cell)
+            seen = pd.DataFrame({"clip_id": np.repeat(clip_ids, chosen.shape[1]),
+                                 "frame": np.take_along_axis(packed.frame_numbers, chosen, axis=1).ravel()})
+            seen = seen.drop_duplicates().merge(table.frames, on=["clip_id", "frame"], how="inner")
+            return {"labels": clip_presence(AUTable(seen[list(table.frames)]), clip_ids)}
+        labels = clip_presence(table, clip_ids)
+        if cell.reading != "release-counts" or cell.strategy == PLAIN:
+            return {"labels": labels}
+        frames = table.frames[table.frames["clip_id"].isin(clip_ids)]
+        expressions = frames["clip_id"].map(dict(zip(clip_ids, packed.expressions))).to_numpy(np.int64)
+        weight = positive_class_weight(frames[list(PRESENCE_COLUMNS)], expressions, strategy=cell.strategy,
+                                       class_counts=np.bincount(packed.expressions[packed.split("train")], minlength=7))
+        return {"labels": labels, "pos_weight": weight.numpy()}
+
+    def weight_matrix(self, weights: str, dataset: str, fold: int = 0, seed: int = 0) -> KnowledgeMatrix:
+        """The matrix that a name of ``knowledge.WEIGHTS`` other than "none" stands for, on a fold of a dataset."""
+        if weights == "train-only":
+            return self.knowledge(fold=fold, names=(dataset,))
+        # another fold's test clips matter only if the knowledge comes from that dataset too
+        fold = fold if dataset in self.profile.grid.knowledge_datasets else 0
+        return control_matrix(weights, self.knowledge(fold=fold), seed)
+
+    def run(self, cells: list[Cell], desc: str = "training", initial_weights: str | Path = "") -> list[RunRecord]:
         """Records of the cells, training what is missing.
 
+        Args:
+            initial_weights: checkpoint for cells that do not start from scratch; "" = the profile's ``pretrained_weights``.
+
         Raises:
-            AudferError: a cell failed, or another process uses the run store.
+            AudferError: a cell failed.
         """
+        return load_records(self.train(cells, desc, initial_weights))
+
+    def train(self, cells: list[Cell], desc: str = "training", initial_weights: str | Path = "", executor=None) -> pd.DataFrame:
+        """What ``run_cells`` gives for the cells: a row each, with its error where it failed.
+
+        Args:
+            initial_weights: as in ``run``.
+            executor: as in ``run_cells``; ``None`` = the Dask scheduler of ``AUDFER_SCHEDULER``, else this machine.
+        """
+        executor = executor or os.environ.get(SCHEDULER) or None
+        return run_cells(cells, self.cell_inputs(cells, initial_weights), self.store, executor, self.profile.training.workers, desc)
+
+    def cell_inputs(self, cells: list[Cell], initial_weights: str | Path = "") -> dict[str, CellInputs]:
+        """``Cell.source`` -> what those cells are trained from. Arguments as in ``run``."""
         # a cell without an AU head needs no AU table, so the knowledge filter of Eq. 3 can ask for the baseline first
-        if any(cell.uses_aus for cell in cells):
-            inputs = self.inputs
-        else:
-            inputs = {name: CellInputs(packed=str(self.work / "packed" / name), au_labels="", knowledge="",
-                                       fingerprint=self._fingerprint(self.packed(name)), au_fingerprint="")
-                      for name in {cell.dataset for cell in cells}}
-        return load_records(run_cells(cells, inputs, self.store, workers=self.profile.training.workers, desc=desc))
+        inputs = {cell.source: self._inputs(cell) for cell in sorted(cells, key=lambda cell: cell.uses_aus)}
+        if any(cell.initialisation != "scratch" for cell in cells):
+            weights = Path(initial_weights or self.pretrained_weights)
+            inputs = {name: replace(found, initial_weights=str(weights), initial_fingerprint=file_digest(weights))
+                      for name, found in inputs.items()}
+        return inputs
 
     def records(self, *outputs: str) -> list[RunRecord]:
         """Records of all cells that the named tables and figures need, without repetition."""
+        return self.run(self.noted_cells(*outputs), desc=" ".join(outputs))
+
+    def noted_cells(self, *outputs: str) -> list[Cell]:
+        """The cells that the named tables and figures need, without repetition, noted in the store (``RunStore.note_grid``)."""
         cells = list(dict.fromkeys(cell for output in outputs for cell in self.cells(output)))
-        return self.run(cells, desc=" ".join(outputs))
+        inputs = self.cell_inputs(cells)
+        self.store.note_grid({"profile": self.profile.to_dict(), "device": self.device, "precision": self.precision},
+                             {output: self.cells(output) for output in OUTPUTS},
+                             {cell: self.store.key(cell, inputs[cell.source]) for cell in cells})
+        return cells
 
     # ------------------------------------------------------------------------- numbers behind notebook tables
 
@@ -367,6 +548,75 @@ class Study:
             rates = self._labelled(name).groupby("expression")[list(PRESENCE_COLUMNS)].mean().reindex(range(7))
             parts.append(matrix(100 * rates.to_numpy(), name))
         return pd.concat(parts, ignore_index=True)
+
+    def au_clips(self, openface_folder: str = "", second_folder: str = "") -> AUClips:
+        """AU tables to look at: of a folder of OpenFace's CSVs, or, without one, of the profile's own RAVDESS.
+
+        Args:
+            openface_folder: as ``table_from_openface_folder`` reads it; "" = the profile's clips, where the second
+                extractor of the embedded benchmark is the planted truth.
+            second_folder: another extractor's CSVs of the same clips; "" = none.
+
+        Raises:
+            InputError: a second folder without a first, or what ``table_from_openface_folder`` raises.
+        """
+        if not openface_folder:
+            if second_folder:
+                raise InputError("notebook", "second_openface_folder", repr(second_folder), "openface_folder as well")
+            name = "RAVDESS" if "RAVDESS" in self.dataset_names else self.profile.grid.knowledge_datasets[0]
+            first = self.au_table(name)
+            if not self.profile.embedded:
+                return AUClips(name, "", first, None, self.manifest(name).table, self.caption,
+                               "No openface_folder given: the profile's own clips.", ("OpenFace", ""))
+            return AUClips(name, "", first, self.planted_table(name), self.manifest(name).table, self.caption,
+                           "No openface_folder given (papermill -p openface_folder FOLDER): rendered clips instead of real ones.",
+                           ("the estimator", "the planted truth"))
+        first, labels = table_from_openface_folder(openface_folder)
+        second = table_from_openface_folder(second_folder)[0] if second_folder else None
+        subject = next((labels[column] for column in ("subject", "actor") if column in labels), "")
+        name, other = (Path(folder).resolve().name if folder else "" for folder in (openface_folder, second_folder))
+        return AUClips(name, "real_", first, second, labels[["clip_id", "expression"]].assign(subject=subject),
+                       f"Real clips: OpenFace's CSVs in {openface_folder}.", "Real clips.", (name, other) if other else ("OpenFace", ""))
+
+    def planted_table(self, name: str) -> AUTable:
+        """The planted action units of a rendered dataset, as an AU table. For comparison only, as ``planted_medians``.
+
+        Raises:
+            AudferError: the profile has real data.
+        """
+        if not self.profile.embedded:
+            raise AudferError(f"profile {self.profile.name}: the planted truth is known for the embedded benchmark only")
+        truth = synth.read_truth(self.data_root, name)
+        truth = truth[truth["clip_id"].isin(set(self.manifest(name).table["clip_id"]))]
+        return AUTable(truth[["clip_id", "frame", *INTENSITY_COLUMNS, *PRESENCE_COLUMNS]].assign(ok=True).astype(
+            dict.fromkeys((*INTENSITY_COLUMNS, *PRESENCE_COLUMNS), np.float32)).reset_index(drop=True))
+
+    def au_baselines(self, aus: AUClips) -> pd.DataFrame:
+        """AU-only baseline (``au_baseline``) on clips of people it has not seen.
+
+        Args:
+            aus: from ``au_clips``: judged by leaving one subject out. The profile's own clips are followed by the test
+                clips of the evaluation datasets, judged as networks are: what a network that reads AUs as well as our
+                extractor, or perfectly, gets.
+
+        Returns:
+            ``baseline_accuracy`` with source, features (the extractor) and judged; empty where no subjects are known and
+            there is nothing else.
+        """
+        parts = []
+
+        def add(source: str, judged: str, by: str, table: AUTable, features: str, clips: pd.DataFrame) -> None:
+            found = au_baseline(clip_features(table), clips, by)
+            parts.append(baseline_accuracy(found, source=source, features=features, judged=judged))
+
+        for features, table in zip(aus.extractors, (aus.first, aus.second)):
+            if table is not None and aus.people > 1:
+                add(aus.name, "leave one person out", "subject", table, features, aus.clips)
+        for name in self.profile.grid.datasets if not aus.stem else ():
+            add(name, "test clips", "split", self.au_table(name), aus.extractors[0], self.manifest(name).table)
+            if self.profile.embedded:
+                add(name, "test clips", "split", self.planted_table(name), aus.extractors[1], self.manifest(name).table)
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["source", "judged", "features", "classifier"])
 
     def interpolation_example(self) -> pd.DataFrame:
         """The clip whose intensities change most by the interpolation of zeros: action_unit, frame, before, after."""
@@ -422,33 +672,31 @@ class Study:
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def positive_class_weights(self) -> pd.DataFrame:
-        """Weights of Eqs. 6 to 8 on the training clips of the strategy dataset: source (strategy), expression, action_unit, value."""
-        name = self.profile.grid.strategy_dataset
-        clips = self.manifest(name).table
-        clips = clips[clips["split"] == "train"]
-        labels, expressions = clip_presence(self.au_table(name), clips["clip_id"].tolist()), clips["expression"].to_numpy()
-        parts = []
-        for strategy in self.profile.grid.strategies:
-            weight = positive_class_weight(labels, expressions, strategy=strategy)
-            parts.append(matrix(weight.expand(7, -1).numpy(), strategy))
-        return pd.concat(parts, ignore_index=True)
-
     def grid_summary(self, *outputs: str) -> pd.DataFrame:
         """How many cells each table or figure needs, and how many of them are in the store already."""
         rows, seen = [], set()
         for output in outputs:
             cells = self.cells(output)
-            keys = [self.store.key(cell, self.inputs[cell.dataset]) for cell in cells]
+            inputs = self.cell_inputs(cells)
+            keys = [self.store.key(cell, inputs[cell.source]) for cell in cells]
             rows.append({"output": output, "cells": len(cells), "new to this table": len(set(keys) - seen),
                          "in the store": sum(map(self.store.has, keys))})
             seen |= set(keys)
         return pd.DataFrame(rows)
 
-    def paper_flops(self) -> dict[str, dict[str, float]]:
-        """Cost of one clip in the paper-size form of every network, measured."""
-        return {name: count_flops(build_model(name, size="paper"), default_clip_shape(name, "paper"))
+    def paper_flops(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Cost of one clip in the paper-size form of every network, measured: network, "baseline" or "audfer" (with the AU head)."""
+        return {name: {variant: dict(_paper_cost(name, aus)) for variant, aus in (("baseline", None), ("audfer", len(ACTION_UNITS)))}
                 for name in self.profile.grid.models}
+
+    def au_loss_operations(self) -> dict[str, float]:
+        """Element operations of the AU loss with weights of its own for every expression, a clip: "forward" and "training"."""
+        clips, aus = 64, len(ACTION_UNITS)
+        loss = AULoss(torch.full((len(EXPRESSIONS), aus), 0.5), torch.ones(len(EXPRESSIONS), aus))
+        logits = torch.zeros(clips, aus, requires_grad=True)
+        batch = torch.zeros(clips, aus), torch.arange(clips) % len(EXPRESSIONS)
+        return {"forward": count_element_operations(lambda: loss(logits, *batch)) / clips,
+                "training": count_element_operations(lambda: loss(logits, *batch).backward()) / clips}
 
     # ------------------------------------------------------------------------------------------------ recovery
 
@@ -472,10 +720,22 @@ class Study:
         return np.nanmean(medians, axis=0) * len(medians)
 
 
+@lru_cache(maxsize=None)
+def _paper_cost(model: str, aus: int | None) -> dict[str, float]:
+    return count_flops(build_model(model, num_aus=aus), default_clip_shape(model))
+
+
 def _stamp(folder: Path) -> str | None:
     try:
         return json.loads((folder / "stamp.json").read_text())["stamp"]
     except (OSError, ValueError, KeyError):
+        return None
+
+
+def _meta(folder: Path) -> dict | None:
+    try:
+        return json.loads((folder / "meta.json").read_text())
+    except (OSError, ValueError):
         return None
 
 

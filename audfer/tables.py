@@ -10,8 +10,9 @@ an em dash.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
@@ -20,8 +21,11 @@ import numpy as np
 import pandas as pd
 
 from . import published
+from .ablations import ABLATIONS, CONTROLS, KNOWLEDGE, NO_HEAD, PLAIN_BCE, ablation_records
 from .errors import InputError
-from .evaluation import LEVEL, Interval, Summary, compare, holm, summary
+from .evaluation import (
+    LEVEL, Comparison, Interval, Summary, compare, effective_count, holm, minimum_detectable_difference, summary,
+)
 from .facs import EVALUATION_DATASETS, EXPRESSION_HEADINGS, EXPRESSIONS
 
 #: names of ``models.build_model`` -> names as the papers print them, in the order of the paper's tables
@@ -153,9 +157,73 @@ def au_records(
         model=model,
         dataset=dataset,
         au_ratio=_positive if au_ratio is None else au_ratio,
-        weights=lambda weights: weights != "none",
+        weights=lambda weights: weights in (None, "knowledge"),
+        reading=lambda reading: reading in (None, "paper"),
         **settings,
     )
+
+
+# ------------------------------------------------------------------------------------------------------------ folds
+def pooled(records: Sequence) -> list:
+    """Records with the folds of each cell joined: every clip judged by the network that has not seen it.
+
+    Args:
+        records: run records; those of cells with one fold stay as they are.
+
+    Returns:
+        Record-like objects. A joined one has the clips of all its folds one after the other, ``cell["fold"]`` as text
+        ("1, 2, 3"), the mean history, and its ``parts``.
+
+    Raises:
+        InputError: a clip is a test clip of two folds.
+    """
+    cells = defaultdict(dict)
+    for record in records:
+        key = repr(sorted((name, value) for name, value in record.cell.items() if name != "fold"))
+        cells[key][record.cell.get("fold", 1)] = record
+    return [_joined([folds[k] for k in sorted(folds)]) if len(folds) > 1 else next(iter(folds.values())) for folds in cells.values()]
+
+
+def _joined(parts: list):
+    clips = [clip for part in parts for clip in part.clip_ids]
+    if len(set(clips)) < len(clips):
+        twice = next(clip for clip, times in Counter(clips).items() if times > 1)
+        raise InputError(parts[0].path, "test clips of the folds", f"{twice} in several of them", "every clip in one fold's test split")
+    whole = copy(parts[0])
+    whole.parts, whole.clip_ids = tuple(parts), clips
+    whole.cell = {**parts[0].cell, "fold": ", ".join(str(part.cell.get("fold", 1)) for part in parts)}
+    for name in ("expressions", "scores", "best_scores", "validated_scores", "au_scores", "au_labels", "features", "groups"):
+        arrays = [getattr(part, name, None) for part in parts]
+        setattr(whole, name, None if any(array is None for array in arrays) else np.concatenate(arrays))
+    whole.history = pd.concat([part.history for part in parts]).groupby("epoch", as_index=False).mean()
+    whole.best_epoch = int(np.median([part.best_epoch for part in parts]))
+    whole.seconds = sum(part.seconds for part in parts)
+    return whole
+
+
+def of_fold(records: Sequence, fold: int | None) -> list:
+    """The records of one fold (of all datasets that have it), or for ``None`` all folds ``pooled``."""
+    if fold is None:
+        return pooled(records)
+    several = {r.cell["dataset"] for r in records if r.cell.get("fold", 1) != 1}
+    return [r for r in records if r.cell["dataset"] not in several or r.cell.get("fold", 1) == fold]
+
+
+def _parts(record) -> tuple:
+    return getattr(record, "parts", (record,))
+
+
+def _fold_numbers(cell: list, protocol: str, metric: str) -> dict:
+    """Mean and standard deviation over folds of WAR or UAR (percent); NaN for one fold."""
+    by_fold = defaultdict(list)
+    for record in cell:
+        for part in _parts(record):
+            found = summary(part, protocol)
+            by_fold[part.cell.get("fold", 1)].append((found.war if metric == "WAR" else found.uar).value)
+    means = [100 * np.mean(values) for values in by_fold.values()]
+    several = len(means) > 1
+    return {"folds": len(means), "fold_mean": np.mean(means) if several else np.nan,
+            "fold_sd": np.std(means, ddof=1) if several else np.nan}
 
 
 def present(records: Sequence, key: str, order: Sequence[str]) -> list[str]:
@@ -301,24 +369,60 @@ def _rows(
             "p": np.nan,
             "p_holm": np.nan,
             "test": "",
+            "detectable": np.nan,
+            "folds": 0,
+            "fold_mean": np.nan,
+            "fold_sd": np.nan,
             "paper": printed(base["model"], variant, base["dataset"], metric),
             "note": "; ".join(remarks),
         }
+        if cell and metric in ("WAR", "UAR"):
+            row |= _fold_numbers(cell, protocol, metric)
         if numbers and metric in ("WAR", "UAR") and len(numbers.seeds) > 1:
             row["seed_sd"] = 100 * float(
                 np.std(numbers.war_by_seed if metric == "WAR" else numbers.uar_by_seed, ddof=1)
             )
-        if difference and metric in ("WAR", "UAR"):
-            delta = getattr(difference, metric.lower())
+        if difference:
+            delta, p, test = _difference(difference, metric)
             row |= {
                 "difference": 100 * delta.value,
                 "difference_low": 100 * delta.low,
                 "difference_high": 100 * delta.high,
-                "p": getattr(difference, f"{metric.lower()}_p"),
-                "test": getattr(difference, f"{metric.lower()}_test"),
+                "p": p,
+                "test": test,
+                "detectable": _detectable(difference, numbers, metric),
             }
         rows.append(row)
     return rows
+
+
+def _detectable(found: Comparison, numbers: Summary, metric: str) -> float:
+    """Points of true difference in WAR or UAR that McNemar's test finds four times in five on these clips; else NaN."""
+    if metric not in ("WAR", "UAR") or not found.discordance > 0:
+        return np.nan
+    clips = effective_count(numbers.confusion.sum(axis=1) / len(numbers.seeds), metric.lower())
+    return 100 * minimum_detectable_difference(clips, found.discordance)
+
+
+def _detectable_text(tidy: pd.DataFrame) -> str:
+    """How small a difference the compared rows could have shown, as a sentence; "" without a comparison."""
+    spans = []
+    for metric in ("WAR", "UAR"):
+        found = tidy.loc[tidy["metric"] == metric, "detectable"].dropna()
+        if len(found):
+            low, high = f"{found.min():.1f}", f"{found.max():.1f}"
+            spans.append(f"{metric} {low if low == high else f'{low} to {high}'}")
+    if not spans:
+        return ""
+    return f"Detectable with these clips (found four times in five at the 5 % level, before Holm's correction), points: {', '.join(spans)}."
+
+
+def _difference(found: Comparison, metric: str) -> tuple[Interval, float, str]:
+    """Interval, p-value and test of WAR, UAR or one expression."""
+    if metric in EXPRESSIONS:
+        k = EXPRESSIONS.index(metric)
+        return found.per_class[k], found.per_class_p[k], found.war_test
+    return (found.war, found.war_p, found.war_test) if metric == "WAR" else (found.uar, found.uar_p, found.uar_test)
 
 
 _COLUMNS = (
@@ -340,15 +444,26 @@ _COLUMNS = (
     "p",
     "p_holm",
     "test",
+    "detectable",
+    "folds",
+    "fold_mean",
+    "fold_sd",
     "paper",
     "note",
 )
 
 
 def _tidy(rows: list[dict]) -> pd.DataFrame:
+    """Rows as a frame, with Holm's correction over the table's WARs and UARs, and apart from it over its classes."""
     tidy = pd.DataFrame(rows, columns=list(_COLUMNS))
-    tidy["p_holm"] = holm(tidy["p"])
+    classes = tidy["metric"].isin(EXPRESSIONS)
+    tidy["p_holm"] = np.where(classes, holm(tidy["p"].where(classes)), holm(tidy["p"].where(~classes)))
     return tidy
+
+
+def _comparisons(tidy: pd.DataFrame) -> int:
+    """How many WARs and UARs are compared."""
+    return int(tidy.loc[tidy["metric"].isin(("WAR", "UAR")), "p"].notna().sum())
 
 
 def _text(value: float, low: float = np.nan, high: float = np.nan, digits: int = 1, signed: bool = False) -> str:
@@ -367,6 +482,15 @@ def _ours(tidy: pd.DataFrame, digits: int = 1) -> dict[str, str]:
 
 def _paper(tidy: pd.DataFrame) -> dict[str, str]:
     return {row.metric: _text(row.paper, digits=2) for row in tidy.itertuples()}
+
+
+def _fold_means(tidy: pd.DataFrame) -> dict[str, str]:
+    """Means of folds where there are several, else nothing: the numbers beside them are then of all folds' clips pooled."""
+    if tidy["fold_mean"].isna().all():
+        return {}
+    rows = tidy.set_index("metric")
+    return {f"{metric}, mean of folds (sd)": f"{rows.loc[metric, 'fold_mean']:.1f} ({rows.loc[metric, 'fold_sd']:.1f})"
+            if np.isfinite(rows.loc[metric, "fold_mean"]) else DASH for metric in ("WAR", "UAR")}
 
 
 def _differences(tidy: pd.DataFrame) -> dict[str, str]:
@@ -396,6 +520,7 @@ def describe(records: Sequence, protocol: str = "last", embedded: bool = True, c
     """
     if not records:
         return "No run records yet."
+    records = pooled(records)
     clips = {}
     for record in records:
         clips.setdefault(record.cell["dataset"], set()).add(len(record.clip_ids))
@@ -403,6 +528,9 @@ def describe(records: Sequence, protocol: str = "last", embedded: bool = True, c
         name: "/".join(map(str, sorted(clips[name]))) for name in present(records, "dataset", EVALUATION_DATASETS)
     }
     clips_text = ", ".join(f"{name} {count}" for name, count in shown.items())
+    joined = {f"{record.cell['dataset']} {record.cell['fold']}" for record in records if len(_parts(record)) > 1}
+    if joined:
+        clips_text += f", pooled over folds ({'; '.join(sorted(joined))})"
     seeds = sorted({record.cell.get("seed", 0) for record in records})
     sizes = sorted({str(record.cell.get("size", "")) for record in records} - {""})
     epochs = sorted({len(record.history) for record in records})
@@ -417,22 +545,19 @@ def describe(records: Sequence, protocol: str = "last", embedded: bool = True, c
         else f"{len(seeds)} seeds ({', '.join(map(str, seeds))}) averaged clip by clip"
     )
     epoch_text = "/".join(map(str, epochs)) + (" epoch" if epochs == [1] else " epochs")
-    when = (
-        f"last of {epoch_text}"
-        if protocol == "last"
-        else f"best of {epoch_text} on the test clips themselves (flatters)"
-    )
+    when = {
+        "last": f"last of {epoch_text}",
+        "best-on-validation": f"best of {epoch_text} on held-out training clips",
+        "best-on-test": f"best of {epoch_text} on the test clips themselves (flatters)",
+    }[protocol]
     parts = [
         f"Ours: {where}; {' and '.join(sizes)}{'-size' if sizes else ''} networks; {seed_text}; {when}.",
         f"Brackets: {100 * LEVEL:.0f} % intervals over clips (WAR and classes: Wilson; UAR: Monte Carlo of "
         "class-wise Beta posteriors, Jeffreys prior).",
     ]
     if comparisons:
-        test = "exact McNemar (WAR) and sign-flip permutation (UAR)" if len(seeds) == 1 else "sign-flip permutation"
-        parts.append(
-            f"Δ: paired difference in points, bootstrap within classes; p: {test}, Holm-corrected over the table's "
-            f"{comparisons} comparisons."
-        )
+        over = f"the table's {comparisons} WARs and UARs (its classes apart, in the csv)"
+        parts.append(_how_compared(records, over))
     empty = [
         EXPRESSIONS[k]
         for k in range(len(EXPRESSIONS))
@@ -441,6 +566,20 @@ def describe(records: Sequence, protocol: str = "last", embedded: bool = True, c
     if empty:
         parts.append(f"Without test clips in at least one dataset, hence left out of its UAR: {', '.join(empty)}.")
     return " ".join(parts)
+
+
+def _how_compared(records: Sequence, over: str) -> str:
+    """What differences and p-values are; ``over``: what Holm's correction covers."""
+    seeds = {record.cell.get("seed", 0) for record in records}
+    grouped = any(getattr(record, "groups", None) is not None for record in records)
+    clips = "subjects or videos" if grouped else "clips within classes"
+    if len(seeds) == 1:
+        test = "sign-flip permutation of subjects or videos" if grouped else "exact McNemar (UAR: sign-flip permutation)"
+        reach = " One seed: about these trained networks, not about training again."
+    else:
+        test, reach = f"t test over seeds and {'subjects or videos' if grouped else 'clips'}", ""
+    return (f"Δ: paired difference in points, bootstrap of {clips}{'' if len(seeds) == 1 else ' and of seeds'}; p: {test}, "
+            f"Holm-corrected over {over}.{reach}")
 
 
 def _paper_sentence(embedded: bool) -> str:
@@ -457,7 +596,7 @@ def _paper_heading(embedded: bool) -> str:
 
 def digests_of(records: Sequence) -> tuple[str, ...]:
     """Names of the records' folders, sorted."""
-    return tuple(sorted({getattr(record.path, "name", str(record.path)) for record in records}))
+    return tuple(sorted({getattr(part.path, "name", str(part.path)) for record in records for part in _parts(record)}))
 
 
 # ---------------------------------------------------------------------------------------------------------- tables
@@ -469,6 +608,7 @@ def table1(
     au_ratio: float | None = None,
     models: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None,
+    fold: int | None = None,
     embedded: bool = True,
     level: float = LEVEL,
 ) -> Table:
@@ -478,8 +618,10 @@ def table1(
         records: run records; those with AU ratio 0 are the networks alone, see ``au_records`` for the others.
         strategy, au_ratio: which AU cells to show; ``None`` takes the commonest among the records.
         models, datasets: rows to show; ``None`` takes those that the records hold.
+        fold: one fold of the datasets that have several; ``None`` pools them (and the csv also has the mean of the folds).
         embedded: whether the clips are rendered (the caption says so).
     """
+    records = of_fold(records, fold)
     models = present(records, "model", tuple(MODEL_NAMES)) if models is None else models
     datasets = present(records, "dataset", EVALUATION_DATASETS) if datasets is None else datasets
     rows, lines, used, notes = [], [], [], _Notes()
@@ -516,6 +658,7 @@ def table1(
                 "Variant": label,
                 "WAR [95 %]": ours["WAR"],
                 "UAR [95 %]": ours["UAR"],
+                **_fold_means(part),
                 **_differences(part),
                 f"WAR, {heading}": paper["WAR"],
                 f"UAR, {heading}": paper["UAR"],
@@ -525,11 +668,12 @@ def table1(
     caption = " ".join(
         [
             f"Table 1. WAR and UAR (percent) without and with AU-DFER{_settings_text(used)}.",
-            describe(used, protocol, embedded, int(tidy["p"].notna().sum())),
+            describe(used, protocol, embedded, _comparisons(tidy)),
+            *filter(None, [_detectable_text(tidy)]),
             _paper_sentence(embedded),
         ]
     )
-    return Table(tidy, pd.DataFrame(display), caption, notes.lines(), digests_of(used))
+    return Table(tidy, pd.DataFrame(display).fillna(DASH), caption, notes.lines(), digests_of(used))
 
 
 def table2(
@@ -540,19 +684,21 @@ def table2(
     strategy: str | None = None,
     au_ratio: float | None = None,
     models: Sequence[str] | None = None,
+    fold: int | None = None,
     embedded: bool = True,
-    paper_flops: Mapping[str, Mapping[str, float]] | None = None,
+    paper_flops: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     level: float = LEVEL,
 ) -> Table:
     """Table 2: accuracy of every expression, WAR, UAR and cost of each network, without and with AU (section 5.1).
 
     Args:
         dataset: the paper's table is DFEW's.
-        paper_flops: network -> ``models.count_flops`` of its paper-size form (``gflops``, ``gmacs``, ``parameters``),
-            to compare with the printed GFLOPs; ``None`` shows em dashes. Records carry the cost of the network that
-            was trained.
-        protocol, strategy, au_ratio, models, embedded, level: as in ``table1``.
+        paper_flops: network -> "baseline" and "audfer" (with the AU head) -> ``models.count_flops`` of its paper-size form
+            (``gflops``, ``gmacs``, ``parameters``), as ``Study.paper_flops`` gives it, to compare with the printed
+            GFLOPs; ``None`` shows em dashes. Records carry the cost of the network that was trained.
+        protocol, strategy, au_ratio, models, fold, embedded, level: as in ``table1``.
     """
+    records = of_fold(records, fold)
     models = present(records, "model", tuple(MODEL_NAMES)) if models is None else models
     rows, display, used, notes = [], [], [], _Notes()
     metrics = (*EXPRESSIONS, "WAR", "UAR")
@@ -562,23 +708,27 @@ def table2(
         for cell, variant, label in ((alone, "baseline", "without AU"), (joined, "audfer", "with AU")):
             remarks = _remarks(model, variant, dataset) + _misprints(model, variant, 2)
             base = _identity(cell, model, dataset, label)
-            new = _rows(base, cell, [], metrics, protocol, variant, remarks, level)
-            cost = _cost_rows(base, cell, (paper_flops or {}).get(model), printed(model, variant, dataset, "FLOPs_G"))
+            new = _rows(base, cell, alone if cell is joined else [], metrics, protocol, variant, remarks, level)
+            cost = _cost_rows(base, cell, (paper_flops or {}).get(model, {}).get(variant), printed(model, variant, dataset, "FLOPs_G"))
             rows += new + cost
-            display += _class_lines(new, model, label, notes.refer(remarks), _cost_cells(cost), embedded)
+            means = _fold_means(pd.DataFrame(new))
+            display += _class_lines(new, model, label, notes.refer(remarks), {**means, **_cost_cells(cost)}, embedded)
             used += cell
+    tidy = _tidy(rows)
     caption = " ".join(
         [
             f"Table 2. Accuracy (percent) of each expression, WAR, UAR and cost on {dataset}, without and with "
             f"AU-DFER{_settings_text(used)}.",
-            describe(used, protocol, embedded),
+            describe(used, protocol, embedded, _comparisons(tidy)),
             "Cost of one clip, measured: G multiply-adds / GFLOPs (a multiply-add is two operations), of the network "
             "trained here "
-            "and of the paper-size one; the paper prints one number and calls it FLOPs.",
+            "and of the paper-size one; the paper prints one number and calls it FLOPs."
+            + _head_sentence(paper_flops or {}),
+            *filter(None, [_detectable_text(tidy)]),
             _paper_sentence(embedded),
         ]
     )
-    return Table(_tidy(rows), pd.DataFrame(display), caption, notes.lines(), digests_of(used))
+    return Table(tidy, pd.DataFrame(display).fillna(DASH), caption, notes.lines(), digests_of(used))
 
 
 def table3(
@@ -589,6 +739,7 @@ def table3(
     au_ratio: float | None = None,
     models: Sequence[str] | None = None,
     strategies: Sequence[str] | None = None,
+    fold: int | None = None,
     embedded: bool = True,
     level: float = LEVEL,
 ) -> Table:
@@ -596,8 +747,9 @@ def table3(
 
     Args:
         strategies: rows a network; ``None``: baseline ("none"), global, distinct, minor.
-        dataset, protocol, au_ratio, models, embedded, level: as in ``table2``.
+        dataset, protocol, au_ratio, models, fold, embedded, level: as in ``table2``.
     """
+    records = of_fold(records, fold)
     models = present(records, "model", tuple(MODEL_NAMES)) if models is None else models
     strategies = STRATEGIES if strategies is None else strategies
     rows, lines, used, notes = [], [], [], _Notes()
@@ -623,7 +775,7 @@ def table3(
     tidy, display = _tidy(rows), []
     for model, label, letters in lines:
         part = tidy[(tidy["model"] == model) & (tidy["variant"] == label)]
-        display += _class_lines(part.to_dict("records"), model, label, letters, _differences(part), embedded)
+        display += _class_lines(part.to_dict("records"), model, label, letters, {**_fold_means(part), **_differences(part)}, embedded)
     ratios = sorted({record.cell["au_ratio"] for record in used if record.cell["au_ratio"] > 0})
     setting = f", AU ratio λ = {', '.join(f'{ratio:g}' for ratio in ratios)}" if ratios else ""
     caption = " ".join(
@@ -631,11 +783,242 @@ def table3(
             f"Table 3. Strategies for the positive class weights (Eqs. 6 to 8) on {dataset}: percent right of each "
             "expression, "
             f"WAR, UAR{setting}; Δ is against the same network without AU.",
-            describe(used, protocol, embedded, int(tidy["p"].notna().sum())),
+            describe(used, protocol, embedded, _comparisons(tidy)),
+            *filter(None, [_detectable_text(tidy)]),
             _paper_sentence(embedded),
         ]
     )
-    return Table(tidy, pd.DataFrame(display), caption, notes.lines(), digests_of(used))
+    return Table(tidy, pd.DataFrame(display).fillna(DASH), caption, notes.lines(), digests_of(used))
+
+
+def pretraining(
+    records: Sequence, *, dataset: str = "DFEW", protocol: str = "last", embedded: bool = True, level: float = LEVEL
+) -> Table:
+    """MAE-DFER from scratch and from its self-supervised pre-training, without and with AU: what does pre-training bring?
+
+    Args:
+        records: run records of ``study.records("pretraining")``.
+        dataset, protocol, embedded, level: as in ``table2``.
+    """
+    rows, display, used = [], [], []
+    for variant, label, ratio in (("baseline", "without AU", _no_head), ("audfer", "with AU", _positive)):
+        scratch, started = (
+            select(records, model="mae_dfer", dataset=dataset, au_ratio=ratio, initialisation=start) for start in ("scratch", "mae")
+        )
+        for start, cell, reference in (("scratch", scratch, []), ("pre-trained", started, scratch)):
+            base = {**_identity(cell, "mae_dfer", dataset, label), "start": start}
+            rows += _rows(base, cell, reference, ("WAR", "UAR"), protocol, variant, (), level)
+            used += cell
+    tidy = pd.DataFrame(rows)
+    tidy["p_holm"] = holm(tidy["p"])
+    first = ["dataset", "model", "variant", "start"]
+    tidy = tidy[first + [column for column in _COLUMNS if column in tidy and column not in (*first, "paper", "note")]]
+    for (label, start), part in tidy.groupby(["variant", "start"], sort=False):
+        ours = _ours(part)
+        display.append({"Dataset": dataset, "Variant": label, "Start": start, "WAR [95 %]": ours["WAR"], "UAR [95 %]": ours["UAR"],
+                        **_differences(part)})
+    caption = " ".join(
+        [
+            f"MAE-DFER on {dataset} from random weights and from self-supervised pre-training on the training clips of all datasets "
+            f"(masked appearance and motion, no labels){_settings_text(used)}; Δ: pre-trained minus scratch, same head.",
+            describe(used, protocol, embedded, _comparisons(tidy)),
+        ]
+    )
+    return Table(tidy, pd.DataFrame(display), caption, (), digests_of(used))
+
+
+def ablations(
+    records: Sequence,
+    *,
+    dataset: str = "DFEW",
+    protocol: str = "last",
+    strategy: str = "global",
+    names: Sequence[str] | None = None,
+    embedded: bool = True,
+    level: float = LEVEL,
+) -> Table:
+    """Is it the knowledge, or would any auxiliary AU task do? Every variant against plain BCE and against no AU head.
+
+    Args:
+        records: run records of ``study.cells("ablations")``.
+        strategy: of the positive class weights, where a variant does not change it.
+        names: rows, of ``ablations.ABLATIONS``; ``None``: those that the records hold.
+        dataset, protocol, embedded, level: as in ``table2``.
+
+    Returns:
+        ``Table``; its tidy numbers have a row a variant, metric and ``against``: "plain BCE", "no AU head", and for the
+        knowledge also each of ``ablations.CONTROLS``. Holm's correction: one family each for the two, and one for the controls.
+    """
+    found = {name: ablation_records(of_fold(records, None), name, strategy) for name in ABLATIONS}
+    names = [name for name in ABLATIONS if found[name]] if names is None else names
+    rows, used = [], []
+    for name in names:
+        cell = found[name]
+        first = cell[0].cell if cell else {}
+        base = {"dataset": dataset, "model": first.get("model", ""), "variant": name, "strategy": first.get("strategy", ""),
+                "au_ratio": first.get("au_ratio", np.nan)}
+        controls = tuple(control for control in CONTROLS if found[control]) if name == KNOWLEDGE else ()
+        for against in {PLAIN_BCE: (NO_HEAD,), NO_HEAD: (PLAIN_BCE,)}.get(name, (PLAIN_BCE, NO_HEAD, *controls)):
+            new = _rows(base, cell, found[against], ("WAR", "UAR"), protocol, "", (ABLATIONS[name].summary,), level)
+            rows += [{**row, "against": against} for row in new]
+        used += cell
+    tidy = pd.DataFrame(rows, columns=[*_COLUMNS, "against"]).drop(columns="paper").rename(columns={"note": "summary"})
+    for family in ((PLAIN_BCE,), (NO_HEAD,), CONTROLS):
+        chosen = tidy["against"].isin(family)
+        tidy["p_holm"] = np.where(chosen, holm(tidy["p"].where(chosen)), tidy["p_holm"])
+    display = []
+    for (name, metric), part in tidy.groupby(["variant", "metric"], sort=False):
+        line = {"Variant": name, "Metric": metric, "ours [95 %]": _ours(part)[metric]}
+        for against, heading in ((PLAIN_BCE, "Δ plain BCE [95 %]"), (NO_HEAD, "Δ no head [95 %]")):
+            row = next(part[part["against"] == against].itertuples(), None)
+            line[heading] = DASH if row is None else _text(row.difference, row.difference_low, row.difference_high, signed=True)
+            line["p" if against == PLAIN_BCE else "p (no head)"] = DASH if row is None else p_text(row.p_holm)
+        display.append(line)
+    caption = " ".join(
+        [
+            f"Ablations: what weighs the AU loss of {' '.join(map(model_name, present(used, 'model', tuple(MODEL_NAMES))))} on {dataset}"
+            f"{_settings_text(found[KNOWLEDGE])}. Each variant is AU-DFER (“{KNOWLEDGE}”) with one thing changed.",
+            describe(used, protocol, embedded),
+            _how_compared(used, "all rows with the same Δ") if used else "",
+            *filter(None, [_detectable_text(tidy)]),
+        ]
+    )
+    notes = tuple(f"{name}: {ABLATIONS[name].summary}." for name in names)
+    return Table(tidy, pd.DataFrame(display), caption, notes, digests_of(used))
+
+
+# ---------------------------------------------------------------------------------------------------- in words
+def conclusions(table: Table, classes: Table | None = None, *, embedded: bool = True) -> Table:
+    """What the numbers say, in words: did AU-DFER help, which expressions, and how sure is that?
+
+    Args:
+        table: from ``table1`` (or ``table3``): every comparison of WAR and UAR in it.
+        classes: from ``table2`` or ``table3``: the expressions.
+
+    Returns:
+        ``Table`` of questions and answers; tidy columns question, answer.
+    """
+    rows = table.tidy[table.tidy["difference"].notna() & table.tidy["metric"].isin(("WAR", "UAR"))]
+    where = "On the embedded benchmark (rendered faces)" if embedded else "On these clips"
+    answers = [("Did the AU head with knowledge help?", f"{where}: {_found(rows, 'differences of WAR and UAR')}")]
+    if len(rows):
+        answers.append(("How many networks and datasets?", _pairs(rows)))
+    if classes is not None:
+        own = classes.tidy[classes.tidy["difference"].notna() & classes.tidy["metric"].isin(EXPRESSIONS)]
+        answers.append(("Which expressions?", _found(own, "differences of single expressions")))
+    answers.append(("How sure is that?", _certainty(rows)))
+    return _answers(answers, "What the numbers say about AU-DFER", table, classes)
+
+
+def ablation_conclusions(table: Table, *, embedded: bool = True) -> Table:
+    """What ``ablations`` says, in words: does the knowledge help, or any auxiliary AU task?
+
+    Returns:
+        As ``conclusions``.
+    """
+    rows = table.tidy[table.tidy["difference"].notna()]
+    where = "on the embedded benchmark (rendered faces)" if embedded else "on these clips"
+    answers = []
+    for question, name, against in (
+        (f"Does an AU head help at all, {where}?", PLAIN_BCE, NO_HEAD),
+        ("Does AU-DFER help?", KNOWLEDGE, NO_HEAD),
+        ("Does the knowledge help, beyond plain BCE?", KNOWLEDGE, PLAIN_BCE),
+    ):
+        part = rows[(rows["variant"] == name) & (rows["against"] == against)]
+        answers.append((question, f"{name} against {against}: {_found(part, 'differences')}"))
+    part = rows[(rows["variant"] == KNOWLEDGE) & rows["against"].isin(CONTROLS)]
+    controls = ", ".join(dict.fromkeys(part["against"])) or "its controls"
+    part = part.assign(variant="against " + part["against"])
+    answers.append(("Does it matter which AU and expression has which weight?", f"{KNOWLEDGE} against {controls}: "
+                    f"{_found(part, 'differences')}"))
+    answers.append(("How sure is that?", _certainty(rows)))
+    return _answers(answers, "What the ablations say", table)
+
+
+def _answers(answers: list[tuple[str, str]], title: str, *tables: Table | None) -> Table:
+    tidy = pd.DataFrame(answers, columns=["question", "answer"])
+    caption = f"{title}. Sentences made from the numbers; “certain”: Holm-corrected p < {1 - LEVEL:.2f}."
+    digests = tuple(sorted({digest for table in tables if table for digest in table.digests}))
+    return Table(tidy, tidy.rename(columns=str.capitalize), caption, (), digests)
+
+
+def _verdicts(rows: pd.DataFrame) -> pd.Series:
+    """"gain", "loss" or "open" of each compared row."""
+    sure = rows["p_holm"] < 1 - LEVEL
+    return pd.Series(np.where(sure & (rows["difference"] > 0), "gain", np.where(sure & (rows["difference"] < 0), "loss", "open")),
+                     index=rows.index)
+
+
+def _found(rows: pd.DataFrame, what: str) -> str:
+    """How many of the compared rows are certain gains or losses, which, and what is left open."""
+    if not len(rows):
+        return "nothing to compare yet."
+    verdict = _verdicts(rows)
+    number = {name: int((verdict == name).sum()) for name in ("gain", "loss", "open")}
+    texts = _row_texts(rows)
+    if number["open"] == len(rows):
+        if len(rows) <= 2:
+            return f"no certain change. {'; '.join(texts)}."
+        return f"no certain change. None of {len(rows)} {what} is certain; the largest is {texts[rows['difference'].abs().idxmax()]}."
+    parts = [f"of {len(rows)} {what}, {number['gain']} {'is a certain gain' if number['gain'] == 1 else 'are certain gains'} "
+             f"and {number['loss']} {'is a certain loss' if number['loss'] == 1 else 'are certain losses'}."]
+    for name, heading in (("gain", "Gains"), ("loss", "Losses")):
+        chosen = rows[verdict == name].sort_values("difference", ascending=name == "loss")
+        if len(chosen):
+            parts.append(f"{heading}: {'; '.join(texts[chosen.index])}.")
+    if number["open"] == 1:
+        parts.append(f"Open: {texts[verdict == 'open'].item()}.")
+    elif number["open"]:
+        rest = rows[verdict == "open"]["difference"]
+        parts.append(f"Open: {number['open']}, from {rest.min():+.1f} to {rest.max():+.1f} points.")
+    return " ".join(parts)
+
+
+def _row_texts(rows: pd.DataFrame) -> pd.Series:
+    """Each difference in words; what is the same in all rows is not said."""
+    several = {name for name in ("dataset", "model", "variant") if rows[name].nunique() > 1}
+
+    def text(row) -> str:
+        place = f"{model_name(row.model)} on {row.dataset}" if several & {"model", "dataset"} else ""
+        name = " ".join(filter(None, [place, row.variant if "variant" in several else ""]))
+        return (f"{name + ', ' if name else ''}{row.metric} "
+                f"{_text(row.difference, row.difference_low, row.difference_high, signed=True)}, p {p_text(row.p_holm)}")
+
+    return pd.Series([text(row) for row in rows.itertuples()], index=rows.index)
+
+
+def _pairs(rows: pd.DataFrame) -> str:
+    """How many pairs of network and dataset gain or lose anything."""
+    verdict = _verdicts(rows)
+    pairs = rows.assign(verdict=verdict).groupby(["dataset", "model"])["verdict"].agg(set)
+    gain, loss = (sum(name in found for found in pairs) for name in ("gain", "loss"))
+    up = int((rows["difference"] > 0).sum())
+    return (f"{gain} of {len(pairs)} pairs gain for certain in WAR or UAR, {loss} lose for certain; {up} of {len(rows)} "
+            "differences are above 0, whether certain or not.")
+
+
+def _certainty(rows: pd.DataFrame) -> str:
+    """What could have been seen, and what a repetition would add."""
+    if not len(rows):
+        return "Not at all: no pair of records to compare."
+    seeds = sorted(set(rows["seeds"].astype(int)))
+    about = ("One seed a network: this is about these trained networks; training again can turn open differences round."
+             if seeds == [1] else f"{'/'.join(map(str, seeds))} seeds: the tests cover training again as well.")
+    return " ".join(filter(None, [_detectable_text(rows), "“Open” means not shown, not absent.", about]))
+
+
+def baseline_table(accuracy: pd.DataFrame, caption: str) -> Table:
+    """The AU-only baseline (``study.au_baselines``) to read: a row a set of clips and extractor."""
+    display = []
+    for (source, judged, features), rows in accuracy.groupby(["source", "judged", "features"], sort=False):
+        baseline, commonest = (part.set_index("metric") for _, part in rows.groupby("classifier", sort=False))
+        war = baseline.loc["WAR"]
+        display.append({"Clips": source, "Judged on": judged, "AUs": features,
+                        **{f"{m} [95 %]": _text(*baseline.loc[m, ["value", "low", "high"]]) for m in ("WAR", "UAR")},
+                        "WAR by person": f"{war['worst']:.0f} to {war['best']:.0f}" if war["folds"] > 1 else DASH,
+                        "WAR, always the commonest": _text(*commonest.loc["WAR", ["value", "low", "high"]]),
+                        "Test clips": int(war["clips"])})
+    return Table(accuracy, pd.DataFrame(display), caption)
 
 
 def _identity(cell: list, model: str, dataset: str, variant: str, strategy: str | None = None) -> dict:
@@ -662,7 +1045,7 @@ def _settings_text(records: Sequence) -> str:
 def _class_lines(
     rows: list[dict], model: str, label: str, letters: str, extra: Mapping[str, str], embedded: bool
 ) -> list[dict]:
-    """Two display lines of one cell: ours, and the paper's below it."""
+    """Display lines of one cell: ours, where there is one the difference to the network without AU, and the paper's."""
     tidy = pd.DataFrame(rows)
     ours, paper = _ours(tidy), _paper(tidy)
     classes = _ours(tidy, 0)  # a class has tens of clips: tenths of a point would pretend
@@ -679,7 +1062,13 @@ def _class_lines(
             first[key] = value
             second[key] = printed_cost if key == "Cost, paper size" else DASH
     first["Notes"], second["Notes"] = "", letters
-    return [first, second]
+    if tidy["difference"].isna().all():
+        return [first, second]
+    delta = dict.fromkeys(first, "") | {"Network": first["Network"], "Variant": label, "Source": "Δ against without AU"}
+    for row in tidy.itertuples():
+        column = headings.get(row.metric, f"{row.metric} [95 %]")
+        delta[column] = _text(row.difference, row.difference_low, row.difference_high, 0 if row.metric in headings else 1, True)
+    return [first, delta, second]
 
 
 def _cost_rows(base: dict, cell: list, paper_size: Mapping[str, float] | None, printed_gflops: float) -> list[dict]:
@@ -709,11 +1098,91 @@ def _cost_cells(rows: list[dict]) -> dict[str, str]:
         macs, flops = value[f"{prefix}GMACs"], value[f"{prefix}GFLOPs"]
         return DASH if not np.isfinite(flops) else f"{_significant(macs)} / {_significant(flops)}"
 
+    parameters = value["paper-size parameters"]
     return {
         "Cost, trained here": both(""),
         "Cost, paper size": both("paper-size "),
+        "Parameters, paper size": f"{parameters / 1e6:.2f} M" if np.isfinite(parameters) else DASH,
         "_printed": _text(paper, digits=2),
     }
+
+
+def _head_costs(paper_flops: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, tuple[int, int, float]]:
+    """network -> what the AU head adds: FLOPs, parameters, share of the FLOPs."""
+    found = {}
+    for model, variants in paper_flops.items():
+        if {"baseline", "audfer"} <= set(variants):
+            alone, joined = variants["baseline"], variants["audfer"]
+            flops = round(1e9 * (joined["gflops"] - alone["gflops"]))
+            found[model] = flops, int(joined["parameters"] - alone["parameters"]), flops / (1e9 * alone["gflops"])
+    return found
+
+
+def _head_sentence(paper_flops: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    heads = _head_costs(paper_flops).values()
+    if not heads:
+        return ""
+    low, high = min(flops for flops, _, _ in heads), max(flops for flops, _, _ in heads)
+    span = f"{low:,} to {high:,}" if low < high else f"{low:,}"
+    return f" The AU head adds {span} FLOPs a clip at paper size, at most {_percent(max(share for _, _, share in heads))}."
+
+
+def cost(
+    paper_flops: Mapping[str, Mapping[str, Mapping[str, float]]], loss_operations: Mapping[str, float] | None = None
+) -> Table:
+    """What AU-DFER costs: every paper-size network without its AU head, and what head and AU loss add, per clip.
+
+    Args:
+        paper_flops: as in ``table2``.
+        loss_operations: "forward" and "training" -> element operations of the AU loss a clip
+            (``Study.au_loss_operations``); ``None`` shows em dashes.
+    """
+    rows, display = [], []
+    training = float((loss_operations or {}).get("training", np.nan))
+    for model, (flops, parameters, share) in _head_costs(paper_flops).items():
+        alone, paper = paper_flops[model]["baseline"], printed(model, "baseline", "DFEW", "FLOPs_G")
+        numbers = (
+            ("network", "parameters", alone["parameters"], np.nan),
+            ("network", "GMACs", alone["gmacs"], paper),
+            ("network", "GFLOPs", alone["gflops"], paper),
+            ("AU head", "parameters", parameters, np.nan),
+            ("AU head", "FLOPs", flops, np.nan),
+            ("AU head", "percent of the network", 100 * share, np.nan),
+            ("AU loss", "operations, forward", float((loss_operations or {}).get("forward", np.nan)), np.nan),
+            ("AU loss", "operations, forward and backward", training, np.nan),
+            ("AU loss", "percent of the network", 100 * training / (1e9 * alone["gflops"]), np.nan),
+        )
+        rows += [{"model": model, "part": part, "metric": metric, "paper": paper_value,
+                  # counts are exact, so the csv shall not round them
+                  "value": int(value) if float(value).is_integer() else float(f"{value:.6g}")}
+                 for part, metric, value, paper_value in numbers]
+        display.append({
+            "Network": model_name(model),
+            "Parameters": f"{int(alone['parameters']):,}",
+            "G multiply-adds": _significant(alone["gmacs"]),
+            "GFLOPs": _significant(alone["gflops"]),
+            "Paper's G": _text(paper, digits=2),
+            "AU head: parameters": f"+{parameters:,}",
+            "AU head: FLOPs": f"+{flops:,} ({_percent(share)})",
+            "AU loss: operations": f"+{training:,.0f} ({_percent(training / (1e9 * alone['gflops']))})"
+            if np.isfinite(training) else DASH,
+        })
+    caption = (
+        "Cost of one clip at paper size, measured, and what AU-DFER adds to it. FLOPs count a multiply-add as two operations and "
+        "see matrix products, convolutions, attention and LSTMs. The AU loss has none of these: its operations are the elements "
+        "that its forward and backward pass touch, every one counted once; it is computed in training only, its share is of the "
+        "network's forward pass alone, so an upper bound. Time: benchmarks/records, au_loss_speed."
+    )
+    columns = ["model", "part", "metric", "value", "paper"]
+    return Table(pd.DataFrame(rows, columns=columns, dtype=object), pd.DataFrame(display), caption)
+
+
+def _percent(share: float) -> str:
+    """A share as a percentage with one significant digit, never in powers of ten."""
+    if not np.isfinite(share) or share <= 0:
+        return DASH
+    digits = max(0, -int(np.floor(np.log10(100 * share))))
+    return f"{100 * share:.{digits}f} %"
 
 
 def _significant(value: float) -> str:

@@ -23,12 +23,15 @@ profile = "laptop"  # smoke, laptop, gpu, paper, or a path to a .toml file
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 faces_seed = 3  # which identities the two contact sheets show
+openface_folder = ""  # a folder of real OpenFace CSVs (RAVDESS's, or with a labels.csv); "" = rendered clips
+second_openface_folder = ""  # another extractor's CSVs of the same clips; "" = none
 
 # %% [markdown]
 # **Which study?** The profile's numbers, and where everything is made.
 
 # %%
-from audfer import facs, figure_data, plots
+from audfer import facs, figure_data, plots, tables
+from audfer.action_units import baseline, comparison
 from audfer.outputs import save_figure, save_table
 from audfer.panel import face_panel
 from audfer.study import open_study
@@ -80,17 +83,23 @@ save_figure(plots.class_frequencies(data), "class_frequencies", data, study.figu
 # intensity of 17), trained on the annotated set in DISFA's layout; a third of its subjects are held out.
 
 # %%
-accuracy = study.estimator_accuracy
-save_table(accuracy, "au_estimator", study.figures, f"AU estimator on held-out subjects: F1 of presence (code of at least 2, "
-           f"DISFA's rule), correlation of intensity; intervals: bootstrap over subjects. {study.caption}")
+if study.has_annotated_set:
+    accuracy = study.estimator_accuracy
+    show = save_table(accuracy, "au_estimator", study.figures, f"AU estimator on held-out subjects: F1 of presence (code of at least "
+                      f"2, DISFA's rule), correlation of intensity; intervals: bootstrap over subjects. {study.caption}")
+else:
+    show = "No DISFA below AUDFER_DATA: no estimator is trained, AUs come from OpenFace's CSVs."
+show
 
 # %% [markdown]
 # **The same as a picture:** F1 beside what always saying "present" would give, and the correlation of intensities.
 
 # %%
-print(f"Mean F1 {accuracy['f1'].mean():.2f}, mean intensity correlation {accuracy['intensity_r'].mean():.2f}.")
-save_figure(plots.estimator_accuracy(accuracy), "au_estimator_plot", accuracy, study.figures,
-            f"AU estimator on held-out subjects. {study.caption}")
+if study.has_annotated_set:
+    print(f"Mean F1 {accuracy['f1'].mean():.2f}, mean intensity correlation {accuracy['intensity_r'].mean():.2f}.")
+    show = save_figure(plots.estimator_accuracy(accuracy), "au_estimator_plot", accuracy, study.figures,
+                       f"AU estimator on held-out subjects. {study.caption}")
+show
 
 # %% [markdown]
 # **How often is each AU found in the clips?** The estimator, or OpenFace's CSVs, on every frame of every clip.
@@ -108,3 +117,73 @@ save_figure(plots.presence_rates(data), "presence_rates", data, study.figures,
 data = study.interpolation_example()
 save_figure(plots.interpolation(data), "interpolation", data, study.figures,
             f"One clip's AU intensities before and after the interpolation of zeros. {study.caption}")
+
+# %% [markdown]
+# ## AU tables of real clips
+#
+# The same cells for anybody's OpenFace CSVs: `audfer data fetch ravdess` says at its end how to come back here with them.
+# Without a folder they show the rendered RAVDESS clips.
+#
+# **Which clips?**
+
+# %%
+aus = study.au_clips(openface_folder, second_openface_folder)
+aus
+
+# %% [markdown]
+# **Is every clip covered?** Failed: no face was tracked. Unknown: also frames whose AUs were smoothed over a failed one.
+
+# %%
+data = comparison.coverage_by_expression(aus.first, aus.clips)
+save_table(tables.Table(comparison.coverage(aus.first), data.round(1), f"Coverage of {aus.name} by {aus.extractors[0]}; the csv has "
+                        f"a row a clip. {aus.caption}"), aus.stem + "au_coverage", study.figures)
+
+# %% [markdown]
+# **How often is each AU present in each expression?** Whole clips are drawn again for the intervals, because frames of a clip
+# resemble each other.
+
+# %%
+data = comparison.presence_rates_with_intervals(aus.first, aus.clips, aus.name)
+save_figure(plots.presence_intervals(data), aus.stem + "au_presence", data, study.figures,
+            f"Frames with the AU present by {aus.extractors[0]}, with 95 % intervals over clips. {aus.caption}")
+
+# %% [markdown]
+# **Do two extractors agree on the same clips?** For rendered clips the second one is what was planted.
+
+# %%
+if aus.second is not None:
+    data = comparison.extractor_agreement(aus.first, aus.second)
+    show = save_figure(plots.extractor_agreement(data), aus.stem + "au_agreement", data, study.figures,
+                       f"Agreement of {aus.extractors[0]} and {aus.extractors[1]}, frame by frame. {aus.caption}")
+else:
+    show = "One extractor only: papermill -p second_openface_folder FOLDER for a second one of the same clips."
+show
+
+# %% [markdown]
+# **How far do AUs alone go?** Mean, deviation and maximum of the 17 intensities over a clip, standardised on the training clips;
+# logistic regression. One person is left out at a time, or a dataset's test clips, as in notebook 03, whose networks see the pixels.
+
+# %%
+data = study.au_baselines(aus)
+save_table(tables.baseline_table(data, f"AU-only baseline (51 numbers a clip, logistic regression); intervals over clips. {aus.caption}"),
+           aus.stem + "au_baseline", study.figures)
+
+# %% [markdown]
+# **The same as a picture:**
+
+# %%
+save_figure(plots.au_baselines(data), aus.stem + "au_baseline_plot", data, study.figures,
+            f"AU-only baseline, 95 % intervals over clips. {aus.caption}")
+
+# %% [markdown]
+# **Which expressions does it mix up?** Percent of the true class, and the number of clips.
+
+# %%
+if aus.people > 1:
+    found = baseline.au_baseline(baseline.clip_features(aus.first), aus.clips)
+    data = baseline.baseline_confusion(found)
+    show = save_figure(plots.confusion(data).figure, aus.stem + "au_baseline_confusion", data, study.figures,
+                       f"AU-only baseline on {aus.name}, one person left out at a time; AUs: {aus.extractors[0]}. {aus.caption}")
+else:
+    show = "labels.csv has no column subject or actor with two people: nobody can be left out."
+show

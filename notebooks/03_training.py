@@ -27,57 +27,96 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 # **Which study?** The profile's numbers, and where everything is made.
 
 # %%
-from audfer import figure_data, plots, published, tables
-from audfer.outputs import save_figure, save_table
+from audfer import audit, figure_data, plots, printed, results
+from audfer.outputs import save_figure
 from audfer.study import open_study
 
 study = open_study(profile, work, figures)
-grid, embedded = study.profile.grid, study.profile.embedded
 study
 
 # %% [markdown]
 # **Are the printed tables consistent?** UAR must be the mean of the seven class accuracies, WAR their mean weighted by the class counts:
 
 # %% tags=["nbval-check-output"]
-checks = published.check_tables()
-for table, rows in checks.groupby("table"):
-    print(f"Table {table}: UAR agrees in {rows.uar_agrees.sum()} of {rows.uar_agrees.count()} rows, WAR in {rows.war_agrees.sum()} of {rows.war_agrees.count()}")
+for name in ("AU-DFER Table 2", "AU-DFER Table 3"):
+    sums = audit.recomputed(printed.sheet(name))
+    print(f"{name}: UAR agrees in {(sums.mean_beyond == 0).sum()} of {len(sums)} rows, WAR in {(sums.weighted_beyond == 0).sum()}")
 
 # %% [markdown]
 # **What is trained?** One row a cell; a record that is already in the store is not trained again.
 
 # %%
-records = study.records("table1")
-study.grid_summary("table1", "table2", "table3", "fig5", "fig8")
+study.records("table1")
+study.grid_summary("table1", "table2", "table3", "ablations", "fig5", "fig8", "pretraining")
 
 # %% [markdown]
 # **Table 1: does the AU head change WAR and UAR?** Every number of ours with its 95 % interval, the paper's beside it.
 
 # %%
-table1 = tables.table1(records, protocol=protocol, strategy=grid.strategy, au_ratio=grid.au_ratio, embedded=embedded)
-save_table(table1, "table1_war_uar", study.figures)
+table1, picture = results.table1(study, protocol)
+table1.save(study.figures)
 
 # %% [markdown]
 # **The same as a picture.**
 
 # %%
-save_figure(plots.accuracies(table1.tidy), "table1_plot", table1.tidy, study.figures,
-            f"Table 1 as a picture. {tables.describe(records, protocol, embedded)}", records)
+picture.save(study.figures)
 
 # %% [markdown]
 # **Table 2: which expressions gain, and what does it cost?**
 
 # %%
-records = study.records("table2")
-table2 = tables.table2(records, dataset=grid.strategy_dataset, protocol=protocol, strategy=grid.strategy, au_ratio=grid.au_ratio,
-                       embedded=embedded, paper_flops=study.paper_flops())
-save_table(table2, "table2_per_class", study.figures)
+(table2,) = results.table2(study, protocol)
+table2.save(study.figures)
+
+# %% [markdown]
+# **So, did AU knowledge help?** In words, from the two tables' numbers: where, for which expressions, and how sure that is.
+
+# %%
+(words,) = results.conclusions(study, protocol)
+words.save(study.figures)
+
+# %% [markdown]
+# **One fold instead of all?** The paper's own rows mix folds (see the notes). Only where the profile has several folds.
+
+# %%
+for table in results.one_fold(study, protocol):
+    display(table.save(study.figures))
+
+# %% [markdown]
+# **"No cost increase"?** What the AU head and the AU loss add to every paper-size network.
+
+# %%
+(cost,) = results.cost(study)
+cost.save(study.figures)
 
 # %% [markdown]
 # **Fig. 6: which expressions are taken for which?**
 
 # %%
-records = study.records("fig6")
-data = figure_data.confusion_data(records, grid.strategy_dataset, protocol)
-save_figure(plots.fig6(data), "fig6_confusion", data, study.figures,
-            f"Fig. 6. Confusion matrices on {grid.strategy_dataset}. {tables.describe(records, protocol, embedded)}", records)
+(fig6,) = results.fig6(study, protocol)
+fig6.save(study.figures)
+
+# %% [markdown]
+# ## Appendix: self-supervised pre-training
+#
+# MAE-DFER comes pre-trained on unlabelled clips: most of each clip is hidden, and a decoder predicts what the hidden places show
+# and how they move. Here the tiny network does so on the training clips of the three rendered datasets (`audfer train --objective mae`
+# takes any packed clips).
+
+# %% [markdown]
+# **What does it make of clips it has not seen?** Four moments of three test clips each. Blue gets darker, red gets brighter.
+
+# %%
+sheet = study.reconstructions()
+data = figure_data.reconstruction_data(sheet)
+save_figure(plots.reconstruction(sheet), "pretraining_reconstruction", data, study.figures,
+            f"Masked appearance and motion: test clips of {study.profile.grid.strategy_dataset}, never seen in pre-training. Predicted places are "
+            f"shown with their true mean and contrast. {study.caption}")
+
+# %% [markdown]
+# **Does fine-tuning gain from it?** The same cells from random weights and from the pre-trained ones.
+
+# %%
+(pretraining,) = results.pretraining(study, protocol)
+pretraining.save(study.figures)

@@ -27,12 +27,10 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 # **Which study?** The profile's numbers, and where everything is made.
 
 # %%
-from audfer import facs, losses, plots, published, tables
-from audfer.outputs import save_figure, save_table
+from audfer import facs, losses, published, results
 from audfer.study import open_study
 
 study = open_study(profile, work, figures)
-grid, embedded = study.profile.grid, study.profile.embedded
 study
 
 # %% [markdown]
@@ -48,21 +46,50 @@ for name in ("DFEW", "FERV39k", "MAFW"):
 # **What are the weights?** From the training clips' AU labels (Eq. 4); a weight of 1 leaves an AU as it is.
 
 # %%
-data = study.positive_class_weights()
-save_figure(plots.positive_class_weights(data), "positive_class_weights", data, study.figures,
-            f"Positive class weights of the three strategies on {grid.strategy_dataset}. {study.caption}")
+(weights,) = results.positive_class_weights(study)
+weights.save(study.figures)
 
 # %% [markdown]
 # **Table 3: does the strategy matter?**
 
 # %%
-records = study.records("table3")
-table3 = tables.table3(records, dataset=grid.strategy_dataset, protocol=protocol, au_ratio=grid.au_ratio, embedded=embedded)
-save_table(table3, "table3_strategies", study.figures)
+table3, picture = results.table3(study, protocol)
+table3.save(study.figures)
 
 # %% [markdown]
 # **The same as a picture,** with the paper's numbers as another input.
 
 # %%
-save_figure(plots.strategies(table3.tidy, embedded=embedded), "table3_plot", table3.tidy, study.figures,
-            f"Table 3 as a picture. {tables.describe(records, protocol, embedded)}", records)
+picture.save(study.figures)
+
+# %% [markdown]
+# **And on the other datasets?** Where the profile trains them; the paper shows DFEW.
+
+# %%
+for table in results.table3_others(study, protocol):
+    display(table.save(study.figures))
+
+# %% [markdown]
+# ## Ablations that the paper leaves out
+#
+# Any auxiliary task can help a network. Is it the *knowledge*? Each row is AU-DFER with one thing changed: no matrix at all, the same
+# weights in the wrong places, other matrices, and the two places where the released code reads the equations in its own way.
+
+# %% [markdown]
+# **Which variant is best?**
+
+# %%
+ablations, picture, words = results.ablations(study, protocol)
+ablations.save(study.figures)
+
+# %% [markdown]
+# **The same as a picture:** what each variant gains over plain binary cross entropy, which knows nothing about expressions.
+
+# %%
+picture.save(study.figures)
+
+# %% [markdown]
+# **So, is it the knowledge?** In words, from the table's numbers.
+
+# %%
+words.save(study.figures)

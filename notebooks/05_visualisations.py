@@ -28,12 +28,10 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 # %%
 import torch
 
-from audfer import figure_data, losses, plots, tables
-from audfer.outputs import save_figure
+from audfer import losses, results
 from audfer.study import open_study
 
 study = open_study(profile, work, figures)
-grid, embedded = study.profile.grid, study.profile.embedded
 study
 
 # %% [markdown]
@@ -48,26 +46,46 @@ for au_ratio in (0.0, 0.25, 0.5):
 # **Fig. 5: how much AU is enough?** WAR and UAR against lambda on the three datasets.
 
 # %%
-records = study.records("fig5")
-data = figure_data.ratio_data(records, grid.ratio_model, protocol)
-save_figure(plots.fig5(data), "fig5_au_ratio", data, study.figures,
-            f"Fig. 5. WAR and UAR against lambda. {tables.describe(records, protocol, embedded)}", records)
+(fig5,) = results.fig5(study, protocol)
+fig5.save(study.figures)
+
+# %% [markdown]
+# **How large is each term?** The two terms of Eq. 10 in the last epoch, as lambda weighs them. The paper shows no magnitudes.
+
+# %%
+(terms,) = results.loss_terms(study)
+terms.save(study.figures)
 
 # %% [markdown]
 # **Fig. 7: what happens during training?** With the AU head the total loss is another quantity, so only its shape can be compared.
 
 # %%
-records = study.records("fig7")
-data = figure_data.process_data(records, grid.ratio_model, grid.strategy_dataset)
-save_figure(plots.fig7(data), "fig7_training", data, study.figures,
-            f"Fig. 7. Training without and with AU on {grid.strategy_dataset}. {study.caption}", records)
+(fig7,) = results.fig7(study)
+fig7.save(study.figures)
 
 # %% [markdown]
 # **Fig. 8: do the features separate the expressions?** t-SNE of the test clips' features for the backbone alone, with an AU head but
 # no knowledge weights, and with AU-DFER.
 
 # %%
-records = study.records("fig8")
-data = figure_data.embedding_data(records, grid.ratio_model, grid.strategy_dataset)
-save_figure(plots.fig8(data), "fig8_tsne", data, study.figures,
-            f"Fig. 8. t-SNE of the test features on {grid.strategy_dataset}; the numbers are taken in feature space. {study.caption}", records)
+(fig8,) = results.fig8(study)
+fig8.save(study.figures)
+
+# %% [markdown]
+# ## What the records also tell
+#
+# Neither is in the paper: whether the AU head learns its task, and whether a network is right as often as it says.
+
+# %% [markdown]
+# **Does the AU head find AUs?** F1 against the labels of Eq. 4 on test clips; always saying "present" is the bar to pass.
+
+# %%
+(head,) = results.au_head(study)
+head.save(study.figures)
+
+# %% [markdown]
+# **Is a network right as often as it says?** On the dashed line confidence is accuracy; ECE is the mean distance from it.
+
+# %%
+(calibration,) = results.calibration(study, protocol)
+calibration.save(study.figures)

@@ -26,6 +26,9 @@ image_size = 48
 precision = "float32"
 device = "cpu"
 workers = 1
+[pretraining]
+epochs = 1
+mask_ratio = 0.75
 [grid]
 models = ["m3dfel", "former_dfer"]
 datasets = ["DFEW", "FERV39k"]
@@ -42,3 +45,13 @@ def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
     (root / "tests.toml").write_text(PROFILE)
     return Study(load_profile(str(root / "tests.toml")), root / "work", root / "figures")
+
+
+@pytest.fixture(scope="session")
+def fresh_process():
+    """``fresh_process(target, arguments)`` -> a process that knows nothing of this one; not started, importing paid once."""
+    from multiprocessing import get_context
+
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["audfer.experiments"])
+    return lambda target, arguments: context.Process(target=target, args=arguments, daemon=True)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from audfer.ablations import ABLATIONS, WITH_HEAD
 from audfer.facs import ACTION_UNITS
 from audfer.files import digest
 
@@ -26,6 +27,8 @@ def fake_record(
     seed=0,
     *,
     weights=None,
+    reading="paper",
+    fold=1,
     skill=0.5,
     counts=None,
     epochs=12,
@@ -43,6 +46,8 @@ def fake_record(
         "seed": seed,
         "size": "tiny",
         "epochs": epochs,
+        "reading": reading,
+        "fold": fold,
     }
     generator = np.random.default_rng([seed, noise, int(digest(cell), 16) % 2**32])
     count = len(expressions)
@@ -61,12 +66,14 @@ def fake_record(
         path=Path(digest(cell)),
         cell=cell,
         history=fake_history(generator, epochs, au_ratio, skill),
-        clip_ids=[f"{dataset}/{i:04d}" for i in range(count)],
+        # every fold has test clips of its own
+        clip_ids=[f"{dataset}/{fold - 1}{i:04d}" for i in range(count)],
         expressions=expressions,
         scores=scores,
         best_scores=best,
         best_epoch=max(1, epochs - 2),
         au_scores=generator.random((count, len(ACTION_UNITS))) if au_ratio else None,
+        au_labels=(generator.random((count, len(ACTION_UNITS))) < 0.4).astype(np.float32) if au_ratio else None,
         features=features.astype(np.float32),
         flops={"gflops": 0.0412, "gmacs": 0.0203, "parameters": 241_337},
         seconds=31.0,
@@ -117,4 +124,16 @@ def fake_grid(seeds=(0,)):
                 for ratio in (0.1, 0.5, 0.75)
             ]
         records.append(fake_record("m3dfel", "DFEW", 0.25, "global", seed=seed, weights="none", skill=0.58))
+    return records
+
+
+def fake_ablations(seeds=(0,), knowledge=0.05, head=0.02, names=WITH_HEAD):
+    """The cells of the ablations; ``head`` and ``knowledge`` are how much skill an AU head and K add."""
+    records = []
+    for seed in seeds:
+        records.append(fake_record("former_dfer", "DFEW", 0.0, seed=seed, skill=0.5))
+        for name in names:
+            fields = {"strategy": "global", "weights": "knowledge", **ABLATIONS[name].fields}
+            skill = 0.5 + head + knowledge * (fields["weights"] not in ("none", "uniform") and "shuffled" not in fields["weights"])
+            records.append(fake_record("former_dfer", "DFEW", 0.25, seed=seed, skill=skill, **fields))
     return records

@@ -13,8 +13,8 @@ from audfer import cli
 from audfer.errors import AudferError
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = [["reproduce"], ["report"], ["data", "check"], ["data", "pack"], ["data", "synth"], ["au", "extract"],
-            ["au", "import"], ["knowledge", "build"], ["train"]]
+COMMANDS = [["reproduce"], ["report"], ["data", "fetch"], ["data", "check"], ["data", "pack"], ["data", "synth"], ["au", "extract"],
+            ["au", "import"], ["knowledge", "build"], ["train"], ["grid"]]
 
 
 @pytest.mark.parametrize("command", [[], ["data"], ["au"], ["knowledge"], *COMMANDS])
@@ -62,7 +62,7 @@ def test_exit_code_of_the_process_itself(tmp_path):
 
 
 def test_a_dataset_folder_that_is_missing_is_refused(tmp_path, capsys):
-    assert cli.main(["data", "check", "DFEW", str(tmp_path / "missing")]) == 2
+    assert cli.main(["data", "check", "DFEW", "--root", str(tmp_path / "missing")]) == 2
     assert str(tmp_path / "missing") in capsys.readouterr().err
 
 

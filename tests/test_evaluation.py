@@ -190,7 +190,7 @@ def test_protocols_read_different_epochs_and_unknown_ones_are_refused():
     last, best = evaluation.summary(record), evaluation.summary(record, "best-on-test")
     assert (last.epochs, best.epochs) == ((12,), (10,))
     assert best.war.value > last.war.value
-    with pytest.raises(InputError, match="'best'.*'last' or 'best-on-test'"):
+    with pytest.raises(InputError, match="'best'.*'last' or 'best-on-validation' or 'best-on-test'"):
         evaluation.summary(record, "best")
 
 
@@ -388,6 +388,7 @@ def test_f1_of_aus_equals_scikit_learn_and_unknown_labels_do_not_count():
 
 def test_the_au_head_of_a_record_is_judged_by_its_own_labels_or_given_ones():
     records = [fake_record(seed=seed) for seed in range(2)]
+    records[0].au_labels = None
     with pytest.raises(InputError, match="au_labels: found none"):
         evaluation.au_quality(records)
     labels = (records[0].au_scores > 0.5).astype(float)

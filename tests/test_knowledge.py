@@ -311,3 +311,24 @@ def test_the_real_csvs_give_a_matrix_that_agrees_with_fig_4():
     separating = separating_aus(frames).query("separates")
     assert set(separating["au"]) == {"AU04", "AU06", "AU07", "AU10", "AU12", "AU14"}
     assert separating.set_index("au").loc["AU12", "highest"] == "happy"
+
+
+def test_control_matrices_keep_the_numbers_and_lose_the_meaning():
+    from audfer.knowledge import WEIGHTS, control_matrix
+
+    base = KnowledgeMatrix.published()
+    aus, rows, flat = (control_matrix(name, base, seed=3).values for name in ("shuffled-aus", "shuffled-expressions", "uniform"))
+    # every AU, and every expression, has somebody else's weights, whole
+    columns = [tuple(base.values[:, j]) for j in range(18)]
+    assert sorted(map(tuple, aus.T)) == sorted(columns) and not any((aus[:, j] == base.values[:, j]).all() for j in range(18))
+    assert sorted(map(tuple, rows)) == sorted(map(tuple, base.values)) and not (rows == base.values).all(axis=1).any()
+    np.testing.assert_allclose(flat, base.values.mean())
+    assert not np.array_equal(aus, control_matrix("shuffled-aus", base, seed=4).values)
+    np.testing.assert_array_equal(aus, control_matrix("shuffled-aus", base, seed=3).values)
+    np.testing.assert_array_equal(control_matrix("figure4", base).values, published.knowledge("figure"))
+    np.testing.assert_array_equal(control_matrix("release", base).values, published.knowledge("K2"))
+    np.testing.assert_array_equal(control_matrix("knowledge", base).values, base.values)
+    for name in ("none", "train-only", "sideways"):
+        with pytest.raises(InputError, match="control_matrix: weights"):
+            control_matrix(name, base)
+    assert {"none", "knowledge", "train-only"} < set(WEIGHTS)

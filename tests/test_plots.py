@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from fake_records import COUNTS, fake_grid, fake_record
+from fake_records import COUNTS, fake_ablations, fake_grid, fake_record
 from scipy import stats
 from sklearn import metrics
 
@@ -138,6 +138,33 @@ def test_the_lambda_of_fig5_does_not_mix_in_the_cell_without_knowledge_weights(r
     np.testing.assert_allclose(found["value"], expected["ours"])
 
 
+def test_loss_data_are_the_terms_of_eq_10_in_the_last_epoch(records):
+    data = figure_data.loss_data(records, "m3dfel")
+    record = next(r for r in records if (r.cell["model"], r.cell["dataset"], r.cell["au_ratio"]) == ("m3dfel", "MAFW", 0.75))
+    last = record.history.iloc[-1]
+    part = data[(data["dataset"] == "MAFW") & (data["au_ratio"] == 0.75)].set_index("term")
+    assert part.loc["AU loss", "weighted"] == pytest.approx(0.75 * last["loss_au"])
+    assert part["weighted"].sum() == pytest.approx(last["loss"]) and part["share"].sum() == pytest.approx(100)
+    alone = data[data["au_ratio"] == 0].set_index("term")
+    assert (alone.loc["AU loss", "weighted"] == 0).all() and (alone.loc["expression loss", "share"] == 100).all()
+    figure = plots.loss_terms(data)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["DFEW", "FERV39k", "MAFW"]
+    heights = sorted(bar.get_height() for bar in figure.axes[2].patches)
+    np.testing.assert_allclose(heights, sorted(data.loc[data["dataset"] == "MAFW", "weighted"]))
+    assert f"{part.loc['AU loss', 'share']:.0f} %" in texts(figure.axes[2])
+
+
+def test_the_ablation_figure_draws_the_differences_to_plain_bce():
+    tidy = tables.ablations(fake_ablations()).tidy
+    figure = plots.ablations(tidy)
+    for axes, metric in zip(figure.axes, ("WAR", "UAR")):
+        part = tidy[(tidy["against"] == "plain BCE") & (tidy["metric"] == metric)]
+        assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(part["variant"])
+        dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+        np.testing.assert_allclose(dots, part["difference"])
+    assert texts(plots.ablations(tidy.iloc[:0]).axes[0]) == ["no records"]
+
+
 def test_confusion_data_equals_scikit_learn_and_is_what_is_drawn(records):
     data = figure_data.confusion_data(records)
     record = next(
@@ -149,6 +176,13 @@ def test_confusion_data_equals_scikit_learn_and_is_what_is_drawn(records):
     written = texts(plots.confusion(part))
     assert written[:49] == [f"{value:.0f}" for value in 100 * (expected / expected.sum(1, keepdims=True)).ravel()]
     assert written[49:] == [str(value) for value in expected.ravel()]
+
+
+def test_the_confusion_of_several_folds_is_that_of_all_their_clips():
+    records = [fake_record("m3dfel", "DFEW", 0.0, fold=fold) for fold in (1, 2)]
+    data = figure_data.confusion_data(records)
+    assert data["count"].sum() == 2 * sum(COUNTS["DFEW"])
+    assert data["war"].iloc[0] == pytest.approx(100 * np.mean([r.scores.argmax(1) == r.expressions for r in records]))
 
 
 def test_fig6_has_six_panels_and_says_which_is_missing(records):

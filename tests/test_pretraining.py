@@ -260,9 +260,9 @@ def test_fine_tuning_starts_from_the_written_file(study, made):
 
 def test_a_cell_can_start_from_the_profiles_weights(study):
     scratch, started = (study.cell("mae_dfer", "DFEW", initialisation=start) for start in ("scratch", "mae"))
-    inputs = study._cell_inputs([scratch, started])["DFEW"]
+    inputs = study.cell_inputs([scratch, started])["DFEW"]
     assert study.store.key(scratch, inputs) != study.store.key(started, inputs)
-    assert study.store.key(scratch, inputs) == study.store.key(scratch, study._cell_inputs([scratch])["DFEW"])
+    assert study.store.key(scratch, inputs) == study.store.key(scratch, study.cell_inputs([scratch])["DFEW"])
     cells = study.cells("pretraining")
     assert [(c.au_ratio > 0, c.initialisation) for c in cells] == [(a, s) for a in (False, True) for s in ("scratch", "mae")]
     assert study.pretrained_weights.is_file()

@@ -1,5 +1,7 @@
 """The chain from clips to numbers, step by step and made only once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,10 +24,17 @@ def test_the_tables_need_the_cells_of_the_paper():
 
     study = Study(load_profile("laptop"), "w", "f")
     assert [len(study.cells(name)) for name in ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8")] == [18, 6, 12, 12, 6, 2, 3]
+    assert [len(study.cells(name)) for name in ("ablations", "calibration", "au_head")] == [11, 2, 1]
     table3 = {(c.model, c.strategy) for c in study.cells("table3")}
     assert table3 == {(m, s) for m in ("m3dfel", "mae_dfer", "former_dfer") for s in ("none", "global", "distinct", "minor")}
     distinct = {c for name in ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8") for c in study.cells(name)}
     assert len(distinct) == 31
+    ablations = set(study.cells("ablations")) - distinct
+    assert len(ablations) == 8 and {(c.model, c.dataset) for c in ablations} == {("former_dfer", "DFEW")}
+    gpu = Study(replace(load_profile("gpu"), training=replace(load_profile("gpu").training, device="cpu")), "w", "f")
+    assert {(c.model, c.dataset, c.strategy) for c in gpu.cells("table3")} == {
+        (m, d, s) for m in gpu.profile.grid.models for d in gpu.profile.grid.datasets for s in ("none", "global", "distinct", "minor")}
+    assert {c.au_ratio for c in gpu.cells("fig5")} == {0, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4}
     with pytest.raises(InputError, match="found 'table9'"):
         study.cells("table9")
 
@@ -64,15 +73,151 @@ def test_theta_keeps_fewer_frames_and_zero_keeps_all(study):
     assert grid["kept (%)"].is_monotonic_decreasing
 
 
-def test_positive_class_weights_are_inactive_over_active(study):
+@pytest.fixture(scope="module")
+def train_labels(study):
+    """Clip AU labels and expressions of DFEW's training clips."""
     from audfer.action_units.table import clip_presence
 
-    data = study.positive_class_weights().query("source == 'global' and expression == 'happy'").set_index("action_unit")["value"]
-    train = study.manifest("DFEW").table.query("split == 'train'")["clip_id"].tolist()
-    labels = pd.DataFrame(clip_presence(study.au_table("DFEW"), train), columns=data.index)
-    active = labels.sum()
-    some = active[active > 0].index
-    np.testing.assert_allclose(data[some], ((len(labels) - active) / active)[some].clip(upper=200), rtol=1e-5)
+    train = study.manifest("DFEW").table.query("split == 'train'")
+    return clip_presence(study.au_table("DFEW"), train["clip_id"]), train["expression"].to_numpy()
+
+
+def test_positive_class_weights_are_inactive_over_active(study, train_labels):
+    cell = study.cell("former_dfer", "DFEW", 0.25, "global")
+    found = study.run([cell])[0].positive_weights[0]
+    active = train_labels[0].sum(0)
+    some = active > 0
+    np.testing.assert_allclose(found[some], ((len(train_labels[0]) - active[some]) / active[some]).clip(max=200), rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------- what an ablation is trained from
+def variant(study, name, **fields):
+    from audfer.ablations import ABLATIONS
+
+    return study.cell("former_dfer", "DFEW", 0.25, **ABLATIONS[name].fields, **fields)
+
+
+def test_every_ablation_is_a_cell_with_inputs_and_a_record_of_its_own(study):
+    from audfer.ablations import NO_HEAD
+
+    cells = study.cells("ablations")
+    assert len(cells) == len(set(cells)) == 1 + len(study.profile.grid.ablations) and cells[0].au_ratio == 0
+    inputs = study.cell_inputs(cells)
+    keys = [study.store.key(cell, inputs[cell.source]) for cell in cells]
+    assert len(set(keys)) == len(cells) and NO_HEAD not in study.profile.grid.ablations
+    matrices = {cell.source: inputs[cell.source].knowledge_fingerprint for cell in cells if cell.weights != "none" and cell.reading == "paper"}
+    assert len(set(matrices.values())) == len(matrices) == 7
+
+
+def test_only_cells_that_use_a_matrix_depend_on_it(study):
+    for name, same in (("plain BCE", True), ("knowledge", False), ("uniform", False)):
+        cell = variant(study, name)
+        inputs = study.cell_inputs([cell])[cell.source]
+        other = replace(inputs, knowledge_fingerprint="another matrix")
+        assert (study.store.key(cell, inputs) == study.store.key(cell, other)) is same
+
+
+def test_a_shuffle_belongs_to_its_seed(study):
+    cells = [variant(study, "shuffled AUs", seed=seed) for seed in (0, 1)]
+    inputs = study.cell_inputs(cells)
+    assert len(inputs) == 2 and len({found.knowledge_fingerprint for found in inputs.values()}) == 2
+    # one matrix for all seeds of the others
+    assert len(study.cell_inputs([variant(study, "uniform", seed=seed) for seed in (0, 1)])) == 1
+
+
+def test_the_matrix_of_the_own_split_is_made_of_its_training_frames_alone(study):
+    from audfer.knowledge import KnowledgeMatrix
+
+    cell = variant(study, "own training split")
+    made = KnowledgeMatrix.load(study.cell_inputs([cell])[cell.source].knowledge)
+    frames = study.knowledge_frames().query("dataset == 'DFEW'")
+    assert list(made.medians) == ["DFEW"]
+    np.testing.assert_array_equal(made.values, KnowledgeMatrix.from_frames(frames, study.profile.grid.knowledge, missing="others").values)
+
+
+def test_the_releases_counts_are_of_frames_and_of_test_clips_too(study):
+    from audfer.losses import positive_class_weight
+    from audfer.openface import PRESENCE_COLUMNS
+
+    cell = variant(study, "release's counts")
+    with np.load(study.cell_inputs([cell])[cell.source].au_labels) as stored:
+        frames = study.au_table("DFEW").frames
+        active = frames[list(PRESENCE_COLUMNS)].to_numpy().sum(0)
+        some = active > 0
+        np.testing.assert_allclose(stored["pos_weight"][some], ((len(frames) - active[some]) / active[some]).clip(max=200), rtol=1e-5)
+        np.testing.assert_allclose(study.run([cell])[0].positive_weights, np.tile(stored["pos_weight"], (7, 1)))
+    distinct = variant(study, "release's counts", strategy="distinct")
+    assert distinct.source != cell.source
+    with np.load(study.cell_inputs([distinct])[distinct.source].au_labels) as stored:
+        labels = frames["clip_id"].map(study.manifest("DFEW").table.set_index("clip_id")["expression"])
+        np.testing.assert_allclose(stored["pos_weight"], positive_class_weight(frames[list(PRESENCE_COLUMNS)], labels, "distinct"))
+
+
+def test_the_releases_votes_are_of_the_frames_that_the_network_sees(study):
+    cell = replace(variant(study, "release's votes"), num_frames=2)
+    packed = study.packed("DFEW")
+    labels = study._au_arrays(cell, packed)["labels"]
+    from audfer.datasets.sampling import stored_indices
+    from audfer.losses import clip_au_labels
+    from audfer.openface import PRESENCE_COLUMNS
+
+    frames = study.au_table("DFEW").frames
+    for row in (0, 7):
+        numbers = packed.frame_numbers[row]
+        seen = numbers[stored_indices("uniform", numbers, 2)[0]]
+        assert len(set(seen)) == 2
+        own = frames[(frames["clip_id"] == packed.clip_ids[row]) & frames["frame"].isin(seen)]
+        np.testing.assert_array_equal(labels[row], clip_au_labels(own[list(PRESENCE_COLUMNS)].to_numpy()))
+    assert (labels != study._au_arrays(variant(study, "knowledge"), packed)["labels"]).any()
+
+
+def test_a_cell_says_what_it_is():
+    from audfer.training import Cell
+
+    cell = Cell("m3dfel", "DFEW", 0.25, "global", "shuffled-aus", seed=3, fold=2)
+    assert cell.label == "m3dfel DFEW +AU 0.25 global shuffled-aus fold 2" and cell.source == "DFEW, fold 2, shuffled-aus 3"
+    assert Cell("m3dfel", "DFEW").source == Cell("m3dfel", "DFEW", 0.25, "minor", "knowledge").source == "DFEW"
+    for wrong, sentence in (({"weights": "half"}, "weights: found 'half', expected one of knowledge, none, uniform"),
+                            ({"reading": "mine"}, "reading: found 'mine', expected one of paper, release-votes"),
+                            ({"strategy": "rare"}, "strategy: found 'rare', expected one of none, global, distinct, minor, plain"),
+                            ({"fold": 0}, "fold: found 0"),
+                            ({"au_ratio": 0.0, "strategy": "none"}, "without an AU head: found 'knowledge', 'paper'")):
+        with pytest.raises(InputError, match=sentence):
+            Cell(**{"model": "m3dfel", "dataset": "DFEW", "au_ratio": 0.25, "strategy": "global", "weights": "knowledge"} | wrong)
+
+
+# ----------------------------------------------------------------------------------------------------------------- folds
+def test_folds_share_frames_and_leave_out_their_own_test_clips(study, tmp_path):
+    import shutil
+    profile = replace(study.profile, grid=replace(study.profile.grid, folds=(1, 2)), training=replace(study.profile.training))
+    two = Study(profile, tmp_path / "work", tmp_path)
+    shutil.copytree(study.work / "data", two.work / "data")
+    # a second fold: another third of the clips is the test split
+    lists = two.work / "data" / "DFEW" / "EmoLabel_DataSplit"
+    rows = {split: (lists / f"{split}(single-labeled)" / "set_1.csv").read_text().splitlines() for split in ("train", "test")}
+    clips = rows["train"][1:] + rows["test"][1:]
+    for split, chosen in (("train", clips[21:]), ("test", clips[:21])):
+        (lists / f"{split}(single-labeled)" / "set_2.csv").write_text("\n".join([rows["train"][0], *chosen]) + "\n")
+    first, second = two.packed("DFEW"), two.packed("DFEW", 2)
+    assert second.clip_ids == first.clip_ids and np.array_equal(second.frames, first.frames)
+    assert (two.work / "packed" / "DFEW-fold2" / "frames.npy").is_symlink()
+    expected = two.manifest("DFEW", 2).table.set_index("clip_id")["split"]
+    assert dict(zip(second.clip_ids, second.manifest["split"])) == expected.to_dict()
+    assert set(np.array(second.clip_ids)[second.split("test")]) != set(np.array(first.clip_ids)[first.split("test")])
+    assert two._fingerprint(first) != two._fingerprint(second)
+    cells = two.cells("table1")
+    assert {(c.dataset, c.fold) for c in cells} == {("DFEW", 1), ("DFEW", 2), ("FERV39k", 1)}
+    assert {c.fold for name in ("fig5", "fig8", "ablations") for c in two.cells(name)} == {1}
+    two._tables["DFEW"], two._tables["FERV39k"] = study.au_table("DFEW"), study.au_table("FERV39k")
+    inputs = two.cell_inputs(cells)
+    assert set(inputs) == {"DFEW", "DFEW, fold 2", "FERV39k"}
+    # the matrix of a fold has nothing of the clips that it is judged on
+    tests = set(expected[expected == "test"].index)
+    assert tests & set(two.knowledge_frames()["clip_id"]) and not tests & set(two.knowledge_frames(fold=2)["clip_id"])
+    assert inputs["DFEW, fold 2"].knowledge_fingerprint != inputs["DFEW"].knowledge_fingerprint
+    before = (two.work / "packed" / "DFEW-fold2" / "manifest.parquet").stat().st_mtime_ns
+    two.packed("DFEW", 2)
+    assert (two.work / "packed" / "DFEW-fold2" / "manifest.parquet").stat().st_mtime_ns == before
 
 
 def test_the_planted_truth_is_read_by_the_evaluation_of_recovery_only():
@@ -83,12 +228,11 @@ def test_the_planted_truth_is_read_by_the_evaluation_of_recovery_only():
     readers = [p.name for p in Path(audfer.__file__).parent.rglob("*.py") if "read_truth" in p.read_text()
                and p.parent.name != "synth"]
     assert readers == ["study.py"]
-    assert (Path(audfer.__file__).parent / "study.py").read_text().count("read_truth") == 1
+    # planted_medians and planted_table, for comparisons
+    assert (Path(audfer.__file__).parent / "study.py").read_text().count("read_truth") == 2
 
 
 def test_real_datasets_need_their_folder(monkeypatch, tmp_path):
-    from dataclasses import replace
-
     from audfer.profiles import load_profile
 
     monkeypatch.delenv("AUDFER_DATA", raising=False)

@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from fake_records import COUNTS, fake_grid, fake_record
+from fake_records import COUNTS, fake_ablations, fake_grid, fake_record
 
 from audfer import evaluation, outputs, published, tables
+from audfer.ablations import ABLATIONS, CONTROLS, KNOWLEDGE, NO_HEAD, PLAIN_BCE, ablation_records
+from audfer.errors import InputError
 from audfer.facs import EXPRESSIONS
 
 
@@ -71,7 +73,7 @@ def test_table_1_difference_belongs_to_the_row_with_au_and_is_holm_corrected(fir
     assert without["difference"].isna().all() and without["p"].isna().all()
     assert joined[["difference", "p", "p_holm"]].notna().all(axis=None)
     np.testing.assert_allclose(joined["p_holm"], evaluation.holm(joined["p"]))
-    assert "18 comparisons" in first.caption
+    assert "18 WARs and UARs" in first.caption
 
 
 def test_captions_say_what_the_input_is_and_how_it_was_measured(records):
@@ -93,13 +95,40 @@ def test_captions_say_what_the_input_is_and_how_it_was_measured(records):
     assert "rendered" not in real.caption and "WAR, paper" in real.display.columns
 
 
+PAPER_FLOPS = {"baseline": {"gflops": 3.32, "gmacs": 1.66, "parameters": 33_000_000},
+               "audfer": {"gflops": 4.0, "gmacs": 2.0, "parameters": 33_018_450}}
+
+
+def test_cost_shows_what_head_and_loss_add():
+    table = tables.cost({"m3dfel": PAPER_FLOPS}, {"forward": 100.0, "training": 332.0})
+    value = table.tidy.set_index(["part", "metric"])["value"]
+    assert value["AU head", "FLOPs"] == 680_000_000 and value["AU head", "parameters"] == 18_450
+    assert value["AU loss", "percent of the network"] == pytest.approx(1e-5)
+    assert set(table.tidy["paper"].dropna()) == {1.66}
+    (row,) = table.display.to_dict("records")
+    assert row["AU head: FLOPs"] == "+680,000,000 (20 %)" and row["AU loss: operations"] == "+332 (0.00001 %)"
+    assert tables.cost({"m3dfel": PAPER_FLOPS}).display["AU loss: operations"].item() == tables.DASH
+
+
+def test_cost_of_the_real_networks_is_the_linear_layers(study):
+    operations = study.au_loss_operations()
+    # 18 AUs, some ten element operations each, and about as many again in the backward pass
+    assert 18 * 10 < operations["forward"] < operations["training"] < 18 * 100
+    flops = {"former_dfer": study.paper_flops()["former_dfer"]}
+    value = tables.cost(flops, operations).tidy.set_index(["part", "metric"])["value"]
+    assert value["AU head", "FLOPs"] == 2 * 512 * 18 and value["AU head", "parameters"] == 513 * 18
+    assert value["AU head", "percent of the network"] < 0.001 and value["AU loss", "percent of the network"] < 0.001
+
+
 def test_table_2_has_classes_costs_and_the_papers_rows(records):
-    table = tables.table2(records, paper_flops={"m3dfel": {"gflops": 3.3, "gmacs": 1.66, "parameters": 33e6}})
+    table = tables.table2(records, paper_flops={"m3dfel": PAPER_FLOPS})
     assert cell(table.tidy, model="m3dfel", variant="with AU", metric="disgust")["paper"] == 10.34
     assert cell(table.tidy, model="mae_dfer", variant="with AU", metric="paper-size GFLOPs")["paper"] == 26.11
     assert cell(table.tidy, model="m3dfel", variant="with AU", metric="GFLOPs")["ours"] == pytest.approx(0.0412)
     shown = table.display[(table.display["Network"] == "M3DFEL") & (table.display["Source"] == "ours")]
-    assert set(shown["Cost, paper size"]) == {"1.66 / 3.30"}
+    assert list(shown["Cost, paper size"]) == ["1.66 / 3.32", "2.00 / 4.00"]
+    assert list(shown["Parameters, paper size"]) == ["33.00 M", "33.02 M"]
+    assert "The AU head adds 680,000,000 FLOPs a clip at paper size, at most 20 %." in table.caption
     record = next(
         r for r in records if r.cell["model"] == "m3dfel" and r.cell["dataset"] == "DFEW" and r.cell["au_ratio"] == 0
     )
@@ -129,10 +158,14 @@ def test_tables_say_which_strategy_the_papers_au_row_is(first):
 
 def test_table_3_has_four_rows_a_network_with_the_papers_below(records):
     table = tables.table3(records)
-    assert len(table.display) == 3 * 4 * 2
+    assert len(table.display) == 3 * (2 + 3 * 3)      # ours, the paper's and, with AU, the difference
     assert cell(table.tidy, model="m3dfel", variant="minor", metric="WAR")["paper"] == 64.16
     assert cell(table.tidy, model="mae_dfer", variant="global", metric="UAR")["paper"] == 60.74
-    assert table.tidy["p"].notna().sum() == 3 * 3 * 2
+    assert table.tidy["p"].notna().sum() == 3 * 3 * 9
+    # two families: the WARs and UARs, and the classes
+    for family in (table.tidy[table.tidy["metric"].isin(("WAR", "UAR"))], table.tidy[table.tidy["metric"].isin(EXPRESSIONS)]):
+        np.testing.assert_allclose(family["p_holm"], evaluation.holm(family["p"]))
+    assert "18 WARs and UARs" in table.caption
 
 
 def test_a_missing_cell_is_a_dash_not_a_crash(records):
@@ -211,3 +244,156 @@ def test_published_misprints_are_shown_as_printed():
     assert tables.printed("mae_dfer", "audfer", "DFEW", "fear") == 34.35
     assert np.isnan(tables.printed("mae_dfer", "audfer", "DISFA", "WAR"))
     assert published.printed_metric("mae_dfer", "audfer", "DFEW", "fear", corrected=True) == 34.25
+
+
+# -------------------------------------------------------------------------------------------------------------- folds
+def folds_of(dataset, folds, **settings):
+    return [fake_record("m3dfel", dataset, ratio, fold=fold, skill=0.5 + 0.2 * (ratio > 0), **settings)
+            for fold in folds for ratio in (0.0, 0.25)]
+
+
+def test_folds_are_pooled_and_their_mean_has_its_own_name():
+    records = folds_of("DFEW", (1, 2, 3)) + folds_of("FERV39k", (1,))
+    table = tables.table1(records)
+    row = cell(table.tidy, dataset="DFEW", variant="with AU", metric="UAR")
+    parts = [r for r in records if r.cell["dataset"] == "DFEW" and r.cell["au_ratio"]]
+    truth, guess = np.concatenate([p.expressions for p in parts]), np.concatenate([p.scores.argmax(1) for p in parts])
+    assert row["ours"] == pytest.approx(100 * evaluation.uar(truth, guess)) and row["clips"] == 3 * sum(COUNTS["DFEW"])
+    means = [100 * evaluation.uar(p.expressions, p.scores.argmax(1)) for p in parts]
+    assert row["fold_mean"] == pytest.approx(np.mean(means)) and row["fold_sd"] == pytest.approx(np.std(means, ddof=1))
+    assert row["folds"] == 3 and "pooled over folds (DFEW 1, 2, 3)" in table.caption
+    shown = table.display[table.display["Variant"] == "with AU"].set_index("Dataset")["UAR, mean of folds (sd)"]
+    assert shown["DFEW"] == f"{np.mean(means):.1f} ({np.std(means, ddof=1):.1f})" and shown["FERV39k"] == tables.DASH
+    assert len(table.digests) == 8
+    # pooled clips tell smaller differences
+    assert row["detectable"] < cell(tables.table1(records, fold=1).tidy, dataset="DFEW", variant="with AU", metric="UAR")["detectable"]
+
+
+def test_one_fold_takes_its_records_and_those_of_datasets_without_folds():
+    records = folds_of("DFEW", (1, 2)) + folds_of("FERV39k", (1,))
+    for fold in (1, 2):
+        table = tables.table1(records, fold=fold)
+        own = next(r for r in records if r.cell["dataset"] == "DFEW" and r.cell["fold"] == fold and not r.cell["au_ratio"])
+        row = cell(table.tidy, dataset="DFEW", variant="without AU", metric="WAR")
+        assert row["ours"] == pytest.approx(100 * evaluation.war(own.expressions, own.scores.argmax(1)))
+        assert set(table.tidy["dataset"]) == {"DFEW", "FERV39k"} and "pooled" not in table.caption
+        assert "UAR, mean of folds (sd)" not in table.display
+
+
+def test_folds_that_share_a_test_clip_are_refused():
+    records = folds_of("DFEW", (1, 2))
+    records[2].clip_ids[5] = records[0].clip_ids[5]
+    with pytest.raises(InputError, match="DFEW/00005 in several of them"):
+        tables.pooled(records)
+
+
+def test_folds_and_seeds_together_keep_the_seeds_apart():
+    joined = tables.pooled([r for seed in (0, 1) for r in folds_of("DFEW", (1, 2), seed=seed)])
+    assert sorted((r.cell["au_ratio"], r.cell["seed"], r.cell["fold"]) for r in joined) == [
+        (ratio, seed, "1, 2") for ratio in (0.0, 0.25) for seed in (0, 1)]
+
+
+# ----------------------------------------------------------------------------------------------------------- ablations
+@pytest.fixture(scope="module")
+def ablations():
+    return tables.ablations(fake_ablations(knowledge=0.15, head=0.0))
+
+
+def test_each_variant_is_compared_with_plain_bce_and_with_no_head(ablations):
+    records = fake_ablations(knowledge=0.15, head=0.0)
+    chosen = {name: ablation_records(records, name, "global") for name in (KNOWLEDGE, PLAIN_BCE, NO_HEAD)}
+    for against in (PLAIN_BCE, NO_HEAD):
+        expected = evaluation.compare(chosen[against], chosen[KNOWLEDGE]).war
+        row = cell(ablations.tidy, variant=KNOWLEDGE, metric="WAR", against=against)
+        assert (row["difference"], row["difference_low"]) == pytest.approx((100 * expected.value, 100 * expected.low))
+    assert set(ablations.tidy.loc[ablations.tidy["variant"] == KNOWLEDGE, "against"]) == {PLAIN_BCE, NO_HEAD, *CONTROLS}
+    for family in ((PLAIN_BCE,), (NO_HEAD,), CONTROLS):
+        part = ablations.tidy[ablations.tidy["against"].isin(family)]
+        np.testing.assert_allclose(part["p_holm"], evaluation.holm(part["p"]))
+    assert len(ablations.display) == 2 * len(ABLATIONS) and list(ablations.display["Variant"].unique()) == list(ABLATIONS)
+    assert max(map(len, tables.markdown_table(ablations.display).splitlines())) <= 130
+    assert len(ablations.digests) == len(ABLATIONS)
+
+
+def test_every_variant_has_records_of_its_own():
+    records = fake_ablations()
+    found = [ablation_records(records, name, "global") for name in ABLATIONS]
+    assert [len(part) for part in found] == [1] * len(ABLATIONS)
+    assert len({id(part[0]) for part in found}) == len(ABLATIONS)
+
+
+def test_variants_without_a_record_are_left_out_or_dashes():
+    records = fake_ablations(names=(PLAIN_BCE, KNOWLEDGE))
+    assert set(tables.ablations(records).display["Variant"]) == {NO_HEAD, PLAIN_BCE, KNOWLEDGE}
+    table = tables.ablations(records, names=(KNOWLEDGE, "uniform"))
+    assert set(table.display.loc[table.display["Variant"] == "uniform", "ours [95 %]"]) == {tables.DASH}
+    assert tables.ablations([]).tidy.empty
+
+
+# ------------------------------------------------------------------------------------------------------------ in words
+def compared(*differences, metric="WAR", p=0.5, detectable=4.0, seeds=1, **others):
+    rows = [{"dataset": "DFEW", "model": f"network {i}", "variant": "with AU", "metric": metric, "difference": d,
+             "difference_low": d - 3, "difference_high": d + 3, "p_holm": p, "detectable": detectable, "seeds": seeds, **others}
+            for i, d in enumerate(differences)]
+    return pd.DataFrame(rows)
+
+
+def words(*frames, classes=None):
+    make = lambda parts: tables.Table(pd.concat(parts, ignore_index=True), pd.DataFrame(), "")  # noqa: E731
+    table = tables.conclusions(make(frames), None if classes is None else make([classes]))
+    return table.tidy.set_index("question")["answer"]
+
+
+def test_a_clear_gain_is_named_with_its_interval():
+    answers = words(compared(9.0, p=0.001), compared(1.0, -2.0, p=0.9))
+    help_ = answers["Did the AU head with knowledge help?"]
+    assert help_.startswith("On the embedded benchmark (rendered faces): of 3 differences of WAR and UAR, 1 is a certain gain and 0 are certain losses.")
+    assert "Gains: network 0 on DFEW, WAR +9.0 [+6.0, +12.0], p 0.001." in help_ and "Open: 2, from -2.0 to +1.0 points." in help_
+    assert "1 of 2 pairs gain for certain in WAR or UAR, 0 lose" in answers["How many networks and datasets?"]
+
+
+def test_no_difference_is_called_open_with_what_could_have_been_seen():
+    answers = words(compared(1.0, p=0.8, detectable=3.5), compared(0.4, metric="UAR", p=1.0, detectable=5.25))
+    assert "no certain change" in answers["Did the AU head with knowledge help?"]
+    assert "gain for certain" not in answers["Did the AU head with knowledge help?"]
+    sure = answers["How sure is that?"]
+    assert "WAR 3.5, UAR 5.2" in sure and "not shown, not absent" in sure and "One seed" in sure
+
+
+def test_a_certain_loss_is_said_as_plainly_as_a_gain():
+    answers = words(compared(-8.0, p=0.01))
+    assert "0 are certain gains and 1 is a certain loss. Losses: WAR -8.0 [-11.0, -5.0], p 0.010." in answers["Did the AU head with knowledge help?"]
+    assert "1 lose for certain" in answers["How many networks and datasets?"]
+
+
+def test_expressions_and_seeds_have_sentences_of_their_own():
+    answers = words(compared(1.0, seeds=3), classes=pd.concat([compared(20.0, metric="disgust", p=0.02), compared(2.0, metric="fear")],
+                                                               ignore_index=True))
+    assert "disgust +20.0 [+17.0, +23.0], p 0.020" in answers["Which expressions?"]
+    assert "3 seeds: the tests cover training again" in answers["How sure is that?"]
+
+
+def test_nothing_to_compare_is_said():
+    assert "nothing to compare yet" in tables.conclusions(tables.table1([])).tidy["answer"][0]
+    assert "nothing to compare yet" in tables.ablation_conclusions(tables.ablations([])).tidy["answer"][0]
+
+
+def test_the_ablations_say_whether_it_is_the_knowledge(ablations):
+    answers = tables.ablation_conclusions(ablations).tidy.set_index("question")["answer"]
+    gain = cell(ablations.tidy, variant=KNOWLEDGE, metric="WAR", against=PLAIN_BCE)
+    assert gain["p_holm"] < 0.05
+    assert f"Gains: WAR {gain['difference']:+.1f}" in answers["Does the knowledge help, beyond plain BCE?"]
+    assert "no certain change" in answers["Does an AU head help at all, on the embedded benchmark (rendered faces)?"]
+    none = tables.ablation_conclusions(tables.ablations(fake_ablations(knowledge=0.0, head=0.25))).tidy.set_index("question")["answer"]
+    assert "no certain change" in none["Does the knowledge help, beyond plain BCE?"]
+    assert "Gains: " in none["Does an AU head help at all, on the embedded benchmark (rendered faces)?"]
+
+
+def test_tables_say_how_small_a_difference_they_could_have_found(records):
+    table = tables.table1(records)
+    row = cell(table.tidy, model="m3dfel", dataset="DFEW", variant="with AU", metric="WAR")
+    found = evaluation.compare(*(tables.select(records, model="m3dfel", dataset="DFEW", au_ratio=ratio, strategy=strategy, weights=weights)
+                                 for ratio, strategy, weights in ((0.0, "none", "none"), (0.25, "global", "knowledge"))))
+    assert row["detectable"] == pytest.approx(100 * evaluation.minimum_detectable_difference(sum(COUNTS["DFEW"]), found.discordance))
+    for made in (table, tables.table2(records), tables.table3(records)):
+        assert "Detectable with these clips" in made.caption

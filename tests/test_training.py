@@ -1,15 +1,27 @@
 """One cell: deterministic, resumable, and doing what its loss says."""
 
-import math
+import json
+import os
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
+from audfer import training
 from audfer.errors import AudferError, InputError
-from audfer.training import RECIPES, Cell, Recipe, _learning_rate, augment, fit, gather, resolve_device
+from audfer.experiments import RunRecord, RunStore, make_record
+from audfer.facs import EXPRESSIONS
+from audfer.losses import AULoss
+from audfer.models import SIZES, Output, build_model
+from audfer.recipes import RECIPES
+from audfer.training import (Cell, _initial_model, batch_losses, batch_targets, choose_frames, clip_groups, fit, gather_frames,
+                             hold_out, predict, resolve_device)
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +55,19 @@ def test_the_numbers_do_not_depend_on_the_number_of_threads(study, baseline):
     np.testing.assert_array_equal(first["scores"], second["scores"])
 
 
-@pytest.mark.parametrize("model", ["former_dfer", "m3dfel"])
-def test_an_interrupted_run_ends_with_the_numbers_it_would_have_had(study, tmp_path, model):
-    cell = study.cell(model, "DFEW", 0.25)
+def test_an_interrupted_run_ends_with_the_numbers_it_would_have_had(study, tmp_path):
+    cell = replace(study.cell("m3dfel", "DFEW", 0.25), epochs=2)
     whole = fit(cell, study.inputs["DFEW"])
 
-    class Killed(Exception):
-        pass
+    def interrupt(row):
+        raise KeyboardInterrupt
 
-    def kill(row):
-        if row["epoch"] == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        fit(cell, study.inputs["DFEW"], tmp_path, kill)
+    with pytest.raises(KeyboardInterrupt):
+        fit(cell, study.inputs["DFEW"], tmp_path, interrupt)
+    assert pd.read_csv(tmp_path / "history.csv")["epoch"].tolist() == [1]
     epochs = []
     resumed = fit(cell, study.inputs["DFEW"], tmp_path, lambda row: epochs.append(row["epoch"]))
-    assert epochs == [2, 3]  # the state after epoch 1 was saved; epoch 2 was lost before it was
+    assert epochs == [2]  # an epoch is reported once its state is saved
     np.testing.assert_array_equal(whole["scores"], resumed["scores"])
     assert whole["history"].drop(columns="seconds").equals(resumed["history"].drop(columns="seconds"))
 
@@ -77,10 +85,11 @@ def test_the_history_agrees_with_scikit_learn(baseline):
 def test_the_best_epoch_is_the_best_of_the_history(baseline):
     _, outcome = baseline
     total = outcome["history"]["test_war"] + outcome["history"]["test_uar"]
-    assert total[outcome["best_epoch"] - 1] == total.max()
+    epoch = outcome["protocols"]["best-on-test"]["epoch"]
+    assert total[epoch - 1] == total.max() and outcome["protocols"]["last"]["epoch"] == len(total)
+    assert set(outcome["protocols"]) == {"last", "best-on-test"} and outcome["validated_scores"] is None
     guess = outcome["best_scores"].argmax(1)
-    assert accuracy_score(outcome["expressions"], guess) == pytest.approx(
-        outcome["history"]["test_war"][outcome["best_epoch"] - 1])
+    assert accuracy_score(outcome["expressions"], guess) == pytest.approx(outcome["history"]["test_war"][epoch - 1])
 
 
 def test_the_total_loss_is_eq_10(study):
@@ -104,56 +113,335 @@ def test_au_labels_of_other_clips_are_refused(study, tmp_path):
         fit(study.cell("m3dfel", "DFEW", 0.25), replace(study.inputs["DFEW"], au_labels=str(tmp_path / "wrong.npz")))
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_sentence(study, monkeypatch):
-    cell = study.cell("former_dfer", "DFEW")
-    wild = replace(RECIPES[cell.model, cell.size], learning_rate=1e30, clip_gradient=0.0, warmup=0.0)
-    monkeypatch.setitem(RECIPES, (cell.model, cell.size), wild)
-    with pytest.raises(AudferError, match="former_dfer DFEW: the loss became (nan|inf) in epoch"):
+def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_clips(study, monkeypatch):
+    cell, packed = study.cell("former_dfer", "DFEW"), study.packed("DFEW")
+    wild = replace(RECIPES["former_dfer-tiny"], learning_rate=1e30, clip_gradient=0.0, warmup=0.0)
+    monkeypatch.setitem(RECIPES, "former_dfer-tiny", wild)
+    # the first step is taken with whole weights, so the second batch is the first to fail
+    second = np.random.default_rng([cell.seed, 1]).permutation(packed.split("train"))[16:32]
+    with pytest.raises(AudferError) as caught:
         fit(cell, study.inputs["DFEW"])
+    assert (f"former_dfer DFEW: the loss became nan in epoch 1, batch 2 of {len(packed.split('train')) // 16} (clips "
+            + ", ".join(packed.clip_ids[row] for row in second) + ")") in str(caught.value)
 
 
-def test_augmentation_moves_all_frames_of_a_clip_alike():
-    still = torch.randint(0, 256, (3, 1, 3, 24, 24), dtype=torch.uint8).expand(-1, 4, -1, -1, -1)
-    moved = augment(still, RECIPES["m3dfel", "tiny"], torch.Generator().manual_seed(0))
-    assert moved.shape == still.shape and moved.min() >= 0 and moved.max() <= 1
-    assert torch.equal(moved[:, 0], moved[:, 3])
-    assert not torch.equal(moved[:, 0], still[:, 0] / 255)
+def test_evaluation_takes_the_same_frames_every_time_and_training_does_not(study, baseline):
+    packed, rows, (cell, _) = study.packed("DFEW"), np.arange(4), baseline
+    recipe = cell.training_recipe
+    once, again = (choose_frames(packed, rows, recipe.test_sampling, replace(cell, num_frames=4)) for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+    assert once.shape == (1, 4, 4)
+    drawn = [choose_frames(packed, rows, recipe.train_sampling, replace(cell, num_frames=4), np.random.default_rng(seed))
+             for seed in (0, 1)]
+    assert not np.array_equal(*drawn)
 
 
-def test_without_crop_and_jitter_augmentation_is_a_flip_or_nothing():
-    clips = torch.randint(0, 256, (8, 2, 3, 16, 16), dtype=torch.uint8)
-    plain = Recipe("adamw", 1e-3, 0.0, crop_area=(1.0, 1.0))
-    generator = torch.Generator().manual_seed(1)
-    # the aspect ratio is drawn too, so only clips whose crop is the whole picture in one direction stay: compare by flips
-    moved = augment(clips, replace(plain, crop_area=(16 / 9, 16 / 9)), generator)
-    straight, flipped = clips / 255, (clips / 255).flip(-1)
-    kinds = [("straight" if torch.allclose(m, s, atol=1e-4) else "flipped" if torch.allclose(m, f, atol=1e-4) else "other")
-             for m, s, f in zip(moved, straight, flipped)]
-    assert set(kinds) == {"straight", "flipped"}
+def test_frames_are_gathered_as_stored_or_resized(study):
+    packed, rows, chosen = study.packed("DFEW"), np.array([3, 5]), np.array([[0, 7], [2, 2]])
+    clips = gather_frames(packed, rows, chosen, None, "cpu")
+    assert clips.shape == (2, 2, 3, 48, 48) and clips.dtype == torch.uint8
+    np.testing.assert_array_equal(clips[1, 0].permute(1, 2, 0), packed.frames[5][2])
+    small = gather_frames(packed, rows, chosen, 24, "cpu")
+    assert small.shape[-1] == 24 and small.dtype == torch.uint8
+    assert float(small.float().mean()) == pytest.approx(float(clips.float().mean()), abs=1.5)
 
 
-def test_evaluation_takes_the_same_frames_every_time_and_training_does_not(study):
-    packed = study.packed("DFEW")
-    rows = np.arange(4)
-    once, again = (gather(packed, rows, 4, 48, "cpu") for _ in range(2))
-    assert torch.equal(once, again) and once.shape == (4, 4, 3, 48, 48) and once.dtype == torch.uint8
-    drawn = [gather(packed, rows, 4, 48, "cpu", np.random.default_rng(seed)) for seed in (0, 1)]
-    assert not torch.equal(*drawn)
-    assert gather(packed, rows, 4, 24, "cpu").shape[-1] == 24
+# ------------------------------------------------------------------------------------------------- recipes by name
 
 
-def test_learning_rate_warms_up_and_falls_as_a_cosine():
-    recipe = Recipe("adamw", 1.0, 0.0, warmup=0.1, minimum_learning_rate=0.1)
-    rates = [_learning_rate(recipe, step, 100) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0)
-    assert rates[55] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 45 / 90)))
-    assert rates == rates[:10] + sorted(rates[10:], reverse=True)
+def test_a_release_recipe_with_mixing_and_random_augment_trains_and_resumes_exactly(study, tmp_path):
+    recipe = "mae_dfer-release-dfew"
+    cell = replace(study.cell("mae_dfer", "DFEW", 0.25, recipe=recipe), epochs=2)
+    # 42 training clips are fewer than the release's batch: one incomplete batch an epoch
+    whole = fit(cell, study.inputs["DFEW"])
+    assert np.isfinite(whole["history"]["loss"]).all() and whole["recipe"]["source"] == RECIPES[recipe].source
+
+    def interrupt(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(cell, study.inputs["DFEW"], tmp_path, interrupt)
+    resumed = fit(cell, study.inputs["DFEW"], tmp_path)
+    np.testing.assert_array_equal(whole["scores"], resumed["scores"])
+    assert whole["history"].drop(columns="seconds").equals(resumed["history"].drop(columns="seconds"))
 
 
-def test_the_step_schedule_of_former_dfer_drops_after_epochs_40_and_80_of_100():
-    recipe = RECIPES["former_dfer", "paper"]
-    rates = [_learning_rate(recipe, epoch, 100) for epoch in (39, 40, 79, 80)]
-    np.testing.assert_allclose(rates, [0.01, 0.001, 0.001, 0.0001])
+def test_the_random_test_frames_of_m3dfels_release_are_a_named_choice_and_still_reproducible(study):
+    cell = study.cell("m3dfel", "DFEW", recipe="m3dfel-audfer")
+    model = build_model("m3dfel", num_aus=None, size="tiny")
+    packed, rows = study.packed("DFEW"), np.arange(8)
+    first, again, later = (predict(model, packed, rows, cell, epoch)["scores"] for epoch in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, later)
+    fixed = [predict(model, packed, rows, study.cell("m3dfel", "DFEW"), epoch)["scores"] for epoch in (0, 1)]
+    np.testing.assert_array_equal(*fixed)
+
+
+def test_several_views_give_the_mean_of_their_probabilities(study):
+    cell = study.cell("mae_dfer", "DFEW", 0.25, recipe="mae_dfer-release-ferv39k")
+    cell = replace(cell, num_frames=4)  # clips have 4 or 5 frames, so that the two views differ
+    torch.manual_seed(0)
+    model = build_model("mae_dfer", size="tiny", num_frames=4).eval()
+    packed, rows = study.packed("DFEW"), np.arange(6)
+    views = choose_frames(packed, rows, "mae_dfer-views", cell)
+    assert views.shape == (2, 6, 4) and not np.array_equal(views[0], views[1])
+    with torch.inference_mode():
+        each = [model(gather_frames(packed, rows, view, 48, "cpu")) for view in views]
+    result = predict(model, packed, rows, cell)
+    np.testing.assert_allclose(result["scores"], sum(o.expression_logits.softmax(1) for o in each).numpy() / 2, rtol=1e-5)
+    np.testing.assert_allclose(result["au_scores"], sum(o.au_logits.sigmoid() for o in each).numpy() / 2, rtol=1e-5)
+
+
+def test_drop_path_of_the_recipe_reaches_the_network(study):
+    rates = [_initial_model(study.cell("mae_dfer", "DFEW", recipe=recipe), study.inputs["DFEW"]).blocks[-1].drop_path.rate
+             for recipe in ("", "mae_dfer-paper")]
+    assert rates == [0.0, 0.1]
+
+
+def test_a_mixed_batch_has_soft_targets_and_its_own_au_labels_unless_asked(study, monkeypatch):
+    """Quirk 23: the AU targets of the release are not mixed, and the larger share's expression weighs them."""
+    torch.manual_seed(0)
+    cell = study.cell("mae_dfer", "DFEW", 0.25, recipe="mae_dfer-paper")
+    au_loss = AULoss(torch.rand(7, 18), torch.rand(7, 18))
+    output = Output(torch.randn(2, 7), torch.randn(2, 18), torch.zeros(2, 1))
+    expressions, labels = torch.tensor([0, 4]), torch.randint(0, 2, (2, 18)).float()
+    labels[0, 3] = torch.nan
+    targets = batch_targets(cell.training_recipe, expressions, labels, au_loss, 0.3)
+    total, of_expressions, of_aus = batch_losses(cell, output, targets, au_loss)
+    assert targets.shown.tolist() == [4, 0]  # 0.7 of each clip is its partner
+    torch.testing.assert_close(of_aus, au_loss(output.au_logits, labels, torch.tensor([4, 0])))
+    torch.testing.assert_close(total, 0.75 * of_expressions + 0.25 * of_aus)
+
+    monkeypatch.setitem(RECIPES, "mae_dfer-paper", replace(RECIPES["mae_dfer-paper"], mix_aus=True))
+    soft = torch.zeros(2, 7)
+    soft[0, 0], soft[0, 4], soft[1, 4], soft[1, 0] = 0.3, 0.7, 0.3, 0.7
+    mixed = batch_losses(cell, output, batch_targets(cell.training_recipe, expressions, labels, au_loss, 0.3), au_loss)
+    torch.testing.assert_close(mixed[2], au_loss(output.au_logits, 0.3 * labels + 0.7 * labels.flip(0), soft))
+    whole = batch_targets(cell.training_recipe, expressions, labels, au_loss)
+    assert whole.shown is expressions
+    losses = batch_losses(cell, output, whole, au_loss)
+    torch.testing.assert_close(losses[2], au_loss(output.au_logits, labels, expressions))
+    smoothed = torch.nn.functional.cross_entropy(output.expression_logits, expressions, label_smoothing=0.1)
+    torch.testing.assert_close(losses[1], smoothed)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum_over_aus"])
+def test_losses_of_parts_add_up_to_the_losses_of_the_batch_whatever_is_known_in_each(study, reduction):
+    generator = torch.Generator().manual_seed(0)
+    cell = replace(study.cell("m3dfel", "DFEW", 0.25), reduction=reduction)
+    au_loss = AULoss(torch.rand(7, 18, generator=generator), torch.rand(7, 18, generator=generator), reduction)
+    labels = torch.randint(0, 2, (9, 18), generator=generator).float()
+    labels[torch.rand(9, 18, generator=generator) < 0.4] = torch.nan
+    labels[:3] = torch.nan  # a part of which nothing is known
+    output = Output(torch.randn(9, 7, generator=generator), torch.randn(9, 18, generator=generator), torch.zeros(9, 1))
+    targets = batch_targets(cell.training_recipe, torch.arange(9) % 7, labels, au_loss)
+    whole = batch_losses(cell, output, targets, au_loss)
+    torch.testing.assert_close(whole[2], au_loss(output.au_logits, labels, torch.arange(9) % 7))
+    parts = [batch_losses(cell, Output(*(x[index] for x in output)), targets.part(index, "cpu"), au_loss)
+             for index in np.split(np.arange(9), [3, 4])]
+    torch.testing.assert_close(sum(parts), whole)
+
+
+# ------------------------------------------------------------------------------------------------------- micro-batches
+
+
+def test_micro_batches_give_the_loss_curve_of_the_whole_batch_where_there_is_no_batch_norm(study, monkeypatch):
+    # the official patch embedding has no batch norm; stochastic depth, random erasing and mixing are on
+    monkeypatch.setitem(SIZES["tiny"], "mae_dfer", {**SIZES["tiny"]["mae_dfer"], "stem": ()})
+    cell = replace(study.cell("mae_dfer", "DFEW", 0.25, recipe="mae_dfer-release-dfew"), epochs=2)
+    whole, cut = (fit(replace(cell, accumulate=n), study.inputs["DFEW"]) for n in (1, 3))
+    for name in ("loss", "loss_expression", "loss_au", "test_loss"):
+        np.testing.assert_allclose(cut["history"][name], whole["history"][name], atol=1e-5)
+    np.testing.assert_allclose(cut["scores"], whole["scores"], atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------- validation split
+
+
+def _clips(count, **columns):
+    table = pd.DataFrame({"clip_id": [f"c{i}" for i in range(count)], "path": [f"p{i}" for i in range(count)], "subject": "",
+                          "expression": np.arange(count) % 7})
+    return table.assign(**columns)
+
+
+def test_whole_subjects_are_held_out_where_they_are_known_and_a_video_stands_for_one():
+    people = _clips(140, subject=[f"s{i // 10}" for i in range(140)])
+    rows = np.arange(7, 140)
+    kept, held, by = hold_out(people, rows, 0.25, 0)
+    assert by == "subject" and sorted([*kept, *held]) == rows.tolist() and 0.15 < len(held) / len(rows) < 0.4
+    assert not set(people["subject"][kept]) & set(people["subject"][held])
+    videos = _clips(140, path=[f"film {i // 10}.mp4" for i in range(140)])
+    assert clip_groups(videos)[11] == "film 1.mp4" and set(clip_groups(_clips(5))) == {""}
+    kept, held, _ = hold_out(videos, rows, 0.25, 0)
+    assert not set(videos["path"][kept]) & set(videos["path"][held])
+    assert not np.array_equal(held, hold_out(videos, rows, 0.25, 1)[1])
+    with pytest.raises(InputError, match="validation: found 0.25 of clips of 1 subjects, expected at least 4 subjects"):
+        hold_out(_clips(20, subject="s1"), np.arange(20), 0.25, 0)
+
+
+def test_clips_of_nobody_in_particular_are_held_out_alike_in_every_expression():
+    table = _clips(210)
+    kept, held, by = hold_out(table, np.arange(210), 0.2, 0)
+    assert by == "expression" and np.bincount(table["expression"][held]).tolist() == [6] * 7
+    assert sorted([*kept, *held]) == list(range(210))
+    assert hold_out(table, np.arange(210), 0.0, 0)[2] == "" and len(hold_out(table, np.arange(210), 0.0, 0)[1]) == 0
+    with pytest.raises(InputError, match="0.01 of 21 training clips, expected a share that leaves clips on both sides"):
+        hold_out(table, np.arange(21), 0.01, 0)
+
+
+def test_held_out_clips_choose_an_epoch_and_teach_nothing(study, tmp_path):
+    cell, inputs = replace(study.cell("former_dfer", "DFEW", 0.25), validation=0.25), study.inputs["DFEW"]
+    outcome = fit(cell, inputs)
+    history, packed, held = outcome["history"], study.packed("DFEW"), outcome["validation"]["clip_ids"]
+    total = history["validation_war"] + history["validation_uar"]
+    epoch = outcome["protocols"]["best-on-validation"]["epoch"]
+    assert total[epoch - 1] == total.max() and outcome["validation"]["by"] == "expression"
+    assert accuracy_score(outcome["expressions"], outcome["validated_scores"].argmax(1)) == pytest.approx(
+        history["test_war"][epoch - 1])
+    # neither their AUs nor their pictures change the network
+    with np.load(inputs.au_labels) as stored:
+        ids, labels = stored["clip_ids"], stored["labels"].copy()
+    chosen = np.isin(ids, held)
+    labels[chosen] = 1 - labels[chosen]
+    np.savez(tmp_path / "labels.npz", clip_ids=ids, labels=labels)
+    frames = packed.frames.copy()
+    frames[chosen] = 255 - frames[chosen]
+
+    def other_pictures(path, _open=training.open_packed):
+        found = _open(path)
+        found.frames = frames
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "open_packed", other_pictures)
+        again = fit(cell, replace(inputs, au_labels=str(tmp_path / "labels.npz")))
+    np.testing.assert_array_equal(again["scores"], outcome["scores"])
+    assert not np.allclose(again["history"]["validation_loss"], history["validation_loss"])
+
+
+# --------------------------------------------------------------------------------------------------------------- kills
+
+
+def _make_and_die(folder, key, cell, inputs, name, moment):
+    """Make a record, but be killed when the file or folder of that name is put in its place: before it or after."""
+    put = os.replace
+
+    def replaced(source, place):
+        if moment == "after":
+            put(source, place)
+        if os.path.basename(place) == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if moment == "before":
+            put(source, place)
+
+    os.replace = replaced
+    make_record(folder, key, cell, inputs)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(study, tmp_path_factory):
+    """A cell, its record made in one go, and how many seconds that took."""
+    cell = replace(study.cell("former_dfer", "DFEW", 0.25), validation=0.2, epochs=3)
+    store = RunStore(tmp_path_factory.mktemp("whole"))
+    key = store.key(cell, study.inputs["DFEW"])
+    started = time.perf_counter()
+    make_record(str(store.folder), key, cell, study.inputs["DFEW"])
+    return cell, RunRecord.load(store.path(key)), time.perf_counter() - started
+
+
+def _killed(process, after=None):
+    process.start()
+    if after is not None:
+        process.join(after)
+        process.kill()
+    process.join()
+    return process.exitcode
+
+
+@pytest.mark.parametrize("when", ["at random", "around every write"])
+def test_a_process_killed_at_any_moment_loses_nothing(study, tmp_path, fresh_process, uninterrupted, when):
+    cell, whole, took = uninterrupted
+    inputs, store = study.inputs["DFEW"], RunStore(tmp_path)
+    key = store.key(cell, inputs)
+    arguments = (str(store.folder), key, cell, inputs)
+    if when == "at random":
+        for share in np.random.default_rng(0).uniform(0.05, 0.6, 3):
+            assert _killed(fresh_process(make_record, arguments), share * took) == -signal.SIGKILL
+    else:
+        # 3 epochs have 2 states to save; the record is not there before its folder is
+        for name, moment in (("state.pt", "before"), ("state.pt", "after"), ("history.csv", "before"), ("record.json", "before"),
+                             (key, "before"), (key, "after")):
+            assert not store.has(key)
+            assert _killed(fresh_process(_make_and_die, (*arguments, name, moment))) == -signal.SIGKILL
+        assert store.has(key)
+        assert len(list(store.folder.glob(f".{key}.*"))) <= 1  # what the kill before left is cleared by the next run
+    make_record(*arguments)
+    second = RunRecord.load(store.path(key))
+    pd.testing.assert_frame_equal(whole.history.drop(columns="seconds"), second.history.drop(columns="seconds"), check_exact=True)
+    with np.load(whole.path / "test.npz") as a, np.load(second.path / "test.npz") as b:
+        assert a.files == b.files
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name])
+    assert (whole.path / "weights.safetensors").read_bytes() == (second.path / "weights.safetensors").read_bytes()
+    one, other = (json.loads((record.path / "record.json").read_text()) for record in (whole, second))
+    assert one["protocols"] == other["protocols"] and one["validation"] == other["validation"]
+    assert [path.name for path in store.folder.iterdir() if key in path.name] == [key]
+
+
+# ---------------------------------------------------------------------------------------------------------------- cost
+
+
+def test_a_cell_says_what_it_cost_and_what_it_waited_for(study, baseline, monkeypatch):
+    costs = baseline[1]["costs"]
+    clips = 3 * 16 * (len(study.packed("DFEW").split("train")) // 16)
+    assert costs["clips_per_second"] * costs["training_seconds"] == pytest.approx(clips)
+    assert 0 < costs["input_share"] < 0.5 and costs["bound"] == "compute" and costs["processes"] == 1
+    assert costs["training_seconds"] + costs["evaluation_seconds"] < baseline[1]["seconds"]
+    assert 50 < costs["peak_memory_mb"] < 1e5
+    read = training.gather_frames
+    monkeypatch.setattr(training, "gather_frames", lambda *a: (time.sleep(0.5), read(*a))[1])
+    slow = fit(replace(baseline[0], epochs=1), study.inputs["DFEW"])["costs"]
+    assert slow["bound"] == "input" and slow["input_share"] * slow["training_seconds"] > 1.5
+
+
+# ---------------------------------------------------------------------------------------------------- initial weights
+
+
+def test_a_cell_starts_from_the_weights_that_it_names(study, baseline, tmp_path):
+    cell, outcome = baseline
+    torch.save(outcome["state_dict"], tmp_path / "trained.pt")
+    inputs = replace(study.inputs["DFEW"], initial_weights=str(tmp_path / "trained.pt"), initial_fingerprint="abc")
+    warm = replace(cell, initialisation="trained before", epochs=1)
+    model = _initial_model(warm, inputs)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, outcome["state_dict"][name])
+    assert not np.array_equal(fit(warm, inputs)["scores"], fit(replace(cell, epochs=1), inputs)["scores"])
+
+
+def test_an_initialisation_without_its_file_or_with_another_networks_is_a_sentence(study, baseline, tmp_path):
+    cell, outcome = baseline
+    with pytest.raises(InputError, match="initialisation: found 'mae' without a file, expected a checkpoint in CellInputs"):
+        fit(replace(cell, initialisation="mae"), study.inputs["DFEW"])
+    torch.save(outcome["state_dict"], tmp_path / "former.pt")
+    inputs = replace(study.inputs["DFEW"], initial_weights=str(tmp_path / "former.pt"))
+    with pytest.raises(InputError, match="former.pt: weights: found .*do not fit.* expected weights of m3dfel, size tiny"):
+        fit(replace(study.cell("m3dfel", "DFEW"), initialisation="official"), inputs)
+    with pytest.raises(InputError, match="nowhere.pt: checkpoint: found no such file"):
+        fit(replace(cell, initialisation="mae"), replace(inputs, initial_weights=str(tmp_path / "nowhere.pt")))
+
+
+def test_initial_weights_for_another_order_of_classes_are_refused(study, baseline, tmp_path):
+    cell, outcome = baseline
+    inputs = replace(study.inputs["DFEW"], initial_weights=str(tmp_path / "w.safetensors"), initial_fingerprint="abc")
+    warm = replace(cell, initialisation="weights", epochs=1)
+    for classes in (EXPRESSIONS, EXPRESSIONS[::-1]):
+        save_file({name: value.contiguous() for name, value in outcome["state_dict"].items()}, tmp_path / "w.safetensors",
+                  metadata={"classes": json.dumps(classes)})
+        if classes == EXPRESSIONS:
+            _initial_model(warm, inputs)
+        else:
+            with pytest.raises(InputError, match=f"order of the classes: found {', '.join(classes)}, expected happy"):
+                fit(warm, inputs)
 
 
 @pytest.mark.parametrize("change, sentence", [
@@ -162,6 +450,19 @@ def test_the_step_schedule_of_former_dfer_drops_after_epochs_40_and_80_of_100():
     ({"strategy": "global"}, "strategy with au_ratio"),
     ({"au_ratio": 0.2, "strategy": "major"}, "found 'major', expected one of none, global, distinct, minor"),
     ({"model": "m3dfell"}, "model and size"),
+    ({"size": "huge"}, "model and size: found 'm3dfel', 'huge'"),
+    ({"recipe": "m3dfel-big"}, "recipe: found 'm3dfel-big', expected one of m3dfel-paper"),
+    ({"recipe": "former_dfer-tiny"}, "recipe: found 'former_dfer-tiny', expected one of m3dfel-paper"),
+    ({"epochs": 0}, "epochs: found 0, expected at least 1"),
+    ({"initialisation": ""}, "initialisation: found ''"),
+    ({"weights": "knowledge"}, "without an AU head"),
+    ({"au_ratio": -0.1}, "au_ratio: found -0.1"),
+    ({"precision": "fp16"}, "precision: found 'fp16', expected one of float32, bf16"),
+    ({"device": "gpu"}, "device: found 'gpu', expected one of cpu, cuda"),
+    ({"accumulate": 0}, "accumulate: found 0, expected at least 1"),
+    ({"accumulate": 17}, "accumulate: found 17, expected at most 16"),
+    ({"validation": 0.6}, "validation: found 0.6, expected a share of the training clips, 0 to 0.5"),
+    ({"seed": -1}, "seed: found -1"),
 ])
 def test_a_contradictory_cell_is_refused(change, sentence):
     with pytest.raises(InputError, match=sentence):

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from ..ablations import KNOWLEDGE, PLAIN_BCE, WITH_HEAD
 from ..errors import InputError
 from ..facs import EVALUATION_DATASETS, KNOWLEDGE_DATASETS
 
@@ -78,6 +79,10 @@ class TrainingSettings:
     """cells trained at once; 0 = one a CPU core on CPU, one on a GPU"""
     recipes: dict[str, str] = field(default_factory=dict)
     """network -> recipe of ``audfer.recipes.RECIPES``, where it is not the default of the size"""
+    accumulate: int = 1
+    """micro-batches that each batch of a recipe is cut into, for networks that do not fit a GPU otherwise"""
+    validation: float = 0.0
+    """share of the training clips held out to choose an epoch by ("best-on-validation"); 0 = none"""
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,16 @@ class GridSettings:
     strategy: str = "global"
     """the strategy of Tables 1 and 2; the paper shows each network's best of three there (M3DFEL global, the others distinct)"""
     strategy_dataset: str = "DFEW"
+    """the dataset of Tables 2 and 3, Figs. 6 to 8 and the ablations"""
+    strategy_datasets: tuple[str, ...] = ()
+    """further datasets for Table 3"""
+    folds: tuple[int, ...] = (1,)
+    """folds of Tables 1 to 3 on datasets that have several; figures and ablations take the first"""
+    ablations: tuple[str, ...] = WITH_HEAD
+    """variants of ``audfer.ablations`` besides the network alone"""
     au_ratio: float = 0.25
     """lambda of Eq. 10; the paper gives none, its release defaults to 0.25"""
-    au_ratios: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75)
+    au_ratios: tuple[float, ...] = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75)
     """lambdas of Fig. 5"""
     ratio_model: str = "m3dfel"
     """network of Figs. 5, 7 and 8"""
@@ -159,7 +171,16 @@ def load_profile(name: str) -> Profile:
         content = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise InputError(path, "TOML syntax", str(error), "a valid TOML file") from None
-    profile = _build(Profile, {"name": path.stem, **content}, path, "")
+    return profile_from({"name": path.stem, **content}, path)
+
+
+def profile_from(content: dict, path: Path) -> Profile:
+    """A profile from a nested dictionary (``Profile.to_dict``); ``path`` is where it is from, for errors.
+
+    Raises:
+        InputError: as ``load_profile``.
+    """
+    profile = _build(Profile, content, path, "")
     _check(profile, path)
     return profile
 
@@ -222,11 +243,25 @@ def _check(profile: Profile, path: Path) -> None:
     one_of("grid.knowledge", grid.knowledge, ("paper", "release"))
     one_of("grid.strategy", grid.strategy, grid.strategies)
     one_of("grid.strategy_dataset", grid.strategy_dataset, grid.datasets)
+    for name in grid.strategy_datasets:
+        one_of("grid.strategy_datasets", name, grid.datasets)
+    for name in grid.ablations:
+        one_of("grid.ablations", name, WITH_HEAD)
+    for name in (PLAIN_BCE, KNOWLEDGE):
+        if grid.ablations and name not in grid.ablations:
+            raise InputError(path, "grid.ablations", ", ".join(grid.ablations), f"{name} among them: others are compared with it")
+    if not grid.folds or min(grid.folds) < 1 or len(set(grid.folds)) < len(grid.folds):
+        raise InputError(path, "grid.folds", grid.folds, "at least one fold, numbered from 1, each once")
+    if data.source == "embedded" and grid.folds != (1,):
+        raise InputError(path, "grid.folds", grid.folds, "[1]: the embedded benchmark has one fold")
     one_of("grid.ratio_model", grid.ratio_model, grid.models)
     one_of("estimator.held_out_fold", profile.estimator.held_out_fold, (1, 2, 3))
     for ratio in (grid.au_ratio, *grid.au_ratios):
         if not 0 <= ratio < 1:
             raise InputError(path, "grid.au_ratio", ratio, "lambda of Eq. 10, at least 0 and less than 1")
+    if training.accumulate < 1 or not 0 <= training.validation <= 0.5:
+        raise InputError(path, "training.accumulate, training.validation", f"{training.accumulate}, {training.validation}",
+                         "at least 1 micro-batch, and a share from 0 to 0.5")
     if training.stored_frames < training.num_frames:
         raise InputError(path, "training.stored_frames", training.stored_frames,
                          f"at least training.num_frames ({training.num_frames})")

@@ -1,0 +1,162 @@
+"""What training waits for, and how it grows: ``python benchmarks/train_throughput.py``.
+
+For every network with its own recipe: clips a second of the input pipeline alone (read from the packed store, choose frames,
+augment), of the training step alone (on a batch that is ready), and of both as ``fit`` runs them, with the share of the time that
+was spent waiting for clips. Then seconds over a factor of eight in clips, and in cells of a grid: linear growth has exponent 1.
+On a GPU paper-size networks in bfloat16, and the share of the card's measured bfloat16 matrix rate that a step reaches; on a CPU
+the tiny ones with one thread, as cells are trained there. The clips are noise: their content changes no time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from model_speed import Clock, arguments_for, prepare, spread, write_record
+
+from audfer.augmentation import augment
+from audfer.datasets import open_packed
+from audfer.experiments import RunStore, run_cells
+from audfer.files import write_json
+from audfer.knowledge import KnowledgeMatrix
+from audfer.models import count_flops, default_clip_shape
+from audfer.recipes import build_optimizer
+from audfer.training import (Cell, CellInputs, _au_loss, _backward, _initial_model, batch_targets, choose_frames, fit,
+                             gather_frames, resolve_precision, threads)
+
+FACTORS = (1, 2, 4, 8)
+
+
+def store_for(root: Path, train: int, cell: Cell) -> CellInputs:
+    """A packed store of noise with ``train`` training and 14 test clips, and AU labels for them; made once."""
+    frames, side, count = 2 * cell.num_frames, cell.image_size, train + 14
+    folder = root / f"{train}x{frames}x{side}"
+    inputs = CellInputs(str(folder), str(folder / "aus.npz"), str(folder / "knowledge.json"), folder.name, folder.name)
+    if folder.exists():
+        return inputs
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    array = np.lib.format.open_memmap(folder / "frames.npy", mode="w+", dtype=np.uint8, shape=(count, frames, side, side, 3))
+    for clip in range(count):
+        array[clip] = generator.integers(0, 256, array.shape[1:], dtype=np.uint8)
+    array.flush()
+    ids = [f"{clip:05d}" for clip in range(count)]
+    np.save(folder / "frame_numbers.npy", np.tile(np.arange(frames, dtype=np.int32), (count, 1)))
+    pd.DataFrame({"clip_id": ids, "path": ids, "start": 0, "stop": -1, "split": ["train"] * train + ["test"] * 14,
+                  "expression": np.arange(count) % 7, "subject": ""}).to_parquet(folder / "manifest.parquet")
+    write_json(folder / "meta.json", {"format": 2, "dataset": "noise", "num_frames": frames, "size": side})
+    np.savez(folder / "aus.npz", clip_ids=np.array(ids), labels=generator.integers(0, 2, (count, 18)).astype(np.float32))
+    KnowledgeMatrix.published().save(folder / "knowledge.json")
+    return inputs
+
+
+def cell_for(name: str, device: str) -> Cell:
+    """The cell that is timed: with the AU head, one epoch."""
+    size = "tiny" if device == "cpu" else "paper"
+    frames, _, side, _ = default_clip_shape(name, size)
+    return Cell(name, "DFEW", 0.25, "global", "knowledge", size=size, epochs=1, num_frames=frames, image_size=side,
+                precision=resolve_precision("auto", device), device=device)
+
+
+def apart(cell: Cell, inputs: CellInputs, clock: Clock, repeats: int) -> dict:
+    """Clips a second of the input pipeline and of the step, each alone."""
+    packed, recipe = open_packed(inputs.packed), cell.training_recipe
+    train = packed.split("train")
+    au_loss, labels, _ = _au_loss(cell, inputs, packed, train)
+    au_loss.to(cell.device)
+    order, draws = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    size = min(recipe.batch_size, len(train))
+
+    def read(_) -> tuple[np.ndarray, torch.Tensor]:
+        rows = order.permutation(train)[:size]
+        (chosen,) = choose_frames(packed, rows, recipe.train_sampling, cell, order)
+        return rows, augment(gather_frames(packed, rows, chosen, None, cell.device), recipe.augmentation, draws, cell.image_size)
+
+    model = _initial_model(cell, inputs)
+    model = model.to(cell.device, memory_format=model.memory_format).train()
+    optimizer = build_optimizer(model, recipe)
+    rows, clips = read(0)
+    targets = batch_targets(recipe, torch.tensor(packed.expressions)[rows], labels[rows], au_loss)
+
+    def step(_) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        _backward(cell, model, au_loss, clips, targets, np.arange(size))
+        optimizer.step()
+
+    seconds = {name: [clock.time(lambda: work(0))[0] for _ in range(repeats + 2)][2:] for name, work in
+               (("input", read), ("step", step))}
+    row = {f"{name}_clips_per_second": spread([size / spent for spent in times]) for name, times in seconds.items()}
+    # forward and backward are three times the forward pass
+    flops = 3 * size * count_flops(model, (cell.num_frames, 3, cell.image_size, cell.image_size))["gflops"]
+    return {"model": cell.model, "size": cell.size, "precision": cell.precision, "batch": size, **row,
+            "step_gflops_per_second": spread([flops / spent for spent in seconds["step"]])["median"]}
+
+
+def matrix_rate(device: str, clock: Clock, side: int = 8192) -> float:
+    """Measured GFLOP/s of a large bfloat16 matrix product."""
+    left, right = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    times = [clock.time(lambda: left @ right)[0] for _ in range(12)][2:]
+    return 2 * side**3 / 1e9 / min(times)
+
+
+def growth(sizes: list[int], seconds: list[float]) -> dict:
+    """Exponent of the growth (1 = linear) and seconds a piece."""
+    exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
+    return {"sizes": sizes, "seconds": [round(s, 3) for s in seconds], "exponent": round(float(exponent), 3),
+            "seconds_each": [round(s / n, 4) for n, s in zip(sizes, seconds)]}
+
+
+def main() -> None:
+    """Measure, print and write the record."""
+    parser = arguments_for(__doc__.splitlines()[0], repeats=8)
+    parser.add_argument("--clips", type=int, default=64, help="training clips of the smallest size (default: 64)")
+    arguments = parser.parse_args()
+    if arguments.batch:
+        parser.error("--batch: every network has its recipe's")
+    arguments.threads = arguments.threads or (1 if arguments.device != "cuda" and not torch.cuda.is_available() else None)
+    device, clock, where = prepare(arguments)
+    os.environ.setdefault("AUDFER_PROGRESS", "off")
+    record = {"benchmark": "train_throughput", **where, "results": []}
+    start = time.perf_counter()
+    rate = matrix_rate(device, clock) if device == "cuda" else None
+    if rate:
+        record["bf16_matrix_gflops"] = round(rate)
+    with tempfile.TemporaryDirectory() as scratch, threads(torch.get_num_threads()):
+        root = Path(scratch)
+        for name in arguments.models:
+            cell = cell_for(name, device)
+            least = max(arguments.clips, cell.training_recipe.batch_size)
+            inputs = [store_for(root, least * factor, cell) for factor in FACTORS]
+            row = apart(cell, inputs[-1], clock, arguments.repeats)
+            fit(cell, inputs[0])  # warms up
+            costs = [fit(cell, made)["costs"] for made in inputs]
+            row |= {"fit_clips_per_second": round(costs[-1]["clips_per_second"], 1),
+                    "input_share": round(costs[-1]["input_share"], 4), "bound": costs[-1]["bound"], "peak_memory_mb": round(costs[-1]["peak_memory_mb"]),
+                    "peak_gpu_memory_mb": round(costs[-1]["peak_gpu_memory_mb"]),
+                    "growth_in_clips": growth([least * factor for factor in FACTORS], [c["training_seconds"] for c in costs])}
+            if rate:
+                row["share_of_matrix_rate"] = round(row["step_gflops_per_second"] / rate, 4)
+            record["results"].append(row)
+            print(json.dumps(row), flush=True)
+        seconds = []
+        cell = cell_for(arguments.models[0], device)
+        made = store_for(root, max(arguments.clips, cell.training_recipe.batch_size), cell)
+        for factor in FACTORS:
+            cells = [replace(cell, seed=seed) for seed in range(factor)]
+            spent, table = clock.time(lambda: run_cells(cells, {cell.source: made}, RunStore(root / f"runs{factor}"), workers=1))
+            assert table["error"].isna().all(), table["error"].tolist()
+            seconds.append(spent)
+        record["growth_in_cells"] = growth(list(FACTORS), seconds)
+        print(json.dumps(record["growth_in_cells"]), flush=True)
+    write_record(record | {"seconds": round(time.perf_counter() - start)}, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

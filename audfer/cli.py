@@ -190,9 +190,12 @@ def build_parser() -> argparse.ArgumentParser:
                          "mae_dfer, the only one)")
     command.add_argument("--dataset", default="DFEW", help="DFEW, FERV39k or MAFW (default: DFEW)")
     command.add_argument("--au-ratio", type=float, default=0.0, help="lambda of Eq. 10 (default: 0, no AU head)")
-    command.add_argument("--strategy", default="", help="global, distinct or minor (default: the profile's)")
-    command.add_argument("--weights", choices=("knowledge", "none"), default="knowledge",
-                         help="what weighs the AUs in the loss (default: knowledge)")
+    command.add_argument("--strategy", default="", help="global, distinct, minor or plain (default: the profile's)")
+    command.add_argument("--weights", default="knowledge", metavar="NAME", help="what weighs the AUs in the loss: knowledge, none, "
+                         "uniform, shuffled-aus ... (audfer.knowledge.WEIGHTS; default: knowledge)")
+    command.add_argument("--reading", default="paper", metavar="NAME", help="of Eq. 4 and the positive class weights "
+                         "(audfer.losses.READINGS; default: paper)")
+    command.add_argument("--fold", type=int, default=0, help="default: the profile's first")
     command.add_argument("--recipe", default="", metavar="NAME", help="how it is trained, for example m3dfel-release or "
                          "mae_dfer-release-dfew (default: the profile's, else <model>-paper or <model>-tiny)")
     command.add_argument("--seed", type=int, help="default: the profile's first")
@@ -547,7 +550,8 @@ def _train_cell(study, options) -> None:
             raise InputError("command line", f"--{name.replace('_', '-')}", repr(getattr(options, name)), "nothing, unless "
                              "with --objective mae")
     cell = study.cell(options.model or "m3dfel", options.dataset, options.au_ratio, options.strategy, options.weights,
-                      options.seed, options.recipe, "weights" if options.initial_weights else options.initialisation)
+                      options.seed, options.recipe, "weights" if options.initial_weights else options.initialisation,
+                      options.fold, options.reading)
     chosen = {name: getattr(options, name) for name in ("epochs", "accumulate", "validation")}
     cell = replace(cell, **{name: value for name, value in chosen.items() if value is not None})
     (record,) = study.run([cell], initial_weights=options.initial_weights or "")

@@ -570,7 +570,7 @@ def _fit(cell, model, au_loss, au_labels, packed, train, test, held_out, scratch
     expressions = torch.tensor(packed.expressions)
     _start_memory(device)
     distributed.share_batch_norms(model)
-    optimizer = build_optimizer(model, recipe)
+    optimizer = build_optimizer(model, recipe, fused=True)
     order_generator = np.random.default_rng([cell.seed, 1])
     augment_generator = torch.Generator().manual_seed(cell.seed + 1)
     # an incomplete last batch would be a batch of few for the batch norms; the official loaders drop it too

@@ -5,14 +5,12 @@ Nothing between the markers is typed by hand; a test compares README.md with ``f
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import pandas as pd
 
 from .files import atomic_file
-from .progress import clock
 from .tables import MODEL_NAMES, markdown_table
 
 
@@ -42,6 +40,8 @@ def results(figures: Path) -> str:
     pairs = [f"{dataset} {part.loc[part['au_ratio'] == 0, 'value'].item():.1f} to {part.loc[part['au_ratio'] == most, 'value'].item():.1f}"
              for dataset, part in ratios.groupby("dataset", sort=False)]
     clear = sum(int((part["p_holm"] < 0.05).sum()) for part in gains.values())
+    words = pd.read_csv(figures / "ablation_conclusions.csv").set_index("question")["answer"]
+    knowledge = next(answer.rstrip(".") for question, answer in words.items() if "plain BCE" in question)
     joined, seeds = gains["WAR"].iloc[0], int(table["seeds"].max())
     return "\n".join([
         f"Laptop profile, embedded benchmark: percent with 95 % intervals, last epoch, {'one seed' if seeds == 1 else f'{seeds} seeds'}. "
@@ -50,6 +50,7 @@ def results(figures: Path) -> str:
         "", markdown_table(pd.DataFrame(rows)), "",
         f"- With the AU head WAR changes by {gains['WAR']['difference'].mean():+.1f} and UAR by {gains['UAR']['difference'].mean():+.1f} points on "
         f"average over the {len(gains['WAR'])} pairs; {clear} of the {2 * len(gains['WAR'])} differences are significant after Holm's correction.",
+        f"- Is it the knowledge? On DFEW, {knowledge[0].lower() + knowledge[1:]} ([ablations](figures/laptop/ablations.md)).",
         f"- From no AU head to the largest ratio tried, lambda = {most:g}, WAR of {MODEL_NAMES[ratios['model'].iloc[0]]} goes: "
         f"{', '.join(pairs)} ([Fig. 5](figures/laptop/fig5_au_ratio.png)).",
         f"- Knowledge recovered from pixels: Spearman rank correlation {rank:.2f} with what was planted, over {len(recovery)} cells "
@@ -59,17 +60,9 @@ def results(figures: Path) -> str:
     ])
 
 
-def times(summary: dict) -> str:
-    """One sentence on how long ``make reproduce`` took; ``summary`` is ``reproduce.json`` of a work folder."""
-    return (f"`make reproduce` took {clock(summary['seconds'])} on {summary['machine']} once its packages were installed "
-            "(one to five minutes more on the first run).")
-
-
-def write(readme: Path, figures: Path, summary: dict | None = None) -> None:
-    """Fill the marked blocks of a README."""
+def write(readme: Path, figures: Path) -> None:
+    """Fill the marked block of a README."""
     text = _fill(readme.read_text(encoding="utf-8"), "results", results(figures))
-    if summary is not None:
-        text = _fill(text, "times", times(summary))
     with atomic_file(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -81,4 +74,4 @@ def _fill(text: str, name: str, block: str) -> str:
 
 if __name__ == "__main__":
     root = Path(__file__).resolve().parents[1]
-    write(root / "README.md", root / "figures" / "laptop", json.loads((root / "work" / "laptop" / "reproduce.json").read_text()))
+    write(root / "README.md", root / "figures" / "laptop")

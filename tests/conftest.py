@@ -1,6 +1,11 @@
 """A very small study on rendered clips, made once a session: 4 clips of 5 frames an expression."""
 
+import signal
+
 import pytest
+
+# a shell that starts a job in the background has it ignore Ctrl-C, and so would everything that the tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROFILE = """
 summary = "for the tests"

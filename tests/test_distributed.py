@@ -81,10 +81,10 @@ def _double(cell, inputs, _initial=training._initial_model):
 def _train(cells, inputs):
     """What some cells come to; run alike in one process and in several."""
     for name, recipe in list(RECIPES.items()):
-        RECIPES[name] = replace(recipe, learning_rate=0.03 * recipe.learning_rate)
+        RECIPES[name] = replace(recipe, learning_rate=0.01 * recipe.learning_rate)
     gentle = [_small(fit(cell, inputs)) for cell in cells]
     for name, recipe in list(RECIPES.items()):
-        RECIPES[name] = replace(recipe, learning_rate=recipe.learning_rate / 0.03)
+        RECIPES[name] = replace(recipe, learning_rate=recipe.learning_rate / 0.01)
     training._initial_model, training.count_flops = _double, lambda *_: {}
     return gentle, [_small(fit(replace(cell, epochs=1), inputs)) for cell in cells[:3]]
 

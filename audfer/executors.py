@@ -15,6 +15,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future,
 from contextlib import contextmanager
 
 from .action_units.processes import ChildEnded, PythonChild, Stopped, allow_children, stop_children
+from .action_units.running import import_slurm_cluster
 from .errors import AudferError, InputError
 
 #: environment variable with the address of the Dask scheduler that studies train on
@@ -189,7 +190,7 @@ def job_script(options: Mapping[str, object], log: str = "") -> str:
         AudferError: dask-jobqueue is not installed. InputError: as ``slurm_cluster``, or an option that it does not know.
     """
     try:
-        from dask_jobqueue import SLURMCluster
+        SLURMCluster = import_slurm_cluster()
     except ImportError as error:
         raise AudferError(f"SLURM needs packages that are not here ({error.name}): pip install audfer[dask]") from error
     chosen = slurm_cluster(options, log)

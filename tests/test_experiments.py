@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from audfer.errors import AudferError, InputError
 from audfer.executors import job_script, opened, slurm_cluster
 from audfer.experiments import FORMAT, RunRecord, RunStore, load_records, run_cells
 from audfer.progress import GridProgress
+
+needs_slurm = pytest.mark.skipif(find_spec("dask_jobqueue") is None, reason="dask-jobqueue is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -404,8 +407,8 @@ def test_a_dask_worker_killed_in_the_middle_of_a_cell_costs_its_epoch(study, cel
         np.testing.assert_array_equal(mine.scores, theirs.scores)
 
 
+@needs_slurm
 def test_a_slurm_job_is_one_worker_with_one_gpu():
-    pytest.importorskip("dask_jobqueue")
     script = job_script({"jobs": 8, "gpus": 1, "queue": "gpu", "cores": 8, "memory": "32GB", "walltime": "12:00:00"}, "logs")
     for line in ("#SBATCH -p gpu", "#SBATCH --gres=gpu:1", "#SBATCH --cpus-per-task=8", "#SBATCH -t 12:00:00"):
         assert line in script
@@ -418,8 +421,8 @@ def test_a_slurm_job_is_one_worker_with_one_gpu():
         job_script({"quue": "gpu"})
 
 
+@needs_slurm
 def test_the_example_for_slurm_prints_its_job(monkeypatch, capsys):
-    pytest.importorskip("dask_jobqueue")
     monkeypatch.setattr(sys, "argv", ["slurm_grid.py", "--dry-run", "--queue", "a100"])
     runpy.run_path(str(Path(__file__).parents[1] / "examples" / "slurm_grid.py"))
     shown = capsys.readouterr().out

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,13 @@ from audfer.action_units import AUTable
 from audfer.action_units.backends import Clip, Estimator, OpenFace, PyFeat, read_pyfeat
 from audfer.action_units.importing import ImportOptions
 from audfer.action_units.processes import ChildEnded, OutOfTime, PythonChild, run_limited
-from audfer.action_units.running import dask_client, extract_manifest, slurm_options
+from audfer.action_units.running import dask_client, extract_manifest, import_slurm_cluster, slurm_options
 from audfer.datasets.manifest import Manifest
 from audfer.errors import AudferError, InputError
 
 HERE = Path(__file__).parent
 STANDIN = HERE / "data" / "openface" / "FeatureExtraction"
+needs_slurm = pytest.mark.skipif(find_spec("dask_jobqueue") is None, reason="dask-jobqueue is not installed")
 PYFEAT_OUTPUT = HERE.parents[1] / "shared" / "data" / "edge_cases" / "pyfeat_detector_output.csv"
 
 
@@ -261,8 +263,8 @@ def test_a_dask_worker_killed_in_the_middle_loses_nothing_and_nothing_is_done_tw
     assert len(AUTable.load(tmp_path / "au.parquet").clip_ids()) == 10
 
 
+@needs_slurm
 def test_a_scheduler_that_does_not_answer_and_wrong_slurm_words_are_sentences(monkeypatch):
-    pytest.importorskip("dask_jobqueue")
     with pytest.raises(AudferError, match="no Dask scheduler there"):
         with dask_client("tcp-nonsense://127.0.0.1:1"):
             pass
@@ -275,9 +277,22 @@ def test_a_scheduler_that_does_not_answer_and_wrong_slurm_words_are_sentences(mo
             pass
 
 
+@needs_slurm
+def test_a_cluster_leaves_ctrl_c_as_it_was():
+    """Importing dask-jobqueue makes Ctrl-C end the process at once; then nothing would stop the children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for module in [name for name in sys.modules if name.split(".")[0] == "dask_jobqueue"]:
+            del sys.modules[module]
+        import_slurm_cluster()
+        assert "dask_jobqueue.runner" in sys.modules and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@needs_slurm
 def test_a_slurm_job_works_for_the_command_line(tmp_path, log, monkeypatch):
     """With a stand-in ``sbatch`` that runs the job's script at once."""
-    pytest.importorskip("dask_jobqueue")
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "sbatch").write_text(f"#!/bin/sh\ncp \"$1\" {tools}/job.sh\nsetsid bash {tools}/job.sh >{tools}/out 2>&1 </dev/null &\n"

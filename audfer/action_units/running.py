@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -229,6 +230,21 @@ def _cluster(jobs: list[Job], backend: Backend, seconds: float, retries: int, cl
         raise
 
 
+def import_slurm_cluster():
+    """``dask_jobqueue.SLURMCluster``, with Ctrl-C left as it was: importing the package makes it end the process at once.
+
+    Raises:
+        ImportError: dask-jobqueue is not installed.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        from dask_jobqueue import SLURMCluster
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
+    return SLURMCluster
+
+
 @contextmanager
 def dask_client(scheduler: str = "", slurm: dict[str, object] | None = None, log: str = ""):
     """A client of a running scheduler, or of a cluster that is started under SLURM for the time of the ``with`` block.
@@ -244,8 +260,7 @@ def dask_client(scheduler: str = "", slurm: dict[str, object] | None = None, log
     """
     try:
         from distributed import Client
-        if slurm is not None:
-            from dask_jobqueue import SLURMCluster
+        SLURMCluster = import_slurm_cluster() if slurm is not None else None
     except ImportError as error:
         raise AudferError(f"a Dask cluster needs packages that are not here ({error.name}): pip install audfer[dask]") from error
     cluster = None

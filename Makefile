@@ -1,7 +1,7 @@
 # The commands of this repository. `make reproduce` and `make test` need nothing but Python 3.11 or newer.
 #
 #   make env                         make .venv and install audfer into it (once; again after a version changes)
-#   make reproduce [PROFILE=laptop]  run notebooks 01 to 05 and write figures/PROFILE and work/PROFILE/report.html
+#   make reproduce [PROFILE=laptop]  run all notebooks and write figures/PROFILE and work/PROFILE/report.html
 #   make test                        pytest, then the notebooks through nbval in the smoke profile
 #   make lab                         open the notebooks in JupyterLab
 #   make bench                       run benchmarks/*.py, one dated record each

@@ -25,6 +25,9 @@ from .errors import InputError
 from .facs import EXPRESSIONS
 from .models.mae_dfer import IMAGENET_MEAN, IMAGENET_STD
 
+#: place of each of the 68 iBUG points' counterpart on the other half of the face: jaw, brows, nose, eyes, lips
+MIRRORED = (*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38, 37, 36,
+            41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1))
 #: tries to find a box inside the picture, in crops and random erasing
 _TRIES = 10
 
@@ -87,6 +90,21 @@ def augment(clips: Tensor, augmentation: Augmentation, generator: torch.Generato
     Returns:
         (B, T, 3, size, size) float32 on the clips' device, in [0, 1] except where random erasing put noise.
     """
+    return augment_with_points(clips, None, augmentation, generator, size, batch)[0]
+
+
+def augment_with_points(clips: Tensor, points: Tensor | None, augmentation: Augmentation, generator: torch.Generator,
+                        size: int | None = None, batch: Batch | None = None) -> tuple[Tensor, Tensor | None]:
+    """``augment``, and where facial landmarks have come to lie. The clips and the draws do not depend on the points.
+
+    Args:
+        points: (B, T, 68, 2) floating point, iBUG points in units of the side (x right, y down), NaN where unknown; or ``None``.
+        clips, augmentation, generator, size, batch: as in ``augment``.
+
+    Returns:
+        The augmented clips, and the points on them (``None`` of ``None``): points that have left the picture are NaN, and in a
+        flipped clip left and right have changed names as well as sides. Random erasing leaves the points that it covers.
+    """
     size = size or clips.shape[-1]
     frames = clips.shape[1]
     count, own = _batch(clips, batch)
@@ -94,10 +112,13 @@ def augment(clips: Tensor, augmentation: Augmentation, generator: torch.Generato
     pictures = clips.flatten(1, 2).float().div_(255)
     if augmentation.operations:
         pictures = resize(pictures, size)
-        pictures = rand_augment(pictures.unflatten(1, (frames, 3)), augmentation, generator, batch).flatten(1, 2)
+        drawn = [part[own] for part in draw_operations(count, augmentation, generator)]
+        pictures = _operated(pictures.unflatten(1, (frames, 3)), *drawn).flatten(1, 2)
+        points = _operated_points(points, *drawn)
     if augmentation.crop != "none" or augmentation.flip:
         box, flipped = _CROPS[augmentation.crop](count, pictures.shape[-1], augmentation, generator)
         pictures = _cut(pictures, box[own], flipped[own], size)
+        points = _cut_points(points, box[own], flipped[own])
     else:
         pictures = resize(pictures, size)
     clips = pictures.unflatten(1, (frames, 3))
@@ -105,7 +126,7 @@ def augment(clips: Tensor, augmentation: Augmentation, generator: torch.Generato
         clips = colour_jitter(clips, augmentation, generator, batch)
     if augmentation.erase:
         clips = random_erasing(clips, augmentation, generator, batch)
-    return clips
+    return clips, points
 
 
 def _batch(clips: Tensor, batch: Batch | None) -> tuple[int, slice | np.ndarray]:
@@ -186,6 +207,20 @@ def _cut(pictures: Tensor, box: Tensor, flipped: Tensor, size: int) -> Tensor:
     return _warp(pictures, theta, size, "bilinear", "border")
 
 
+def _cut_points(points: Tensor | None, box: Tensor, flipped: Tensor) -> Tensor | None:
+    if points is None:
+        return None
+    box, flipped = box.to(points)[:, None, None], flipped.to(points.device)[:, None, None, None]
+    moved = (points - box[..., :2]) / box[..., 2:]
+    mirrored = moved[:, :, list(MIRRORED)] * moved.new_tensor([-1, 1]) + moved.new_tensor([1, 0])
+    return _inside(torch.where(flipped, mirrored, moved))
+
+
+def _inside(points: Tensor) -> Tensor:
+    """Points (..., 2) with NaN for those outside the picture."""
+    return points.where(((points >= 0) & (points <= 1)).all(-1, keepdim=True), torch.nan)
+
+
 def _warp(pictures: Tensor, theta: Tensor, size: int, mode: str, padding: str) -> Tensor:
     """Pictures (B, C, S, S) through affine maps (B, 2, 3) from places in the result to places in the source, -1 to 1."""
     grid = F.affine_grid(theta.to(pictures.device), (len(theta), 1, size, size), align_corners=False)
@@ -256,15 +291,19 @@ def _solarize_add(clips: Tensor, level: Tensor, sign: Tensor) -> Tensor:
     return torch.where(clips < 128 / 255, (clips + _column((110 * level).floor() / 255)).clamp(max=1), clips)
 
 
-def _geometric(entries: Callable[[Tensor], tuple]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """``entries`` of the 2 x 3 map, row by row, from the signed level (n,)."""
+def _geometric(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     def change(clips: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-        rows = [torch.as_tensor(entry, device=clips.device).expand(len(clips)) for entry in entries(level * sign)]
-        theta = torch.stack(rows, dim=1).view(-1, 2, 3).float()
         # grey comes in from outside: zero about a middle of zero
+        theta = _map(name, level * sign)
         moved = _warp(clips.flatten(1, 2) - 128 / 255, theta, clips.shape[-1], "bicubic", "zeros") + 128 / 255
         return moved.clamp_(0, 1).view_as(clips)
     return change
+
+
+def _map(name: str, level: Tensor) -> Tensor:
+    """The affine maps (n, 2, 3) of a geometric operation, as ``_warp`` takes them, at signed levels (n,)."""
+    rows = [torch.as_tensor(entry, device=level.device).expand(len(level)) for entry in _MAPS[name](level)]
+    return torch.stack(rows, dim=1).view(-1, 2, 3).float()
 
 
 def _rotation(level: Tensor) -> tuple:
@@ -272,12 +311,22 @@ def _rotation(level: Tensor) -> tuple:
     return angle.cos(), -angle.sin(), 0.0, angle.sin(), angle.cos(), 0.0
 
 
+#: the operations that move pixels: the 2 x 3 map of each, row by row, from the signed level (n,)
+_MAPS: dict[str, Callable[[Tensor], tuple]] = {
+    "Rotate": _rotation,
+    # sheared about the upper left corner, as Pillow does
+    "ShearX": lambda level: (1.0, 0.3 * level, 0.3 * level, 0.0, 1.0, 0.0),
+    "ShearY": lambda level: (1.0, 0.0, 0.0, 0.3 * level, 1.0, 0.3 * level),
+    "TranslateXRel": lambda level: (1.0, 0.0, 2 * 0.45 * level, 0.0, 1.0, 0.0),
+    "TranslateYRel": lambda level: (1.0, 0.0, 0.0, 0.0, 1.0, 2 * 0.45 * level),
+}
+
 #: the 15 "increasing" operations, in timm's names
 OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "AutoContrast": _framewise(enhance.normalize_min_max),
     "Equalize": _framewise(enhance.equalize),
     "Invert": lambda clips, level, sign: 1 - clips,
-    "Rotate": _geometric(_rotation),
+    "Rotate": _geometric("Rotate"),
     "PosterizeIncreasing": _posterize,
     "SolarizeIncreasing": _solarize,
     "SolarizeAdd": _solarize_add,
@@ -285,11 +334,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "ContrastIncreasing": _enhance(enhance.adjust_contrast_with_mean_subtraction),
     "BrightnessIncreasing": _enhance(enhance.adjust_brightness_accumulative),
     "SharpnessIncreasing": _enhance(_sharpness),
-    # sheared about the upper left corner, as Pillow does
-    "ShearX": _geometric(lambda level: (1.0, 0.3 * level, 0.3 * level, 0.0, 1.0, 0.0)),
-    "ShearY": _geometric(lambda level: (1.0, 0.0, 0.0, 0.3 * level, 1.0, 0.3 * level)),
-    "TranslateXRel": _geometric(lambda level: (1.0, 0.0, 2 * 0.45 * level, 0.0, 1.0, 0.0)),
-    "TranslateYRel": _geometric(lambda level: (1.0, 0.0, 0.0, 0.0, 1.0, 2 * 0.45 * level)),
+    **{name: _geometric(name) for name in ("ShearX", "ShearY", "TranslateXRel", "TranslateYRel")},
 }
 
 
@@ -308,13 +353,29 @@ def draw_operations(count: int, augmentation: Augmentation, generator: torch.Gen
     return torch.where(done, kinds, -1), level, sign
 
 
-def rand_augment(clips: Tensor, augmentation: Augmentation, generator: torch.Generator, batch: Batch | None = None) -> Tensor:
-    """RandAugment (Cubuk et al. 2020) of clips (B, T, 3, S, S) in [0, 1], as timm's ``rand-m7-n4-mstd0.5-inc1``."""
+def _operated(clips: Tensor, kinds: Tensor, level: Tensor, sign: Tensor) -> Tensor:
+    """RandAugment (Cubuk et al. 2020) of clips (B, T, 3, S, S) in [0, 1], as timm's ``rand-m7-n4-mstd0.5-inc1``: the operations
+    of ``draw_operations``, one after another."""
     changes = tuple(OPERATIONS.values())
-    count, own = _batch(clips, batch)
-    for kinds, level, sign in zip(*(part[own].T for part in draw_operations(count, augmentation, generator))):
-        clips = _apply(clips, kinds, changes, level, sign)
+    for kind, strength, direction in zip(kinds.T, level.T, sign.T):
+        clips = _apply(clips, kind, changes, strength, direction)
     return clips
+
+
+def _operated_points(points: Tensor | None, kinds: Tensor, level: Tensor, sign: Tensor) -> Tensor | None:
+    if points is None:
+        return None
+    for kind, signed in zip(kinds.T, (level * sign).T):
+        points = points.clone()
+        for number, name in enumerate(OPERATIONS):
+            index = (kind == number).nonzero()[:, 0]
+            if name in _MAPS and len(index):
+                # a map says where a place of the result was before, -1 to 1: points go the other way
+                theta = _map(name, signed[index]).to(points)
+                before = 2 * points[index.to(points.device)] - 1 - theta[:, None, None, :, 2]
+                after = torch.einsum("nij,ntkj->ntki", torch.linalg.inv(theta[:, :, :2]), before)
+                points[index.to(points.device)] = _inside((after + 1) / 2)
+    return points
 
 
 # --------------------------------------------------------------------------------------------------- random erasing

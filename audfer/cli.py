@@ -18,6 +18,8 @@ from pathlib import Path
 from .errors import AudferError, InputError
 
 DATASETS = ("DFEW", "FERV39k", "MAFW", "AFEW", "AffWild2", "RAVDESS", "folder", "DISFA")
+#: frames annotated with action units: only ``data check`` takes these
+ANNOTATED = ("DISFA", "BP4D")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"audfer {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    command = _command(commands, "reproduce", _reproduce, "run notebooks 01 to 05 and write report.html")
+    command = _command(commands, "reproduce", _reproduce, "run all notebooks and write report.html")
     _profile(command)
     command.add_argument("-n", "--notebook", action="append", metavar="NAME",
                          help="run only this notebook (repeat for several), for example 03_training")
@@ -107,8 +109,8 @@ def build_parser() -> argparse.ArgumentParser:
     command = _command(group, "check", _data_check, "look at every clip of a dataset and compare it with what is published",
                        "Exit code 0 only if it is what the papers used; otherwise 1, and every\n"
                        "deviation is named with an example.")
-    _clips(command)
-    command.add_argument("--fold", type=int, help="only this fold (default: all of DFEW and MAFW)")
+    _clips(command, annotated=True)
+    command.add_argument("--fold", type=int, help="only this fold (default: all of DFEW, MAFW, DISFA, BP4D)")
     command.add_argument("--deep", action="store_true", help="decode every frame; otherwise headers and ends of files "
                          "are read")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -140,13 +142,26 @@ def build_parser() -> argparse.ArgumentParser:
                          help="static if OpenFace ran with -au_static; no file tells (default: unknown)")
     _openface(command)
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
-    command = _command(group, "extract", _au_extract, "run an AU extractor over the clips of a dataset")
+    command = _command(group, "extract", _au_extract, "run an AU extractor over the clips of a dataset",
+                       "The dataset as it lies on disk or, for lac and audfer, packed clips (audfer\n"
+                       "data pack): --root is their folder then, and the table has the stored frames.\n"
+                       "lac and audfer find no faces: the pictures have to be faces, or packed with\n"
+                       "--align. Run it again to go on after a kill.")
     _clips(command)
     command.add_argument("--fold", type=int, default=1, help="fold, where the dataset has several (default: 1)")
     command.add_argument("--out", metavar="TABLE", help="AU table to write (default: DATASET_BACKEND.parquet here)")
-    command.add_argument("--backend", choices=("audfer", "openface", "pyfeat"), default="audfer", help="audfer: the "
-                         "estimator trained on rendered faces, for rendered faces; openface; pyfeat (default: audfer)")
-    _profile(command, "of audfer: whose estimator is taken, and trained first if it is not there")
+    command.add_argument("--backend", choices=("openface", "lac", "audfer", "pyfeat"), default="", help="openface; lac: Lock "
+                         "and Check's recogniser, as it was trained; audfer: the baseline estimator, for rendered faces; pyfeat "
+                         "(default: openface where it is found, else lac)")
+    _profile(command, "of lac and audfer: whose weights are taken; audfer's are trained first if they are not there")
+    command.add_argument("--weights", default="", metavar="DIR", help="of lac: a folder that au train-lac or audfer reproduce "
+                         "left (default: lac/ of the profile's work folder)")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="of lac (default: auto, the GPU where "
+                         "there is one)")
+    command.add_argument("--precision", choices=("auto", "bf16", "float32"), default="auto", help="of lac (default: auto, bf16 "
+                         "where the processor computes in it)")
+    command.add_argument("--batch", type=int, metavar="N", help="of lac: windows of as many frames as it was trained with in a "
+                         "forward pass, from several clips (default: 8, on a GPU 32)")
     command.add_argument("--executable", default="", metavar="PATH", help="of openface: FeatureExtraction (default: the "
                          "one on PATH)")
     command.add_argument("--container", default="", metavar="IMAGE", help="of openface: run it in this docker, podman or "
@@ -164,6 +179,26 @@ def build_parser() -> argparse.ArgumentParser:
                          "tcp://host:8786")
     command.add_argument("--slurm", nargs="+", metavar="KEY=VALUE", help="run on a Dask cluster started under SLURM: "
                          "jobs=8 queue=cpu cores=4 processes=4 memory=16GB walltime=04:00:00 ...")
+
+    command = _command(group, "train-lac", _au_train_lac, "train Lock and Check on annotated frames, for au extract --weights",
+                       "With --weights it goes on from another recogniser's, for other faces\n"
+                       "(fine-tuning). A third of the subjects is held out and judged. A killed run\n"
+                       "goes on from its last epoch.")
+    command.add_argument("dataset", metavar="DATASET", help="DISFA or BP4D")
+    command.add_argument("--root", help="the dataset's folder, or the one that holds it (default: AUDFER_DATA)")
+    command.add_argument("--out", metavar="DIR", help="folder of the recogniser (default: lac_DATASET here); DIR_training beside "
+                         "it keeps frames and record")
+    command.add_argument("--weights", default="", metavar="DIR", help="start from this recogniser (default: from scratch)")
+    command.add_argument("--size", default="", metavar="NAME", help="network without --weights: paper, small or tiny (default: "
+                         "paper)")
+    command.add_argument("--epochs", type=int, default=0, help="default: the size's recipe's")
+    command.add_argument("--fold", type=int, default=1, help="whose subjects are held out, 1 to 3 (default: 1)")
+    command.add_argument("--seed", type=int, default=0, help="default: 0")
+    command.add_argument("--openface", metavar="DIR", help="OpenFace's CSVs with landmarks, one a video (default: "
+                         "openface/DATASET beside the dataset)")
+    command.add_argument("--no-align", action="store_true", help="the pictures are faces already: cut none out")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    command.add_argument("--precision", choices=("auto", "bf16", "float32"), default="auto", help="default: auto")
 
     group = _group(commands, "knowledge", "the AU-expression knowledge matrix (section 3.1)")
     command = _command(group, "build", _knowledge_build, "build the matrix from a profile's AU tables")
@@ -186,8 +221,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "train", _train, "train one cell or find its record, or pre-train on unlabelled clips")
     _profile(command)
-    command.add_argument("--model", default="", help="m3dfel, former_dfer or mae_dfer (default: m3dfel; to pre-train: "
-                         "mae_dfer, the only one)")
+    command.add_argument("--model", default="", help="m3dfel, former_dfer, mae_dfer or keypoint_gcn (default: m3dfel; to "
+                         "pre-train: mae_dfer, the only one)")
+    command.add_argument("--variant", default="", metavar="NAME", help="of keypoint_gcn, for ablations: A, \"mean fusion\", "
+                         "\"heads 6\" ... (audfer.models.VARIANTS; default: the network itself)")
+    command.add_argument("--landmarks", default="", metavar="PATH", help="for keypoint_gcn: folder of OpenFace's CSVs of the clips, "
+                         "or dlib's 68-point model file (default: AUDFER_DATA/openface/<dataset>; of rendered clips they are known)")
     command.add_argument("--dataset", default="DFEW", help="DFEW, FERV39k or MAFW (default: DFEW)")
     command.add_argument("--au-ratio", type=float, default=0.0, help="lambda of Eq. 10 (default: 0, no AU head)")
     command.add_argument("--strategy", default="", help="global, distinct, minor or plain (default: the profile's)")
@@ -195,6 +234,8 @@ def build_parser() -> argparse.ArgumentParser:
                          "uniform, shuffled-aus ... (audfer.knowledge.WEIGHTS; default: knowledge)")
     command.add_argument("--reading", default="paper", metavar="NAME", help="of Eq. 4 and the positive class weights "
                          "(audfer.losses.READINGS; default: paper)")
+    command.add_argument("--au-source", choices=("lac", "planted"), default="", help="labels and knowledge from Lock and Check's "
+                         "action units, or from the truth of rendered clips (default: the profile's extractor)")
     command.add_argument("--fold", type=int, default=0, help="default: the profile's first")
     command.add_argument("--recipe", default="", metavar="NAME", help="how it is trained, for example m3dfel-release or "
                          "mae_dfer-release-dfew (default: the profile's, else <model>-paper or <model>-tiny)")
@@ -274,11 +315,13 @@ def _reading(options, **more):
     return ImportOptions(**{name: value for name, value in given.items() if value is not None}, **more)
 
 
-def _clips(command: argparse.ArgumentParser) -> None:
-    """A dataset as it lies on disk, and which of its clips."""
-    names = [name for name in DATASETS if name != "DISFA"]
+def _clips(command: argparse.ArgumentParser, annotated: bool = False) -> None:
+    """A dataset as it lies on disk, and which of its clips; ``annotated``: also frames annotated with AUs."""
+    names = [name for name in DATASETS if name not in ANNOTATED]
+    command.set_defaults(annotated=annotated)
     command.add_argument("dataset", metavar="DATASET", help=", ".join(names[:-1])
-                         + "; or folder: your own clips, a folder a class")
+                         + "; or folder: your own clips, a folder a class"
+                         + (f"; or annotated frames: {', '.join(ANNOTATED)}" if annotated else ""))
     command.add_argument("--root", help="the dataset's folder, or the one that holds it (default: AUDFER_DATA)")
     command.add_argument("--splits", metavar="PATH", help="split list of MAE-DFER or Former-DFER, or a folder of them, "
                          "instead of the dataset's own")
@@ -295,9 +338,10 @@ def _choices(options) -> dict[str, object]:
     root = options.root or os.environ.get("AUDFER_DATA")
     if not root:
         raise InputError("command line", "--root", "nothing", "the dataset's folder (or set AUDFER_DATA)")
-    if options.dataset.lower() == "disfa":
-        raise InputError("command line", "DATASET", "'DISFA'", "a dataset of expression clips; DISFA's annotated "
-                         "frames are read by audfer.datasets.read_disfa")
+    annotated = next((name for name in ANNOTATED if name.lower() == options.dataset.lower()), None)
+    if annotated and not options.annotated:
+        raise InputError("command line", "DATASET", repr(annotated), "a dataset of expression clips; frames annotated with "
+                         "AUs are looked at by audfer data check and read by audfer.datasets.read_annotated")
     return {"name": options.dataset, "root": root, "splits": options.splits, "clips": options.clips,
             "classes": options.classes, "channel": options.channel}
 
@@ -419,25 +463,11 @@ def _au_import(options) -> int:
 def _au_extract(options) -> int:
     from contextlib import nullcontext
 
-    from . import datasets
-    from .action_units import backends
     from .action_units.running import dask_client, extract_manifest, slurm_options
 
-    manifest = datasets.read_dataset(**_choices(options), fold=options.fold, missing="keep")
-    out = Path(options.out or f"{manifest.name}_{options.backend}.parquet")
-    if options.backend == "openface":
-        reading = _reading(options, mode="static" if options.static else "calibrated")
-        backend = backends.OpenFace(options.executable, options.container, options.engine,
-                                    csvs=options.csvs and str(Path(options.csvs).absolute()), reading=reading)
-    elif options.backend == "pyfeat":
-        backend = backends.PyFeat()
-    else:
-        from .study import open_study
-
-        study = open_study(options.profile)
-        study.estimator  # trained now if it is not there
-        backend = backends.Estimator(str(study.work / "estimator"), study.profile.data.render_size, study.device,
-                                     study.precision)
+    manifest, name = _extracted_clips(options)
+    backend = _extractor(options)
+    out = Path(options.out or f"{name}_{backend.name}.parquet")
     slurm = slurm_options(options.slurm) if options.slurm else None
     cluster = dask_client(options.scheduler, slurm, str(out.absolute().parent / "slurm_logs")) \
         if options.scheduler or slurm is not None else nullcontext()
@@ -446,6 +476,99 @@ def _au_extract(options) -> int:
                                  retries=options.retries, again=options.again, client=client)
     print(f"{out}: {clips['frames'].sum()} frames of {(clips['state'] == 'done').sum()} clips; {clips['ok'].sum()} with a face")
     return _refused(out, clips["state"] == "refused", clips["reason"], "clips")
+
+
+def _extracted_clips(options):
+    """The dataset on disk or, where the folder holds one, the packed store; and its name."""
+    from . import datasets
+
+    choices = _choices(options)
+    name, root = datasets.dataset_name(choices["name"]), Path(choices["root"])
+    for folder in (root, root / name):
+        if (folder / "frames.npy").is_file() and (folder / "meta.json").is_file():
+            packed = datasets.open_packed(folder)
+            if packed.meta["dataset"] != name:
+                raise InputError(folder, "packed store", f"clips of {packed.meta['dataset']}", f"clips of {name}")
+            given = [f"--{key}" for key in ("splits", "clips", "classes", "channel") if choices[key]]
+            if given:
+                raise InputError("command line", given[0], repr(choices[given[0][2:]]), "nothing with a packed store: which "
+                                 "clips it holds was chosen when it was packed")
+            return packed, name
+    return datasets.read_dataset(**choices, fold=options.fold, missing="keep"), name
+
+
+def _extractor(options):
+    """The extractor that the options name, or the one that is here; says which, where nobody named it."""
+    import shutil
+
+    from .action_units import backends
+    from .study import open_study
+
+    chosen = options.backend
+    if not chosen:
+        found = shutil.which(options.executable or "FeatureExtraction")
+        where = f"container {options.container}" if options.container else found
+        chosen = "openface" if where or options.executable else "lac"
+        print(f"extractor: {chosen} ({where or options.executable or 'no FeatureExtraction on PATH, no --container'})", flush=True)
+    if chosen == "openface":
+        reading = _reading(options, mode="static" if options.static else "calibrated")
+        return backends.OpenFace(options.executable, options.container, options.engine,
+                                 csvs=options.csvs and str(Path(options.csvs).absolute()), reading=reading)
+    if chosen == "pyfeat":
+        return backends.PyFeat()
+    if chosen == "lac":
+        return _lac(options)
+    study = open_study(options.profile)
+    study.estimator  # trained now if it is not there
+    return backends.Estimator(str(study.work / "estimator"), study.profile.data.render_size, study.device, study.precision)
+
+
+def _lac(options):
+    from .action_units.backends import LAC
+    from .action_units.recognition import Recogniser
+    from .study import open_study
+    from .training import resolve_device, resolve_precision
+
+    folder = Path(options.weights) if options.weights else open_study(options.profile).work / "lac"
+    if not (folder / "recogniser.json").is_file():
+        raise InputError(folder, "weights of Lock and Check", "none there", "those that audfer reproduce -n A3_lock_and_check or "
+                         "audfer au train-lac leaves; another folder with --weights")
+    print(_trained_on(Recogniser.load(folder)), flush=True)
+    device = resolve_device(options.device)
+    batch = (32 if device == "cuda" else 8) if options.batch is None else options.batch
+    return LAC(str(folder.absolute()), device, resolve_precision(options.precision, device), batch)
+
+
+def _trained_on(recogniser) -> str:
+    """One line about what faces weights are for, and another where they lack AUs."""
+    from .facs import ACTION_UNITS
+
+    trained_on = recogniser.description.get("trained_on", "rendered faces")
+    real = " (not for real ones before au train-lac)" if trained_on == "rendered faces" else ""
+    known = [name for name in ACTION_UNITS if name in recogniser.action_units]
+    lacking = [name for name in ACTION_UNITS if name not in known]
+    units = f"unknown to them: {', '.join(lacking)}" if len(lacking) <= len(known) else f"all that they know: {', '.join(known)}"
+    return f"weights trained on {trained_on}{real}" + (f"\n{units}" if lacking else "")
+
+
+def _au_train_lac(options) -> None:
+    from .action_units.finetuning import train_on
+    from .action_units.recognition import Recogniser
+    from .evaluation import f1_intervals, presence_counts
+    from .training import resolve_device, resolve_precision
+
+    device = resolve_device(options.device)
+    root = options.root or os.environ.get("AUDFER_DATA")
+    if not root:
+        raise InputError("command line", "--root", "nothing", "the dataset's folder (or set AUDFER_DATA)")
+    out = options.out or f"lac_{options.dataset}"
+    record = train_on(options.dataset, root, out, weights=options.weights, size=options.size, epochs=options.epochs,
+                      fold=options.fold, seed=options.seed, align=not options.no_align, openface=options.openface, device=device,
+                      precision=resolve_precision(options.precision, device))
+    counts = presence_counts(record.labels, record.presence(), record.subjects)
+    print(_trained_on(Recogniser.load(out)))
+    print(f"mean F1 {f1_intervals(counts)[-1].percent()} (95 %) on {len(record.rows)} frames of {len(counts)} held-out subjects")
+    print(f"{out}: next, audfer au extract DATASET --backend lac --weights {out}")
 
 
 def _refused(out: Path, refused, reasons, what: str) -> int:
@@ -551,7 +674,10 @@ def _train_cell(study, options) -> None:
                              "with --objective mae")
     cell = study.cell(options.model or "m3dfel", options.dataset, options.au_ratio, options.strategy, options.weights,
                       options.seed, options.recipe, "weights" if options.initial_weights else options.initialisation,
-                      options.fold, options.reading)
+                      options.fold, options.reading, options.variant, options.au_source)
+    if options.landmarks and not cell.uses_landmarks:
+        raise InputError("command line", "--landmarks", repr(options.landmarks), f"nothing for {cell.model}: it looks at no landmarks")
+    study.landmark_source = options.landmarks
     chosen = {name: getattr(options, name) for name in ("epochs", "accumulate", "validation")}
     cell = replace(cell, **{name: value for name, value in chosen.items() if value is not None})
     (record,) = study.run([cell], initial_weights=options.initial_weights or "")

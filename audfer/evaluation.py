@@ -793,37 +793,111 @@ def presence_quality(labels, presence, groups=None, level: float = LEVEL, draws:
     if labels.ndim != 2 or labels.shape[1] != len(ACTION_UNITS) or presence.shape[1:] != labels.shape:
         raise InputError("presence_quality", "shapes of labels and presence", f"{labels.shape} and {presence.shape[1:]}",
                          f"(clips, {len(ACTION_UNITS)}) both")
+    sums = presence_counts(labels, presence, groups)
+    low, high = _quantiles(_resampled_f1(sums, draws), level)
+    total = sums.sum(axis=0)
+    hits, false, missed = total.mean(axis=1)
+    known = ~np.isnan(labels)
+    base = _ratio((known & (labels > 0.5)).sum(axis=0), known.sum(axis=0))
+    return pd.DataFrame({
+        "action_unit": ACTION_UNITS, "f1": _f1(total), "f1_low": low, "f1_high": high,
+        "precision": _ratio(hits, hits + false), "recall": _ratio(hits, hits + missed), "base_rate": base,
+        "f1_always": _ratio(2 * base, 1 + base), "clips": known.sum(axis=0)})
+
+
+def presence_counts(labels, presence, groups=None) -> np.ndarray:
+    """Hits, false alarms and misses of each group: all that a resampled F1 needs.
+
+    Args:
+        labels: ``(N, C)`` 0, 1 or NaN (not known, not counted).
+        presence: ``(N, C)`` or ``(S, N, C)`` for several seeds; present from 0.5 on.
+        groups: ``(N,)`` subject or video of each row; ``None``: every row for itself.
+
+    Returns:
+        ``(groups, 3, S, C)`` float64, groups in sorted order.
+    """
+    labels, presence = np.asarray(labels, float), np.asarray(presence, float)
+    presence = presence[None] if presence.ndim == 2 else presence
     number = len(labels)
-    groups = np.arange(number) if groups is None else _groups(groups, number, "presence_quality")
+    groups = np.arange(number) if groups is None else _groups(groups, number, "presence_counts")
     unit = np.unique(groups, return_inverse=True)[1]
     known = ~np.isnan(labels)
     truth, guess = known & (labels > 0.5), known & (presence >= 0.5)
-    kinds = (truth & guess, ~truth & guess, truth & ~guess)  # hits, false alarms, misses: (S, N, 18) each
-    # sums a group: a resampled F1 is a ratio of weighted sums of them
     sums = np.zeros((unit.max(initial=-1) + 1, 3, *presence.shape[::2]))
-    for j, kind in enumerate(kinds):
+    for j, kind in enumerate((truth & guess, ~truth & guess, truth & ~guess)):
         np.add.at(sums[:, j], unit, kind.transpose(1, 0, 2))
+    return sums
 
-    def f1(counts: np.ndarray) -> np.ndarray:  # (..., 3, S, 18) -> (..., 18)
-        scores = _ratio(2 * counts[..., 0, :, :], 2 * counts[..., 0, :, :] + counts[..., 1, :, :] + counts[..., 2, :, :])
-        defined = np.isfinite(scores)
-        return _ratio(np.where(defined, scores, 0).sum(axis=-2), defined.sum(axis=-2))
 
+def _f1(counts: np.ndarray) -> np.ndarray:
+    """F1 from counts (..., 3, S, C), mean over the seeds that have one: (..., C), NaN where none has."""
+    scores = _ratio(2 * counts[..., 0, :, :], 2 * counts[..., 0, :, :] + counts[..., 1, :, :] + counts[..., 2, :, :])
+    defined = np.isfinite(scores)
+    return _ratio(np.where(defined, scores, 0).sum(axis=-2), defined.sum(axis=-2))
+
+
+def _resampled_f1(sums: np.ndarray, draws: int) -> np.ndarray:
+    """(draws, C) F1 of bootstrap samples of whole groups; the same groups are drawn for every array of as many groups."""
     generator = np.random.default_rng(_SEED)
     sample = []
     for block in _blocks(draws, 2**22 // max(len(sums), 1)):
         picks = generator.integers(0, max(len(sums), 1), size=(block, len(sums)))
         picks += len(sums) * np.arange(block)[:, None]
         times = np.bincount(picks.ravel(), minlength=block * len(sums)).reshape(block, len(sums)).astype(float)
-        sample.append(f1((times @ sums.reshape(len(sums), -1)).reshape(block, *sums.shape[1:])))
-    low, high = _quantiles(np.concatenate(sample), level)
-    total = sums.sum(axis=0)
-    hits, false, missed = total.mean(axis=1)
-    base = _ratio(truth.sum(axis=0), known.sum(axis=0))
-    return pd.DataFrame({
-        "action_unit": ACTION_UNITS, "f1": f1(total), "f1_low": low, "f1_high": high,
-        "precision": _ratio(hits, hits + false), "recall": _ratio(hits, hits + missed), "base_rate": base,
-        "f1_always": _ratio(2 * base, 1 + base), "clips": known.sum(axis=0)})
+        sample.append(_f1((times @ sums.reshape(len(sums), -1)).reshape(block, *sums.shape[1:])))
+    return np.concatenate(sample)
+
+
+def _with_mean(f1: np.ndarray) -> np.ndarray:
+    """F1 of C AUs (..., C) -> (..., C + 1), the last one their mean over the AUs that have one."""
+    defined = np.isfinite(f1)
+    mean = _ratio(np.where(defined, f1, 0).sum(axis=-1), defined.sum(axis=-1))
+    return np.concatenate((f1, mean[..., None]), axis=-1)
+
+
+def f1_intervals(counts: np.ndarray, level: float = LEVEL, draws: int = 2000) -> list[Interval]:
+    """F1 of each AU and, last, their mean, with percentile bootstrap intervals over groups.
+
+    Args:
+        counts: from ``presence_counts``.
+    """
+    low, high = _quantiles(_with_mean(_resampled_f1(counts, draws)), level)
+    return [Interval(float(v), float(a), float(b), len(counts), "bootstrap over groups", level)
+            for v, a, b in zip(_with_mean(_f1(counts.sum(axis=0))), low, high)]
+
+
+def compare_f1(first: np.ndarray, second: np.ndarray, level: float = LEVEL, draws: int = DRAWS) -> tuple[list[Interval], np.ndarray]:
+    """F1 of ``second`` minus that of ``first`` on the same rows, for each AU and, last, for their mean.
+
+    The interval is a paired bootstrap: the same groups are drawn for both. The p-value is that of approximate randomisation
+    (Noreen, "Computer-intensive methods for testing hypotheses", Wiley 1989): if the two were exchangeable, which of them gave a
+    group's predictions would be a fair coin. With one seed a side both are about these trained networks only.
+
+    Args:
+        first, second: from ``presence_counts`` of the same labels and groups, with as many seeds.
+
+    Returns:
+        (C + 1 intervals, (C + 1,) two-sided p-values); NaN where one of the two has no F1.
+
+    Raises:
+        InputError: shapes that differ.
+    """
+    if first.shape != second.shape:
+        raise InputError("compare_f1", "shape of the second counts", second.shape, f"that of the first, {first.shape}")
+    groups = len(first)
+    # the mean of differences, not the difference of means: an AU without F1 on one side counts on neither
+    found = _with_mean(_f1(second.sum(axis=0)) - _f1(first.sum(axis=0)))
+    low, high = _quantiles(_with_mean(_resampled_f1(second, draws) - _resampled_f1(first, draws)), level)
+    generator = np.random.default_rng(_SEED)
+    change, total = (second - first).reshape(groups, -1), first.sum(axis=0) + second.sum(axis=0)
+    exceeding = np.zeros(len(found))
+    for block in _blocks(draws, 2**22 // max(groups, 1)):
+        swapped = first.sum(axis=0) + (generator.integers(0, 2, (block, groups)).astype(float) @ change).reshape(block, *first.shape[1:])
+        chance = _with_mean(_f1(total - swapped) - _f1(swapped))
+        exceeding += (np.abs(chance) >= np.abs(found) - 1e-12).sum(axis=0)
+    p = np.where(np.isfinite(found), (1 + exceeding) / (1 + draws), np.nan)
+    return [Interval(float(v), float(a), float(b), groups, "paired bootstrap over groups", level)
+            for v, a, b in zip(found, low, high)], p
 
 
 def _quantiles(sample: np.ndarray, level: float) -> np.ndarray:

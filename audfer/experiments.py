@@ -177,7 +177,7 @@ class RunStore:
         """Digest of everything that can change the cell's result.
 
         The recipe counts by its numbers, not by its name; AU labels only where an AU head uses them, initial weights only
-        where the cell starts from them.
+        where the cell starts from them, landmarks only where the network looks at them.
         """
         content = {"cell": asdict(replace(cell, recipe="")), "recipe": asdict(cell.training_recipe),
                    "data": inputs.fingerprint,
@@ -186,6 +186,8 @@ class RunStore:
             content["au"] = inputs.au_fingerprint
             if cell.weights != "none":
                 content["knowledge"] = inputs.knowledge_fingerprint
+        if cell.uses_landmarks:
+            content["landmarks"] = inputs.landmarks_fingerprint
         if cell.initialisation != "scratch":
             if not inputs.initial_fingerprint:
                 raise InputError("cell", "initialisation", f"{cell.initialisation!r} without a digest of the weights",
@@ -227,6 +229,34 @@ class RunStore:
             return json.loads((self.folder / ".failed" / f"{key}.json").read_text())["error"]
         except (OSError, ValueError, KeyError):
             return ""
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """A folder for the files of a record, which is the record once the block has ended; its unfinished state goes then."""
+        for left in self.folder.glob(f".{key}.*"):  # by a process that was killed while it wrote this record
+            shutil.rmtree(left, ignore_errors=True)
+        with atomic_folder(self.path(key)) as folder:
+            yield folder
+        shutil.rmtree(self.scratch(key), ignore_errors=True)
+
+    # ------------------------------------------------- what ``run_cells`` asks a store; stores of other cells have their own
+
+    def make(self, key: str, cell: Cell, inputs: CellInputs, report=None) -> None:
+        """Train a cell that this process holds and write its record; ``report`` is called with each epoch's history row."""
+        make_record(str(self.folder), key, cell, inputs, report)
+
+    def cost(self, cell: Cell) -> float:
+        """Rough training time relative to other cells, for the order of submission and the time that is left."""
+        return {"mae_dfer": 1.8}.get(cell.model, 1.0) * cell.epochs * cell.num_frames * cell.image_size ** 2
+
+    def kind(self, cell: Cell) -> str:
+        """Cells of one kind take times in proportion to their ``cost``."""
+        return cell.model
+
+    def said(self, history: pd.DataFrame) -> str:
+        """What a line of progress says of a finished cell, before its label."""
+        last = history.iloc[-1]
+        return f"WAR {100 * last.test_war:.0f} UAR {100 * last.test_uar:.0f}"
 
     def note_failure(self, key: str, error: str) -> None:
         """Keep why a cell failed, or with "" forget it. Where there is no room for it, it is not kept."""
@@ -353,9 +383,7 @@ def make_record(store_folder: str, key: str, cell: Cell, inputs: CellInputs, rep
     scratch.mkdir(parents=True, exist_ok=True)
 
     outcome = fit(cell, inputs, scratch, report)
-    for left in store.folder.glob(f".{key}.*"):  # by a process that was killed while it wrote this record
-        shutil.rmtree(left, ignore_errors=True)
-    with atomic_folder(store.path(key)) as folder:
+    with store.writing(key) as folder:
         arrays = {name: outcome[name] for name in ("scores", "best_scores", "validated_scores", "au_scores", "au_labels",
                                                    "features", "groups", "positive_weights")
                   if outcome[name] is not None}
@@ -364,14 +392,18 @@ def make_record(store_folder: str, key: str, cell: Cell, inputs: CellInputs, rep
         outcome["history"].to_csv(folder / "history.csv", index=False)
         save_file({k: v.contiguous() for k, v in outcome["state_dict"].items()}, folder / "weights.safetensors",
                   metadata={"classes": json.dumps(EXPRESSIONS)})
-        write_json(folder / "record.json", {
-            "format": FORMAT, "files": {path.name: _file_state(path) for path in sorted(folder.iterdir())},
+        write_meta(folder, {
             "cell": asdict(cell), "recipe": outcome["recipe"], "inputs": asdict(inputs), "key": key,
             "classes": list(EXPRESSIONS), "frame_sampling": _frame_sampling(cell), "protocols": outcome["protocols"],
             "validation": outcome["validation"], "flops": outcome["flops"], "seconds": outcome["seconds"],
             "costs": outcome["costs"], "environment": environment(cell.device)})
-    shutil.rmtree(scratch, ignore_errors=True)
     return str(store.path(key))
+
+
+def write_meta(folder: Path, content: dict) -> None:
+    """Write a record's ``record.json``, last of its files: what it is, and which files there are."""
+    files = {path.name: _file_state(path) for path in sorted(folder.iterdir())}
+    write_json(folder / "record.json", {"format": FORMAT, "files": files, **content})
 
 
 def _known_groups(groups: np.ndarray, clip_ids: np.ndarray) -> np.ndarray | None:
@@ -392,7 +424,7 @@ def environment(device: str = "cpu") -> dict:
             "device": torch.cuda.get_device_name() if device == "cuda" else "cpu"}
 
 
-def do_cell(store_folder: str, key: str, cell: Cell, inputs: CellInputs, report=None) -> str:
+def do_cell(store: RunStore, key: str, cell: Cell, inputs: CellInputs, report=None) -> str:
     """Train one cell unless its record is there or somebody else is at it; what a worker runs.
 
     Returns:
@@ -403,7 +435,6 @@ def do_cell(store_folder: str, key: str, cell: Cell, inputs: CellInputs, report=
         Stopped: the run that asked for it was interrupted (``_Run.stop``); its state is kept.
         Exception: what training raised.
     """
-    store = RunStore(store_folder)
     if store.key(cell, inputs) != key:  # the record would be kept under a name that says something else
         raise AudferError(f"{platform.node()}: the worker has other versions of audfer or torch than the run that asks it to "
                           f"train {cell.label}; start it from the same installation")
@@ -424,7 +455,7 @@ def do_cell(store_folder: str, key: str, cell: Cell, inputs: CellInputs, report=
         with _ONE_CELL:
             store.log("begin", key, cell)
             try:
-                make_record(store_folder, key, cell, inputs, after_epoch)
+                store.make(key, cell, inputs, after_epoch)
             except BaseException:
                 store.log("error", key, cell)
                 raise
@@ -485,7 +516,7 @@ class _Run:
         self.cells, self.inputs, self.store = missing, inputs, store
         self.pool, self.at_once, self.tries, self.bar = pool, at_once, tries, bar
         # the longest cells first, so that the workers end together
-        self.queue = sorted(missing, key=lambda key: -_cost(missing[key]))
+        self.queue = sorted(missing, key=lambda key: -store.cost(missing[key]))
         self.running: dict[Future, str] = {}
         self.elsewhere: set[str] = set()
         self.outcomes: dict[str, str | Exception] = {}
@@ -520,7 +551,7 @@ class _Run:
             key = self.queue.pop(0)
             self.begun[key] = time.monotonic()
             self.show(1)
-            arguments = (str(self.store.folder), key, self.cells[key], self.inputs[self.cells[key].source])
+            arguments = (self.store, key, self.cells[key], self.inputs[self.cells[key].source])
             try:
                 self.running[self.pool.submit(do_cell, *arguments, **({"report": self.epoch} if here else {}))] = key
             except BrokenExecutor as error:  # a pool of the caller's; ours mend themselves
@@ -575,9 +606,9 @@ class _Run:
             self.note = f"failed: {cell.label}"
         else:
             history = pd.read_csv(self.store.path(key) / "history.csv")
-            self.took[key], last = history["seconds"].sum(), history.iloc[-1]
+            self.took[key] = history["seconds"].sum()
             # numbers first: a line of a log ends at column 79
-            self.note = f"WAR {100 * last.test_war:.0f} UAR {100 * last.test_uar:.0f} {cell.label}"
+            self.note = f"{self.store.said(history)} {cell.label}"
 
     def look_elsewhere(self) -> None:
         """Whether the other runs are through with their cells; one that they have left is ours to try."""
@@ -605,13 +636,14 @@ class _Run:
         if not self.took:
             return None
         now, rates = time.monotonic(), {}
-        for model in {self.cells[key].model for key in self.cells}:
+        cost, kind = ({key: find(cell) for key, cell in self.cells.items()} for find in (self.store.cost, self.store.kind))
+        for one in set(kind.values()):
             # a network that has not been through yet is taken to be like the others
-            seen = [key for key in self.took if self.cells[key].model == model] or list(self.took)
-            rates[model] = sum(self.took[key] for key in seen) / sum(_cost(self.cells[key]) for key in seen)
+            seen = [key for key in self.took if kind[key] == one] or list(self.took)
+            rates[one] = sum(self.took[key] for key in seen) / sum(cost[key] for key in seen)
 
         def needs(key: str, since: float) -> float:
-            return max(rates[self.cells[key].model] * _cost(self.cells[key]) - since, 0.0)
+            return max(rates[kind[key]] * cost[key] - since, 0.0)
 
         current = [needs(key, now - self.begun[key]) for key in self.running.values()]
         others = [needs(key, 0.0) for key in (*self.queue, *self.elsewhere)]
@@ -629,11 +661,6 @@ class _Run:
                 (self.store.scratch(key) / "stop").touch()
             except OSError:
                 pass  # a full disk; the cell will end by itself
-
-
-def _cost(cell: Cell) -> float:
-    """Rough relative training time, for the order of submission and the time that is left."""
-    return {"mae_dfer": 1.8}.get(cell.model, 1.0) * cell.epochs * cell.num_frames * cell.image_size ** 2
 
 
 def load_records(frame: pd.DataFrame) -> list[RunRecord]:

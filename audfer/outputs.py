@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +46,29 @@ class Saved:
 
     def __repr__(self) -> str:
         return f"{self.name}: {', '.join(path.name for path in self.paths)}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A table or a figure, not saved yet.
+
+    Attributes:
+        name: stem of its files. content: the ``Table`` or the figure.
+        data: the numbers that a figure draws; a table has its own.
+        caption: of a figure. records: behind a figure.
+    """
+
+    name: str
+    content: Table | Figure
+    data: pd.DataFrame | None = None
+    caption: str = ""
+    records: Sequence = field(default=(), repr=False)
+
+    def save(self, folder: str | Path) -> Saved:
+        """Write its files; as the last line of a notebook cell it shows the table or picture."""
+        if isinstance(self.content, Table):
+            return save_table(self.content, self.name, folder)
+        return save_figure(self.content, self.name, self.data, folder, self.caption, self.records)
 
 
 def save_table(

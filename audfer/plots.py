@@ -942,14 +942,14 @@ def _power_of_ten(axes: Axes, label: str) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ Fig. 8
 @_styled
-def fig8(data: pd.DataFrame) -> Figure:
-    """Fig. 8: t-SNE of the test clips' features in three panels, with two separation numbers taken in feature space.
+def fig8(data: pd.DataFrame, variants: Sequence[str] = EMBEDDINGS) -> Figure:
+    """Fig. 8: t-SNE of the test clips' features, a panel a variant, with two separation numbers taken in feature space.
 
     Args:
-        data: from ``figure_data.embedding_data``.
+        data: from ``figure_data.embedding_data``. variants: the panels.
     """
-    figure, grid = plt.subplots(1, 3, figsize=(9.6, 4.1))
-    for k, (axes, variant) in enumerate(zip(grid, EMBEDDINGS)):
+    figure, grid = plt.subplots(1, len(variants), figsize=(3.2 * len(variants), 4.1))
+    for k, (axes, variant) in enumerate(zip(grid, variants)):
         part = data[data["variant"] == variant]
         axes.set_title(f"({'abc'[k]}) {variant}")
         if part.empty:

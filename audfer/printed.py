@@ -25,9 +25,6 @@ _POOLED = "1-5"
 #: the tables that print the paper's own rows class by class
 OWN_TABLES = ("AU-DFER Table 2", "AU-DFER Table 3")
 _OWN = ("local replication baseline", "+AU-DFER")
-#: column codes of KP-GCN's Table 7 -> labels of MAFW's eleven classes
-_MAFW = {"AN": "Anger", "DI": "Disgust", "FE": "Fear", "HA": "Happiness", "NE": "Neutral", "SA": "Sadness",
-         "SU": "Surprise", "CO": "Contempt", "AX": "Anxiety", "HL": "Helplessness", "DS": "Disappointment"}
 #: spellings of the seven classes in KP-GCN's tables -> the headings used here
 _KPGCN = dict(zip(PRINTED_EXPRESSIONS, EXPRESSION_HEADINGS)) | {"Anger": "Ang."}
 
@@ -137,8 +134,10 @@ def _kpgcn() -> list[Sheet]:
     wide = _text("kpgcn_table7", ["method"])
     counts = published.load("class_counts")
     counts = counts[(counts["dataset"] == "MAFW") & (counts["split"] == "test")]
-    by_fold = {_protocol(fold): list(part.set_index("label")["clips"][list(_MAFW.values())]) for fold, part in counts.groupby("fold")}
-    found.append(Sheet("KP-GCN Table 7", wide, tuple(_MAFW), counts=by_fold, dataset="MAFW, 11 classes", methods=methods(wide)))
+    by_fold = {_protocol(fold): list(part.set_index("label")["clips"][list(published.MAFW_CODES.values())])
+               for fold, part in counts.groupby("fold")}
+    found.append(Sheet("KP-GCN Table 7", wide, tuple(published.MAFW_CODES), counts=by_fold, dataset="MAFW, 11 classes",
+                       methods=methods(wide)))
     wide = _text("kpgcn_table8", ["method"]).rename(columns={"WAR_DFEW": "WAR"})
     found.append(Sheet("KP-GCN Table 8", wide, dataset="DFEW", methods=methods(wide), costs=("Params_M",)))
     # one network in three ablation tables: their values together are its results on each test set

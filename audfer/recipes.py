@@ -10,6 +10,7 @@ line; ``recipe_table`` shows them side by side.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 
@@ -21,6 +22,10 @@ from .augmentation import Augmentation
 from .datasets.sampling import SAMPLING
 from .errors import AudferError, InputError
 
+#: name -> class, and which of a recipe's constants it takes
+OPTIMIZERS = {"adamw": (torch.optim.AdamW, ("betas",)), "adam": (torch.optim.Adam, ("betas",)),
+              "sgd": (torch.optim.SGD, ("momentum",))}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -31,12 +36,12 @@ class Recipe:
 
     # optimizer
     optimizer: str
-    """"adamw" or "sgd" """
+    """"adamw", "adam" or "sgd" """
     learning_rate: float
     """the highest of the schedule, for ``batch_size`` clips a step (a release's scaling with the batch is worked in)"""
     weight_decay: float
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's; its epsilon is 1e-8 everywhere"""
+    """AdamW's and Adam's; their epsilon is 1e-8 everywhere"""
     momentum: float = 0.9
     """SGD's"""
     decay_norms: bool = False
@@ -96,7 +101,7 @@ class Recipe:
     """which epoch its authors report; here every record holds the last epoch and the best on the test split, each named"""
 
     def __post_init__(self):
-        for name, found, allowed in (("optimizer", self.optimizer, ("adamw", "sgd")),
+        for name, found, allowed in (("optimizer", self.optimizer, tuple(OPTIMIZERS)),
                                      ("schedule", self.schedule, ("cosine", "step")),
                                      ("train_sampling", self.train_sampling, tuple(SAMPLING)),
                                      ("test_sampling", self.test_sampling, tuple(SAMPLING))):
@@ -146,6 +151,10 @@ def _mae_release(dataset: str, gpu_batch: int, stride: int) -> Recipe:
                 test_sampling="mae_dfer-views", frame_stride=stride)
 
 
+_KEYPOINT = Recipe(
+    "Huang et al. 2024 (optimizer, rate and its steps, 80 epochs, batch); augmentation and frames: ours",
+    "adam", 1e-3, 0.0, betas=(0.9, 0.99), batch_size=64, epochs=80, schedule="step", milestones=(0.5, 0.75), augmentation=_CROP)
+
 # tiny networks see some hundred clips about ten times: many small steps, a high rate, hardly any augmentation
 _TINY = Recipe("ours, for networks that train on a laptop", "adamw", 3e-3, 0.05, batch_size=16, epochs=12, warmup=0.1,
                label_smoothing=0.1, clip_gradient=5.0, augmentation=Augmentation("mild crop", crop="mild", crop_area=(0.85, 1.0),
@@ -171,6 +180,11 @@ RECIPES: dict[str, Recipe] = {
     "mae_dfer-scratch": replace(_MAE, source="ours: mae_dfer-paper without what presumes a pre-trained encoder",
                                 layer_decay=1.0, mixup=0.0, cutmix=0.0, augmentation=_CROP),
     "mae_dfer-tiny": _TINY,
+    "keypoint_gcn-paper": _KEYPOINT,
+    "keypoint_gcn-audfer": replace(
+        _KEYPOINT, source="ours: keypoint_gcn-paper for AU-DFER's 100 epochs (section 4.3) and with its release's selection",
+        epochs=100, selection="best sum of test WAR and UAR"),
+    "keypoint_gcn-tiny": _TINY,
 }
 
 
@@ -218,7 +232,8 @@ def _flat(recipe: Recipe) -> dict[str, object]:
 # ------------------------------------------------------------------------------------------- optimizer and schedule
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool | None = None) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool | None = None,
+                    rate_scale: Callable[[str], float] | None = None) -> torch.optim.Optimizer:
     """The recipe's optimizer over a network's trainable parameters.
 
     Parameters that share weight decay and learning rate form a group; a group's ``rate_scale`` is its share of the
@@ -227,6 +242,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool | None = None)
     Args:
         model: any network; layer-wise decay needs one with ``blocks`` and ``patch_embed``.
         fused: torch's fused kernel; ``None`` leaves the choice to torch.
+        rate_scale: a parameter's name -> its share of the learning rate, instead of layer-wise decay.
 
     Raises:
         AudferError: layer-wise decay for a network without blocks.
@@ -236,13 +252,13 @@ def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool | None = None)
         if parameter.requires_grad:
             decays = (parameter.ndim > 1 and not name.endswith(".bias") and not name.endswith(recipe.no_decay)
                       or recipe.decay_norms)
-            key = _rate_scale(model, name, recipe.layer_decay), recipe.weight_decay if decays else 0.0
+            scale = rate_scale(name) if rate_scale else _rate_scale(model, name, recipe.layer_decay)
+            key = scale, recipe.weight_decay if decays else 0.0
             groups.setdefault(key, []).append(parameter)
     listed = [{"params": parameters, "lr": recipe.learning_rate * scale, "weight_decay": decay, "rate_scale": scale}
               for (scale, decay), parameters in groups.items()]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(listed, lr=recipe.learning_rate, momentum=recipe.momentum, fused=fused)
-    return torch.optim.AdamW(listed, lr=recipe.learning_rate, betas=recipe.betas, fused=fused)
+    kind, constants = OPTIMIZERS[recipe.optimizer]
+    return kind(listed, lr=recipe.learning_rate, fused=fused, **{name: getattr(recipe, name) for name in constants})
 
 
 def _rate_scale(model: nn.Module, name: str, decay: float) -> float:

@@ -1,4 +1,4 @@
-"""Run the notebooks 01 to 05 and the appendix headlessly, one process each, and gather them into one report.
+"""Run the notebooks 01 to 05 and the appendices headlessly, one process each, and gather them into one report.
 
 Everything that can be refused is refused before a kernel starts: an unknown profile, a misspelt parameter, a
 parameter of the wrong type, a disk that is nearly full, a work folder that another run is using. papermill alone only
@@ -34,7 +34,7 @@ from .progress import clock
 
 NOTEBOOKS: tuple[str, ...] = (
     "01_au_extraction", "02_knowledge_matrix", "03_training", "04_strategies", "05_visualisations",
-    "A1_published_audit",
+    "A1_published_audit", "A2_keypoint_gcn", "A3_lock_and_check",
 )
 WIDTH = 79
 #: seconds that an interrupted notebook is given to end by itself

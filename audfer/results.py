@@ -7,20 +7,17 @@ both make the same files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 from weakref import WeakKeyDictionary
 
-import pandas as pd
-from matplotlib.figure import Figure
-
-from . import evaluation, figure_data, plots, tables
+from . import evaluation, figure_data, keypoint_results, plots, recognition_results, tables
 from .errors import AudferError, InputError
 from .evaluation import au_quality
 from .experiments import RunRecord, RunStore
-from .outputs import Saved, save_figure, save_table
+from .outputs import Result, Saved
 from .profiles import profile_from
 from .study import Study
 from .tables import Table
@@ -31,30 +28,8 @@ ELSEWHERE = {
     "02_knowledge_matrix": "Fig. 4, medians by dataset, recovery, readings, theta",
     "03_training": "the pictures of masked pre-training",
     "A1_published_audit": "the audit of the printed tables",
+    "A3_lock_and_check": "Lock and Check's F1, ablations, recall, activation maps, localisation, intensity; what better AUs do",
 }
-
-
-@dataclass(frozen=True)
-class Result:
-    """A table or a figure, not saved yet.
-
-    Attributes:
-        name: stem of its files. content: the ``Table`` or the figure.
-        data: the numbers that a figure draws; a table has its own.
-        caption: of a figure. records: behind a figure.
-    """
-
-    name: str
-    content: Table | Figure
-    data: pd.DataFrame | None = None
-    caption: str = ""
-    records: Sequence = field(default=(), repr=False)
-
-    def save(self, folder: str | Path) -> Saved:
-        """Write its files; as the last line of a notebook cell it shows the table or picture."""
-        if isinstance(self.content, Table):
-            return save_table(self.content, self.name, folder)
-        return save_figure(self.content, self.name, self.data, folder, self.caption, self.records)
 
 
 class RecordedStudy(Study):
@@ -288,7 +263,7 @@ RESULTS: dict[Callable[..., tuple[Result, ...]], tuple[str, ...]] = {
     cost: (), fig6: ("fig6",), pretraining: ("pretraining",), positive_class_weights: ("table3",), table3: ("table3",),
     table3_others: ("table3",), ablations: ("ablations",), fig5: ("fig5",), loss_terms: ("fig5",), fig7: ("fig7",),
     fig8: ("fig8",), au_head: ("au_head",), calibration: ("calibration",),
-}
+} | keypoint_results.RESULTS | recognition_results.RESULTS
 
 
 @dataclass(frozen=True)
@@ -340,7 +315,9 @@ def rebuild(study: RecordedStudy, protocol: str = "last") -> Rebuilt:
                 if output not in needed_by:
                     needed_by.append(output)
         if outputs and not records:
-            incomplete[make.__name__] = len(lacks), len(lacks)
+            # the rooms have functions of one name: the appendix's are told apart
+            name = make.__name__ if make.__module__ == __name__ else f"{make.__module__.rpartition('.')[2]}.{make.__name__}"
+            incomplete[name] = len(lacks), len(lacks)
             continue
         for result in make(study, protocol):
             saved.append(result.save(study.figures))

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -27,6 +30,7 @@ from .action_units.extraction import extract
 from .action_units.importing import import_openface
 from .action_units.table import AUTable, clip_presence, interpolate_zeros, table_from_openface_folder
 from .datasets import Manifest, PackedClips
+from .datasets.packing import tracks_of
 from .datasets.sampling import stored_indices
 from .errors import AudferError, InputError
 from .executors import SCHEDULER
@@ -35,18 +39,23 @@ from .facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
 from .figure_data import matrix, rank_correlations
 from .files import atomic_file, atomic_folder, code_version, digest, file_digest, write_json
 from .knowledge import KnowledgeMatrix, control_matrix
+from .landmarks import DLIB_MODEL, PointsOfClip, dlib_points, embedded_points, openface_points, packed_landmarks
 from .losses import PLAIN, AULoss, positive_class_weight
-from .models import build_model, count_element_operations, count_flops, default_clip_shape
+from .models import VARIANTS, build_model, count_element_operations, count_flops, default_clip_shape
 from .openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 from .pretraining import Pretraining, load_pretrained, pretrain, reconstruct
 from .profiles import Profile, load_profile
 from .progress import progress
 from .recipes import RECIPES, recipe_name
-from .training import Cell, CellInputs, choose_frames, gather_frames, resolve_device, resolve_precision
+from .training import AU_SOURCES, Cell, CellInputs, choose_frames, gather_frames, resolve_device, resolve_precision
 
 ROOT = Path(__file__).resolve().parents[1]
+#: ablations of the key-point network's own paper -> the names of ``models.VARIANTS`` that each shows, as a regular expression
+KEYPOINT_ABLATIONS = {"keypoint_modules": "[A-D]", "keypoint_fusion": ".* fusion", "keypoint_heads": "heads .*",
+                      "keypoint_depth": "depth .*", "keypoint_auxiliary": "auxiliary .*"}
 #: tables and figures that are made from cells
-OUTPUTS = ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8", "ablations", "calibration", "au_head", "pretraining")
+OUTPUTS = ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8", "ablations", "calibration", "au_head", "pretraining",
+           "keypoint_classes", *KEYPOINT_ABLATIONS)
 
 
 def open_study(profile: str = "laptop", work: str = "", figures: str = "") -> Study:
@@ -82,8 +91,11 @@ class Study:
         self.device = resolve_device(profile.training.device)
         self.precision = resolve_precision(profile.training.precision, self.device)
         self._manifests: dict[tuple[str, int], Manifest] = {}
+        #: folder of OpenFace's CSVs, or dlib's model file, to take landmarks from; "" = see ``landmarks``
+        self.landmark_source = ""
         self._inputs_made: dict[tuple[str, bool], CellInputs] = {}
-        self._tables: dict[str, AUTable] = {}
+        self._landmarks_made: dict[tuple[str, int, str], dict[str, str]] = {}
+        self._tables: dict[tuple[str, str], AUTable] = {}
 
     @property
     def caption(self) -> str:
@@ -176,13 +188,13 @@ class Study:
     def _estimator(self) -> tuple[ActionUnitEstimator, pd.DataFrame, pd.DataFrame, str]:
         settings = self.profile.estimator
         root = self.data_root / "DISFA"
-        annotated = datasets.read_disfa(root)
+        annotated = datasets.read_annotated("DISFA", root)
         stamp = digest({"settings": asdict(settings), "data": datasets.read_dataset("DISFA", root).fingerprint(),
                         "codes": digest(annotated.to_csv()), "precision": self.precision, "device": self.device,
                         "size": self.profile.data.render_size, "code": code_version("action_units/estimator.py")})
         folder = self.work / "estimator"
         if _stamp(folder) != stamp:
-            images = datasets.load_disfa_frames(root, annotated, self.profile.data.render_size)
+            images = datasets.load_annotated_frames(root, annotated, self.profile.data.render_size)
             codes, subjects = annotated[list(ACTION_UNITS)].to_numpy(), annotated["subject"].to_numpy()
             held_out = annotated["fold"].to_numpy() == settings.held_out_fold
             estimator, history = train_estimator(
@@ -214,10 +226,29 @@ class Study:
         """F1 and intensity correlation of every AU on the held-out subjects."""
         return self._estimator[1]
 
-    def au_table(self, name: str) -> AUTable:
-        """AUs of every frame of a dataset: the estimator's on rendered clips, OpenFace's (``AUDFER_DATA/openface/<name>``) on real ones."""
-        if name in self._tables:
-            return self._tables[name]
+    def au_table(self, name: str, source: str = "") -> AUTable:
+        """AUs of every frame of a dataset.
+
+        Args:
+            source: of ``training.AU_SOURCES``. "": the estimator's on rendered clips, OpenFace's
+                (``AUDFER_DATA/openface/<name>``) on real ones; "lac": Lock and Check's; "planted": the truth of rendered clips.
+
+        Raises:
+            InputError: unknown source.
+            AudferError: "planted" in a profile with real data.
+        """
+        if source not in AU_SOURCES:
+            raise InputError("au_table", "source", repr(source), f"one of {', '.join(map(repr, AU_SOURCES))}")
+        if (name, source) not in self._tables:
+            if source == "lac":
+                from .recognition import lac_table  # that room works with studies
+
+                self._tables[name, source] = lac_table(self, name)
+            else:
+                self._tables[name, source] = self.planted_table(name) if source else self._extracted_table(name)
+        return self._tables[name, source]
+
+    def _extracted_table(self, name: str) -> AUTable:
         manifest = self.manifest(name)
         folder = self.work / "action_units" / name
         source = self._estimator[3] if self.profile.embedded else "openface"
@@ -232,16 +263,16 @@ class Study:
             with atomic_folder(folder) as temporary:
                 table.save(temporary / "frames.parquet")
                 _write_stamp(temporary, stamp)
-        self._tables[name] = AUTable.load(folder / "frames.parquet")
-        return self._tables[name]
+        return AUTable.load(folder / "frames.parquet")
 
-    def _labelled(self, name: str) -> pd.DataFrame:
+    def _labelled(self, name: str, source: str = "") -> pd.DataFrame:
         """A dataset's AU table with the dataset and the expression of each frame's clip."""
-        return self.au_table(name).labelled(name, self.manifest(name).table.set_index("clip_id")["expression"])
+        return self.au_table(name, source).labelled(name, self.manifest(name).table.set_index("clip_id")["expression"])
 
     # ---------------------------------------------------------------------------------------------- knowledge
 
-    def knowledge_frames(self, with_scores: bool = False, fold: int = 0, names: tuple[str, ...] = ()) -> pd.DataFrame:
+    def knowledge_frames(self, with_scores: bool = False, fold: int = 0, names: tuple[str, ...] = (),
+                         source: str = "") -> pd.DataFrame:
         """One row a frame of the four knowledge datasets (section 3.1): dataset, clip_id, expression, 17 intensities.
 
         Test clips of the evaluation sets are left out, so that nothing of them enters a loss; the paper does not say.
@@ -250,13 +281,14 @@ class Study:
             with_scores: adds ``score``, M3DFEL's probability of the frame's label, for the filter of Eq. 3.
             fold: whose test clips are left out, in datasets that have folds; 0 = the profile's first.
             names: other datasets than the profile's four.
+            source: of the action units, as in ``au_table``.
         """
         parts = []
         for name in names or self.profile.grid.knowledge_datasets:
             clips = self.manifest(name, fold if fold in self.folds(name) else 0).table
             if name in self.profile.grid.datasets:
                 clips = clips[clips["split"] == "train"]
-            frames = self._labelled(name)
+            frames = self._labelled(name, source)
             frames = frames.loc[frames["clip_id"].isin(clips["clip_id"]),
                                 ["clip_id", "frame", "expression", *INTENSITY_COLUMNS, "dataset"]]
             if with_scores:
@@ -265,13 +297,13 @@ class Study:
         return pd.concat(parts, ignore_index=True)
 
     def knowledge(self, variant: str = "", theta: float = 0.0, au28: str = "grand_mean", fold: int = 0,
-                  names: tuple[str, ...] = ()) -> KnowledgeMatrix:
+                  names: tuple[str, ...] = (), source: str = "") -> KnowledgeMatrix:
         """The knowledge matrix; ``variant`` "" takes the profile's. With theta > 0 frames are filtered by Eq. 3.
 
         An expression of which a dataset has no frame borrows the other datasets' row (noted in ``settings["filled"]``).
-        ``fold`` and ``names`` as in ``knowledge_frames``.
+        ``fold``, ``names`` and ``source`` as in ``knowledge_frames``.
         """
-        return KnowledgeMatrix.from_frames(self.knowledge_frames(theta > 0, fold, names),
+        return KnowledgeMatrix.from_frames(self.knowledge_frames(theta > 0, fold, names, source),
                                            variant=variant or self.profile.grid.knowledge, theta=theta, au28=au28,
                                            missing="others")
 
@@ -372,12 +404,12 @@ class Study:
 
     def cell(self, model: str, dataset: str, au_ratio: float = 0.0, strategy: str = "", weights: str = "knowledge",
              seed: int | None = None, recipe: str = "", initialisation: str = "scratch", fold: int = 0,
-             reading: str = "paper") -> Cell:
+             reading: str = "paper", variant: str = "", au_source: str = "") -> Cell:
         """A cell with the profile's numbers; ``strategy`` "" takes the profile's where there is an AU head.
 
         ``recipe`` "" takes the profile's for the network, if it names one, else the default of the network's size.
-        ``initialisation`` "mae" starts from ``pretrained_weights``. ``fold`` 0 is the profile's first. ``weights`` and
-        ``reading`` count only where there is an AU head.
+        ``initialisation`` "mae" starts from ``pretrained_weights``. ``fold`` 0 is the profile's first. ``variant`` is of
+        ``models.VARIANTS``. ``weights``, ``reading`` and ``au_source`` count only where there is an AU head.
         """
         training = self.profile.training
         recipe = recipe or training.recipes.get(model, "")
@@ -390,7 +422,8 @@ class Study:
                     epochs=training.epochs or RECIPES[recipe_name(model, training.size, recipe)].epochs,
                     num_frames=training.num_frames, image_size=side, precision=self.precision, device=self.device,
                     recipe=recipe, initialisation=initialisation, fold=fold or self.folds(dataset)[0],
-                    reading=reading if au_ratio else "paper", accumulate=training.accumulate, validation=training.validation)
+                    reading=reading if au_ratio else "paper", accumulate=training.accumulate, validation=training.validation,
+                    variant=variant, au_source=au_source if au_ratio else "")
 
     @property
     def strategy_datasets(self) -> tuple[str, ...]:
@@ -424,9 +457,15 @@ class Study:
         elif output == "pretraining":
             return [self.cell("mae_dfer", place, r, seed=seed, initialisation=start)
                     for r in (0.0, ratio) for start in ("scratch", "mae") for seed in seeds]
+        elif output == "keypoint_classes":
+            wanted = [("keypoint_gcn", d, r, "") for d in grid.datasets for r in (0.0, ratio)]
+        elif output in KEYPOINT_ABLATIONS:
+            names = [name for name in self.profile.keypoint.variants or VARIANTS["keypoint_gcn"]
+                     if re.fullmatch(KEYPOINT_ABLATIONS[output], name)]
+            return [self.cell("keypoint_gcn", place, variant=name, seed=seed) for name in ("", *names) for seed in seeds]
         else:
             raise InputError("cells", "output", repr(output), f"one of {', '.join(OUTPUTS)}")
-        folds = self.folds if output in ("table1", "table2", "table3", "fig6") else lambda name: self.folds(name)[:1]
+        folds = self.folds if output in ("table1", "table2", "table3", "fig6", "keypoint_classes") else lambda name: self.folds(name)[:1]
         return [self.cell(m, d, r, s, seed=seed, fold=fold) for m, d, r, s in wanted for fold in folds(d) for seed in seeds]
 
     @cached_property
@@ -450,7 +489,8 @@ class Study:
             arrays = {"clip_ids": np.array(packed.clip_ids), **self._au_arrays(cell, packed)}
             with atomic_file(folder / f"{stem}.npz") as temporary, open(temporary, "wb") as file:
                 np.savez(file, **arrays)
-            matrix = self.weight_matrix("knowledge" if cell.weights == "none" else cell.weights, cell.dataset, cell.fold, cell.seed)
+            matrix = self.weight_matrix("knowledge" if cell.weights == "none" else cell.weights, cell.dataset, cell.fold, cell.seed,
+                                        cell.au_source)
             matrix.save(folder / f"{stem}.json")
             inputs = replace(inputs, au_labels=str(folder / f"{stem}.npz"), knowledge=str(folder / f"{stem}.json"),
                              au_fingerprint=digest({name: array.tolist() for name, array in arrays.items()}),
@@ -460,7 +500,7 @@ class Study:
 
     def _au_arrays(self, cell: Cell, packed: PackedClips) -> dict[str, np.ndarray]:
         """Clip AU labels as the cell reads Eq. 4, and the positive class weights where they are not counted on these labels."""
-        table, clip_ids = self.au_table(cell.dataset), packed.clip_ids
+        table, clip_ids = self.au_table(cell.dataset, cell.au_source), packed.clip_ids
         if cell.reading == "release-votes":
             # the frames that evaluation shows; the release votes on each draw of its loader anew
             rows = np.arange(len(packed))
@@ -478,13 +518,14 @@ class Study:
                                        class_counts=np.bincount(packed.expressions[packed.split("train")], minlength=7))
         return {"labels": labels, "pos_weight": weight.numpy()}
 
-    def weight_matrix(self, weights: str, dataset: str, fold: int = 0, seed: int = 0) -> KnowledgeMatrix:
-        """The matrix that a name of ``knowledge.WEIGHTS`` other than "none" stands for, on a fold of a dataset."""
+    def weight_matrix(self, weights: str, dataset: str, fold: int = 0, seed: int = 0, source: str = "") -> KnowledgeMatrix:
+        """The matrix that a name of ``knowledge.WEIGHTS`` other than "none" stands for, on a fold of a dataset, from AUs of
+        ``source`` (as in ``au_table``)."""
         if weights == "train-only":
-            return self.knowledge(fold=fold, names=(dataset,))
+            return self.knowledge(fold=fold, names=(dataset,), source=source)
         # another fold's test clips matter only if the knowledge comes from that dataset too
         fold = fold if dataset in self.profile.grid.knowledge_datasets else 0
-        return control_matrix(weights, self.knowledge(fold=fold), seed)
+        return control_matrix(weights, self.knowledge(fold=fold, source=source), seed)
 
     def run(self, cells: list[Cell], desc: str = "training", initial_weights: str | Path = "") -> list[RunRecord]:
         """Records of the cells, training what is missing.
@@ -515,7 +556,58 @@ class Study:
             weights = Path(initial_weights or self.pretrained_weights)
             inputs = {name: replace(found, initial_weights=str(weights), initial_fingerprint=file_digest(weights))
                       for name, found in inputs.items()}
+        for cell in cells:
+            if cell.uses_landmarks and not inputs[cell.source].landmarks:
+                inputs[cell.source] = replace(inputs[cell.source], **self.landmarks(cell.dataset, cell.fold))
         return inputs
+
+    def landmarks(self, name: str, fold: int = 0) -> dict[str, str]:
+        """The landmarks of a dataset's packed clips, as ``landmarks`` and ``landmarks_fingerprint`` of ``CellInputs``; made on first use.
+
+        Of rendered clips they are the renderer's, of real ones OpenFace's (``AUDFER_DATA/openface/<name>``); where that folder
+        lacks clips, their points are unknown, which is said. ``landmark_source`` takes the place of either: a folder with the
+        dataset's CSVs, in it or in ``<name>`` below it, or dlib's model file.
+
+        Args:
+            fold: 0 = the profile's first.
+
+        Raises:
+            AudferError: a ``landmark_source`` that is not there or knows no point of any clip, or dlib is not installed.
+        """
+        key = name, fold or self.folds(name)[0], self.landmark_source
+        if key not in self._landmarks_made:
+            packed, (text, stamp, points_of_clip) = self.packed(name, fold), self._landmark_points(name, fold)
+            stamp = digest([stamp, self._fingerprint(packed), code_version("landmarks.py", "datasets/alignment.py", "openface.py")])
+            path = self.work / "landmarks" / f"{self._packed_folder(name, fold).name}-{stamp}.npy"
+            if not path.is_file():
+                found = packed_landmarks(packed, points_of_clip())
+                if found.known < 1:
+                    note = f"landmarks of {name}: from {text}, in {100 * found.known:.0f} % of the stored frames"
+                    if found.without:
+                        note += f"; {len(found.without)} of {len(packed)} clips have none (first: {next(iter(found.without.values()))})"
+                    print(note, file=sys.stderr, flush=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_file(path) as temporary, open(temporary, "wb") as file:
+                    np.save(file, found.points)
+            if self.landmark_source and np.isnan(np.load(path, mmap_mode="r")).all():
+                raise InputError(self.landmark_source, f"landmarks of {name}", "none in any clip", f"those of its clips ({text})")
+            self._landmarks_made[key] = {"landmarks": str(path), "landmarks_fingerprint": file_digest(path)}
+        return self._landmarks_made[key]
+
+    def _landmark_points(self, name: str, fold: int) -> tuple[str, str, Callable[[], PointsOfClip]]:
+        """Where landmarks come from, in words; what they depend on beside the clips; and the source, opened when it is called."""
+        packed, manifest, given = self.packed(name, fold), self.manifest(name, fold), Path(self.landmark_source)
+        if not self.landmark_source and self.profile.embedded:
+            return ("the renderer", digest(asdict(self.synth_config)),
+                    lambda: embedded_points(packed, self.data_root, self.profile.data.render_size))
+        if given.is_file():
+            return f"dlib, {given}", file_digest(given), lambda: dlib_points(packed, given)
+        if self.landmark_source and not given.exists():
+            raise InputError(given, "landmarks", "nothing there", f"a folder of OpenFace's CSVs, or dlib's {DLIB_MODEL}")
+        folder = (given if self.landmark_source else self.data_root / "openface") / name
+        if self.landmark_source and not folder.is_dir():
+            folder = given
+        return f"OpenFace's CSVs, {folder}", digest(tracks_of(manifest, folder)), lambda: openface_points(packed, manifest, folder)
 
     def records(self, *outputs: str) -> list[RunRecord]:
         """Records of all cells that the named tables and figures need, without repetition."""
@@ -579,7 +671,7 @@ class Study:
                        f"Real clips: OpenFace's CSVs in {openface_folder}.", "Real clips.", (name, other) if other else ("OpenFace", ""))
 
     def planted_table(self, name: str) -> AUTable:
-        """The planted action units of a rendered dataset, as an AU table. For comparison only, as ``planted_medians``.
+        """The planted action units of a rendered dataset, as an AU table: for comparison, and for cells with ``au_source`` "planted".
 
         Raises:
             AudferError: the profile has real data.
@@ -587,7 +679,10 @@ class Study:
         if not self.profile.embedded:
             raise AudferError(f"profile {self.profile.name}: the planted truth is known for the embedded benchmark only")
         truth = synth.read_truth(self.data_root, name)
-        truth = truth[truth["clip_id"].isin(set(self.manifest(name).table["clip_id"]))]
+        # windows of a long take share its truth
+        clips = self.manifest(name).table[["clip_id", "start", "stop"]]
+        truth = truth.rename(columns={"clip_id": "take"}).merge(clips.assign(take=clips["clip_id"].str.split(":").str[0]), on="take")
+        truth = truth[(truth["frame"] >= truth["start"]) & ((truth["stop"] < 0) | (truth["frame"] < truth["stop"]))]
         return AUTable(truth[["clip_id", "frame", *INTENSITY_COLUMNS, *PRESENCE_COLUMNS]].assign(ok=True).astype(
             dict.fromkeys((*INTENSITY_COLUMNS, *PRESENCE_COLUMNS), np.float32)).reset_index(drop=True))
 
@@ -686,7 +781,7 @@ class Study:
 
     def paper_flops(self) -> dict[str, dict[str, dict[str, float]]]:
         """Cost of one clip in the paper-size form of every network, measured: network, "baseline" or "audfer" (with the AU head)."""
-        return {name: {variant: dict(_paper_cost(name, aus)) for variant, aus in (("baseline", None), ("audfer", len(ACTION_UNITS)))}
+        return {name: {variant: dict(paper_cost(name, aus)) for variant, aus in (("baseline", None), ("audfer", len(ACTION_UNITS)))}
                 for name in self.profile.grid.models}
 
     def au_loss_operations(self) -> dict[str, float]:
@@ -703,7 +798,7 @@ class Study:
     def planted_medians(self) -> np.ndarray:
         """(7, 17) medians of the planted intensities over the same frames as the knowledge matrix, summed over the sets.
 
-        The only step that reads the planted truth; nothing of it goes back into the chain.
+        For judging only: nothing of it goes back into the chain.
 
         Raises:
             AudferError: the profile has real data, of which no truth is known.
@@ -721,7 +816,8 @@ class Study:
 
 
 @lru_cache(maxsize=None)
-def _paper_cost(model: str, aus: int | None) -> dict[str, float]:
+def paper_cost(model: str, aus: int | None) -> dict[str, float]:
+    """``count_flops`` of one clip in a network's paper-size form; ``aus``: outputs of its AU head, ``None`` for none."""
     return count_flops(build_model(model, num_aus=aus), default_clip_shape(model))
 
 

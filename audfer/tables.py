@@ -42,6 +42,8 @@ STRATEGY_NAMES: dict[str, str] = {
     "distinct": "distinct",
     "minor": "minor",
 }
+#: the network itself, in tables of its variants
+FULL = "full network"
 DASH = "—"
 
 
@@ -142,9 +144,13 @@ def _no_head(ratio) -> bool:
     return not ratio
 
 
+def _default(choice) -> bool:
+    return not choice
+
+
 def baseline_records(records: Sequence, model: str, dataset: str) -> list:
     """The network alone (AU ratio 0), one record a seed."""
-    return select(records, model=model, dataset=dataset, au_ratio=_no_head)
+    return select(records, model=model, dataset=dataset, au_ratio=_no_head, variant=_default)
 
 
 def au_records(
@@ -159,6 +165,8 @@ def au_records(
         au_ratio=_positive if au_ratio is None else au_ratio,
         weights=lambda weights: weights in (None, "knowledge"),
         reading=lambda reading: reading in (None, "paper"),
+        variant=_default,
+        au_source=_default,
         **settings,
     )
 
@@ -281,6 +289,34 @@ def _remarks(model: str, variant: str, dataset: str) -> list[str]:
         remarks.append("printed row: MAFW's seven basic classes, one fold (1517 clips)")
     if dataset == "MAFW" and name == "Former-DFER":
         remarks.append("printed row: MAFW's seven basic classes, fold not known")
+    if name == "KP-GCN" and variant == "baseline":
+        remarks += _kpgcn_remarks(dataset)
+    return remarks
+
+
+def _kpgcn_remarks(dataset: str) -> list[str]:
+    """What the printed row of KP-GCN's own paper is, and where it does not add up."""
+    if dataset not in published.KPGCN_TABLES:
+        return []
+    row = published.kpgcn_row(dataset)
+    remarks = [f"printed row: KP-GCN's own paper, Table {published.KPGCN_TABLES[dataset]}; AU-DFER's has none"]
+    others = [label for label in row if label not in (*EXPRESSIONS, "WAR", "UAR", "Params_M")]
+    if not all(name in row for name in EXPRESSIONS):
+        return remarks
+    classes = np.array([row[name] for name in EXPRESSIONS])
+    if others:
+        shown = ", ".join(f"{label.lower()} {row[label]:.2f}" for label in others)
+        remarks.append(f"the printed row has {len(EXPRESSIONS) + len(others)} classes ({shown} as well), and its WAR and UAR are over "
+                       f"all of them; over the seven shown its UAR would be {classes.mean():.2f}")
+        return remarks
+    counts = np.array(list(published.class_counts(dataset, "test").values()))
+    hits = published.integer_count(row["WAR"], counts.sum()) if dataset == "DFEW" else None
+    if hits is not None:
+        remarks.append(f"printed WAR: {hits} of the {counts.sum()} clips of one fold, though the paper calls it an average of five")
+    weighted = classes @ counts / counts.sum()
+    if abs(weighted - row["WAR"]) > 0.1:
+        remarks.append(f"the printed classes give WAR {weighted:.2f} and UAR {classes.mean():.2f}, not the {row['WAR']:.2f} and "
+                       f"{row['UAR']:.2f} beside them: another run's, or misprinted")
     return remarks
 
 
@@ -688,6 +724,7 @@ def table2(
     embedded: bool = True,
     paper_flops: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     level: float = LEVEL,
+    title: str = "Table 2",
 ) -> Table:
     """Table 2: accuracy of every expression, WAR, UAR and cost of each network, without and with AU (section 5.1).
 
@@ -696,6 +733,7 @@ def table2(
         paper_flops: network -> "baseline" and "audfer" (with the AU head) -> ``models.count_flops`` of its paper-size form
             (``gflops``, ``gmacs``, ``parameters``), as ``Study.paper_flops`` gives it, to compare with the printed
             GFLOPs; ``None`` shows em dashes. Records carry the cost of the network that was trained.
+        title: how the caption begins.
         protocol, strategy, au_ratio, models, fold, embedded, level: as in ``table1``.
     """
     records = of_fold(records, fold)
@@ -709,20 +747,23 @@ def table2(
             remarks = _remarks(model, variant, dataset) + _misprints(model, variant, 2)
             base = _identity(cell, model, dataset, label)
             new = _rows(base, cell, alone if cell is joined else [], metrics, protocol, variant, remarks, level)
-            cost = _cost_rows(base, cell, (paper_flops or {}).get(model, {}).get(variant), printed(model, variant, dataset, "FLOPs_G"))
+            cost = _cost_rows(base, cell, (paper_flops or {}).get(model, {}).get(variant),
+                              {"GFLOPs": printed(model, variant, dataset, "FLOPs_G"),
+                               "parameters": 1e6 * printed(model, variant, dataset, "Params_M")})
             rows += new + cost
             means = _fold_means(pd.DataFrame(new))
             display += _class_lines(new, model, label, notes.refer(remarks), {**means, **_cost_cells(cost)}, embedded)
             used += cell
     tidy = _tidy(rows)
+    flops_printed = (tidy["metric"] == "paper-size GFLOPs") & tidy["paper"].notna()
     caption = " ".join(
         [
-            f"Table 2. Accuracy (percent) of each expression, WAR, UAR and cost on {dataset}, without and with "
+            f"{title}. Accuracy (percent) of each expression, WAR, UAR and cost on {dataset}, without and with "
             f"AU-DFER{_settings_text(used)}.",
             describe(used, protocol, embedded, _comparisons(tidy)),
             "Cost of one clip, measured: G multiply-adds / GFLOPs (a multiply-add is two operations), of the network "
             "trained here "
-            "and of the paper-size one; the paper prints one number and calls it FLOPs."
+            f"and of the paper-size one{'; the paper prints one number and calls it FLOPs' if flops_printed.any() else ''}."
             + _head_sentence(paper_flops or {}),
             *filter(None, [_detectable_text(tidy)]),
             _paper_sentence(embedded),
@@ -887,7 +928,95 @@ def ablations(
     return Table(tidy, pd.DataFrame(display), caption, notes, digests_of(used))
 
 
+@dataclass(frozen=True)
+class Shown:
+    """One row of ``variants``.
+
+    Attributes:
+        name: of ``models.VARIANTS``; "" is the full network, which the others are compared with.
+        cells: heading -> what the first columns say. paper: heading -> printed percentage.
+    """
+
+    name: str
+    cells: Mapping[str, str]
+    paper: Mapping[str, float]
+
+
+def variants(
+    records: Sequence,
+    shown: Sequence[Shown],
+    *,
+    model: str,
+    title: str,
+    dataset: str = "DFEW",
+    protocol: str = "last",
+    embedded: bool = True,
+    notes: Sequence[str] = (),
+    level: float = LEVEL,
+) -> Table:
+    """Ablations of a network as its own paper has them: every variant with its difference to the full network.
+
+    Args:
+        records: run records of the network without an AU head, its variants and itself.
+        shown: the rows; one without a record has em dashes beside what is printed. Printed columns are the first row's.
+        title: how the caption begins. notes: remarks on the whole table.
+        dataset, protocol, embedded, level: as in ``table2``.
+
+    Returns:
+        ``Table``; its tidy numbers have a row a variant and metric, with "parameters" (of the network trained here) and a column
+        for every printed heading (numbers beside WAR only; the papers' ablations print no UAR).
+    """
+    found = {row.name: select(records, model=model, dataset=dataset, au_ratio=_no_head,
+                              variant=lambda value, name=row.name: (value or "") == name) for row in shown}
+    full = found.get("", [])
+    headings, rows, display, used = list(shown[0].paper), [], [], []
+    for row in shown:
+        cell = found[row.name]
+        parameters = (cell[0].flops or {}).get("parameters") if cell else None
+        base = _identity(cell, model, dataset, row.name or FULL) | {"parameters": parameters}
+        new = _rows(base, cell, full if row.name else [], ("WAR", "UAR"), protocol, "", (), level)
+        rows += [line | (dict(row.paper) if line["metric"] == "WAR" else {}) for line in new]
+        used += cell
+    corrected = _tidy(rows)
+    first = ["dataset", "model", "variant", "parameters"]
+    tidy = pd.DataFrame(rows, columns=[*first, *(c for c in _COLUMNS if c not in (*first, "paper", "note")), *headings])
+    tidy = tidy.assign(p_holm=corrected["p_holm"])
+    for row in shown:
+        part = tidy[tidy["variant"] == (row.name or FULL)]
+        ours, parameters = _ours(part), part["parameters"].iloc[0]
+        display.append({**row.cells, "WAR [95 %]": ours["WAR"], "UAR [95 %]": ours["UAR"], **_differences(part),
+                        "Parameters": f"{int(parameters):,}" if pd.notna(parameters) else DASH,
+                        **{f"{heading}, {_paper_heading(embedded)}": _text(row.paper[heading], digits=2) for heading in headings}})
+    caption = " ".join(
+        [
+            f"{title} on {dataset}. Δ is against the full network, without an AU head all of them; parameters of the networks "
+            "trained here.",
+            describe(used, protocol, embedded, _comparisons(tidy)),
+            *filter(None, [_detectable_text(tidy)]),
+            _paper_sentence(embedded),
+        ]
+    )
+    return Table(tidy, pd.DataFrame(display), caption, tuple(notes), digests_of(used))
+
+
 # ---------------------------------------------------------------------------------------------------- in words
+def variant_conclusions(named: Mapping[str, Table], title: str) -> Table:
+    """What several tables of ``variants`` say, in words.
+
+    Args:
+        named: question -> the table that answers it.
+        title: how the caption begins.
+
+    Returns:
+        As ``conclusions``.
+    """
+    rows = {question: table.tidy[table.tidy["difference"].notna()] for question, table in named.items()}
+    answers = [(question, _found(part, "differences to the full network")) for question, part in rows.items()]
+    known = [part for part in rows.values() if len(part)]
+    answers.append(("How sure is that?", _certainty(pd.concat(known) if known else pd.DataFrame())))
+    return _answers(answers, title, *named.values())
+
+
 def conclusions(table: Table, classes: Table | None = None, *, embedded: bool = True) -> Table:
     """What the numbers say, in words: did AU-DFER help, which expressions, and how sure is that?
 
@@ -1056,22 +1185,24 @@ def _class_lines(
         first[heading], second[heading] = classes[name], paper[name]
     for metric in ("WAR", "UAR"):
         first[f"{metric} [95 %]"], second[f"{metric} [95 %]"] = ours[metric], paper[metric]
-    printed_cost = extra.get("_printed", DASH)
     for key, value in extra.items():
         if not key.startswith("_"):
-            first[key] = value
-            second[key] = printed_cost if key == "Cost, paper size" else DASH
-    first["Notes"], second["Notes"] = "", letters
+            first[key], second[key] = value, extra.get(f"_{key}", DASH)
+    # where nothing is printed there is no line for it
+    nothing = all(second[key] == DASH for key in second if key not in ("Network", "Variant", "Source"))
+    first["Notes"], second["Notes"] = (letters, "") if nothing else ("", letters)
+    below = [] if nothing else [second]
     if tidy["difference"].isna().all():
-        return [first, second]
+        return [first, *below]
     delta = dict.fromkeys(first, "") | {"Network": first["Network"], "Variant": label, "Source": "Δ against without AU"}
     for row in tidy.itertuples():
         column = headings.get(row.metric, f"{row.metric} [95 %]")
         delta[column] = _text(row.difference, row.difference_low, row.difference_high, 0 if row.metric in headings else 1, True)
-    return [first, delta, second]
+    return [first, delta, *below]
 
 
-def _cost_rows(base: dict, cell: list, paper_size: Mapping[str, float] | None, printed_gflops: float) -> list[dict]:
+def _cost_rows(base: dict, cell: list, paper_size: Mapping[str, float] | None, paper: Mapping[str, float]) -> list[dict]:
+    """Tidy rows of what a network costs; ``paper``: what is printed of its paper-size form, NaN where nothing is."""
     rows = []
     trained = cell[0].flops if cell else {}
     for prefix, cost in (("", trained or {}), ("paper-size ", paper_size or {})):
@@ -1084,7 +1215,7 @@ def _cost_rows(base: dict, cell: list, paper_size: Mapping[str, float] | None, p
                 "seeds": 0,
                 "test": "",
                 "note": "",
-                "paper": printed_gflops if prefix and metric == "GFLOPs" else np.nan,
+                "paper": paper.get(metric, np.nan) if prefix else np.nan,
             }
             rows.append(row)
     return rows
@@ -1092,7 +1223,7 @@ def _cost_rows(base: dict, cell: list, paper_size: Mapping[str, float] | None, p
 
 def _cost_cells(rows: list[dict]) -> dict[str, str]:
     value = {row["metric"]: row["ours"] for row in rows}
-    paper = next(row["paper"] for row in rows if row["metric"] == "paper-size GFLOPs")
+    paper = {row["metric"]: row["paper"] for row in rows}
 
     def both(prefix: str) -> str:
         macs, flops = value[f"{prefix}GMACs"], value[f"{prefix}GFLOPs"]
@@ -1103,7 +1234,9 @@ def _cost_cells(rows: list[dict]) -> dict[str, str]:
         "Cost, trained here": both(""),
         "Cost, paper size": both("paper-size "),
         "Parameters, paper size": f"{parameters / 1e6:.2f} M" if np.isfinite(parameters) else DASH,
-        "_printed": _text(paper, digits=2),
+        # what the line of the paper's row shows in the same columns
+        "_Cost, paper size": _text(paper["paper-size GFLOPs"], digits=2),
+        "_Parameters, paper size": f"{paper['paper-size parameters'] / 1e6:.0f} M" if paper["paper-size parameters"] > 0 else DASH,
     }
 
 

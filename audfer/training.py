@@ -27,7 +27,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import nn
 
 from . import distributed
-from .augmentation import augment, mix, mixed_targets, resize
+from .augmentation import augment_with_points, mix, mixed_targets, resize
 from .datasets import PackedClips, open_packed
 from .datasets.sampling import stored_indices
 from .errors import AudferError, InputError
@@ -36,10 +36,12 @@ from .facs import EXPRESSIONS
 from .files import atomic_file
 from .knowledge import WEIGHTS, KnowledgeMatrix
 from .losses import PLAIN, READINGS, STRATEGIES, AULoss, combined_loss, positive_class_weight
-from .models import MODELS, SIZES, ClipModel, Output, build_model, count_flops, load_official_state_dict, read_checkpoint
+from .models import MODELS, SIZES, VARIANTS, ClipModel, Output, build_model, count_flops, load_official_state_dict, read_checkpoint
 from .models.output import part_of_batch
 from .recipes import RECIPES, Recipe, build_optimizer, learning_rate, recipe_name, set_learning_rate
 
+#: whose action units a cell may be trained with: the profile's extractor, Lock and Check, or (rendered clips) the planted ones
+AU_SOURCES = ("", "lac", "planted")
 #: steps from one look at the losses to the next; a look waits for the GPU
 _WATCH = 16
 
@@ -70,6 +72,9 @@ class Cell:
             rounding, while batch norms see each micro-batch for itself.
         validation: share of the training clips, 0 to 0.5, that is not trained on but chooses an epoch ("best-on-validation");
             see ``hold_out``.
+        variant: name in ``models.VARIANTS[model]``, for ablations of a network; "" = the network itself.
+        au_source: whose action units both AU labels and knowledge are made of: "" = the profile's extractor, "lac" = Lock and
+            Check, "planted" = the truth of rendered clips (to measure what perfect action units would give).
     """
 
     model: str
@@ -91,6 +96,8 @@ class Cell:
     reading: str = "paper"
     accumulate: int = 1
     validation: float = 0.0
+    variant: str = ""
+    au_source: str = ""
 
     def __post_init__(self):
         if not 0 <= self.au_ratio < 1:
@@ -100,15 +107,20 @@ class Cell:
                              "strategy 'none' exactly when au_ratio is 0 (no AU head)")
         for name, allowed in (("strategy", ("none", *STRATEGIES, PLAIN)), ("weights", WEIGHTS), ("reading", READINGS),
                               ("reduction", ("mean", "sum_over_aus")), ("precision", ("float32", "bf16")),
-                              ("device", ("cpu", "cuda"))):
+                              ("device", ("cpu", "cuda")), ("au_source", AU_SOURCES)):
             if getattr(self, name) not in allowed:
-                raise InputError("cell", name, repr(getattr(self, name)), f"one of {', '.join(allowed)}")
-        if not self.uses_aus and (self.weights, self.reading) != ("none", "paper"):
-            raise InputError("cell", "weights and reading without an AU head", f"{self.weights!r}, {self.reading!r}",
-                             "weights 'none' and reading 'paper' when au_ratio is 0")
+                raise InputError("cell", name, repr(getattr(self, name)), f"one of {', '.join(value or repr(value) for value in allowed)}")
+        if not self.uses_aus and (self.weights, self.reading, self.au_source) != ("none", "paper", ""):
+            raise InputError("cell", "weights, reading and au_source without an AU head",
+                             f"{self.weights!r}, {self.reading!r}, {self.au_source!r}",
+                             "weights 'none', reading 'paper' and au_source '' when au_ratio is 0")
         if self.model not in MODELS or self.size not in SIZES:
             raise InputError("cell", "model and size", f"{self.model!r}, {self.size!r}",
                              f"one of {', '.join(MODELS)} with one of {', '.join(SIZES)}")
+        variants = VARIANTS.get(self.model, {})
+        if self.variant and self.variant not in variants:
+            raise InputError("cell", "variant", repr(self.variant), f"one of {', '.join(variants)}, or '' for the network itself"
+                             if variants else f"'': {self.model} has no variants")
         recipe_name(self.model, self.size, self.recipe)
         for name, least in (("fold", 1), ("epochs", 1), ("num_frames", 1), ("image_size", 1), ("accumulate", 1), ("seed", 0)):
             if getattr(self, name) < least:
@@ -116,6 +128,9 @@ class Cell:
         if self.accumulate > self.training_recipe.batch_size:
             raise InputError("cell", "accumulate", self.accumulate, f"at most {self.training_recipe.batch_size}, the clips of a "
                              "batch of the recipe")
+        if self.uses_landmarks and (self.training_recipe.mixup or self.training_recipe.cutmix):
+            raise InputError("cell", "recipe", f"{recipe_name(self.model, self.size, self.recipe)!r} with mixup or cutmix",
+                             f"a recipe without them for {self.model}: two mixed faces have no one set of landmarks")
         if not 0 <= self.validation <= 0.5:
             raise InputError("cell", "validation", self.validation, "a share of the training clips, 0 to 0.5")
         if not self.initialisation:
@@ -132,18 +147,23 @@ class Cell:
         return self.au_ratio > 0
 
     @property
+    def uses_landmarks(self) -> bool:
+        """Whether the network takes facial landmarks beside the clips."""
+        return MODELS[self.model].uses_landmarks
+
+    @property
     def label(self) -> str:
         """Short text for progress lines: ``m3dfel DFEW +AU 0.25 global``, and what is not the default."""
-        text = f"{self.model} {self.dataset}"
+        text = f"{self.model}{f' ({self.variant})' if self.variant else ''} {self.dataset}"
         if self.uses_aus:
             shown = {"knowledge": "", "none": " no K"}.get(self.weights, f" {self.weights}")
             text += f" +AU {self.au_ratio:g} {self.strategy}{shown}"
-        others = (self.recipe, self.initialisation, self.reading, f"fold {self.fold}")
+        others = (self.recipe, self.initialisation, self.reading, f"fold {self.fold}", self.au_source and f"AUs {self.au_source}")
         return " ".join([text, *(name for name in others if name not in ("", "scratch", "paper", "fold 1"))])
 
     @property
     def source(self) -> str:
-        """Whose ``CellInputs`` the cell takes: its dataset's, or those of its fold, control matrix or reading."""
+        """Whose ``CellInputs`` the cell takes: its dataset's, or those of its fold, control matrix, reading or AU source."""
         parts = [self.dataset]
         if self.fold != 1:
             parts.append(f"fold {self.fold}")
@@ -151,6 +171,8 @@ class Cell:
             parts.append(f"{self.weights} {self.seed}" if self.weights.startswith("shuffled") else self.weights)
         if self.reading != "paper":
             parts.append(f"{self.reading} {self.strategy}")
+        if self.au_source:
+            parts.append(f"AUs {self.au_source}")
         return ", ".join(parts)
 
 
@@ -167,6 +189,8 @@ class CellInputs:
             the matrix.
         initial_weights: checkpoint that a cell with another initialisation than "scratch" starts from: anything that
             ``models.load_official_state_dict`` takes. ``initial_fingerprint``: its digest.
+        landmarks: .npy of ``landmarks.packed_landmarks``, float32 (N, T, 68, 2), rows and frames as in the store, for networks
+            that use them; "" = none. ``landmarks_fingerprint``: its digest.
     """
 
     packed: str
@@ -177,6 +201,8 @@ class CellInputs:
     initial_weights: str = ""
     initial_fingerprint: str = ""
     knowledge_fingerprint: str = ""
+    landmarks: str = ""
+    landmarks_fingerprint: str = ""
 
 
 # ---------------------------------------------------------------------------------------------------------- device
@@ -233,6 +259,35 @@ def gather_frames(packed: PackedClips, rows: np.ndarray, chosen: np.ndarray, ima
     if image_size is None or batch.shape[-1] == image_size:
         return batch
     return resize(batch.float(), image_size).round().to(torch.uint8)
+
+
+def gather_points(landmarks: np.ndarray | None, rows: np.ndarray, chosen: np.ndarray, device: str) -> torch.Tensor | None:
+    """Landmarks of the frames that ``gather_frames`` gives: float32 (B, T, 68, 2) in units of the side; ``None`` of ``None``.
+
+    Args:
+        landmarks: (N, T', 68, 2), rows and frames as in the store.
+    """
+    if landmarks is None:
+        return None
+    return torch.from_numpy(np.stack([landmarks[row][frames] for row, frames in zip(rows, chosen)])).to(device, non_blocking=True)
+
+
+def open_landmarks(cell: Cell, inputs: CellInputs, packed: PackedClips) -> np.ndarray | None:
+    """The landmarks of a cell's clips, memory-mapped; ``None`` for networks without.
+
+    Raises:
+        InputError: the network needs them and there is no file, or one of other clips.
+    """
+    if not cell.uses_landmarks:
+        return None
+    if not inputs.landmarks:
+        raise InputError("cell", "landmarks", f"none for {cell.model}", "a file in CellInputs.landmarks "
+                         "(landmarks.packed_landmarks; NaN where unknown)")
+    landmarks = np.load(inputs.landmarks, mmap_mode="r")
+    if landmarks.shape != (*packed.frames.shape[:2], 68, 2):
+        raise InputError(inputs.landmarks, "shape of the landmarks", landmarks.shape,
+                         f"{(*packed.frames.shape[:2], 68, 2)}, as the clips of {inputs.packed}")
+    return landmarks
 
 
 def choose_frames(packed: PackedClips, rows: np.ndarray, rule: str, cell: Cell,
@@ -304,13 +359,15 @@ def autocast(cell: Cell):
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, packed: PackedClips, rows: np.ndarray, cell: Cell, epoch: int = 0) -> dict[str, np.ndarray]:
+def predict(model: nn.Module, packed: PackedClips, rows: np.ndarray, cell: Cell, epoch: int = 0,
+            landmarks: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Evaluation without augmentation, on the frames of the recipe's test rule; over several views, means.
 
     Every process that trains together takes its share of the clips; all of them get the whole result.
 
     Args:
         epoch: for the random test rules of some releases: another draw for every seed and epoch.
+        landmarks: as ``open_landmarks`` gives them, for a network that uses them.
 
     Returns:
         ``scores`` (N, 7) soft-max probabilities, ``au_scores`` (N, 18) sigmoid or absent, ``features`` (N, D); float32.
@@ -323,14 +380,19 @@ def predict(model: nn.Module, packed: PackedClips, rows: np.ndarray, cell: Cell,
     for chunk in np.array_split(own, math.ceil(len(own) / (2 * recipe.batch_size))):
         views = []
         for view in chosen[:, chunk]:
+            clips = gather_frames(packed, rows[chunk], view, cell.image_size, cell.device)
             with autocast(cell):
-                views.append(model(gather_frames(packed, rows[chunk], view, cell.image_size, cell.device)))
-        logits, au_logits, features = (None if part[0] is None else torch.stack(part).float() for part in zip(*views))
+                views.append(_forward(model, clips, gather_points(landmarks, rows[chunk], view, cell.device)))
+        logits, au_logits, features = (None if part[0] is None else torch.stack(part).float() for part in list(zip(*views))[:3])
         parts["scores"].append(logits.softmax(-1).mean(0).cpu().numpy())
         parts["features"].append(features.mean(0).cpu().numpy())
         if au_logits is not None:
             parts["au_scores"].append(au_logits.sigmoid().mean(0).cpu().numpy())
     return {name: distributed.joined(np.concatenate(part)) for name, part in parts.items() if part}
+
+
+def _forward(model: nn.Module, clips: torch.Tensor, points: torch.Tensor | None) -> Output:
+    return model(clips) if points is None else model(clips, points)
 
 
 def _au_loss(cell: Cell, inputs: CellInputs, packed: PackedClips,
@@ -373,13 +435,15 @@ def fit(cell: Cell, inputs: CellInputs, scratch: Path | None = None, report=None
         clips_per_second trained; peak memory of the (first) process and of its GPU in MB; processes.
 
     Raises:
-        InputError: no clips to train on or to test, or initial weights of another network or order of classes.
+        InputError: no clips to train on or to test, initial weights of another network or order of classes, or no landmarks for a
+            network that uses them.
         AudferError: the loss stopped being finite, with the batch; too few clips for so many processes.
     """
     distributed.announce(cell, inputs, scratch)
     packed = open_packed(inputs.packed)
     train, test = packed.split("train"), packed.split("test")
     train, held_out, by = hold_out(packed.manifest, train, cell.validation, cell.seed)
+    landmarks = open_landmarks(cell, inputs, packed)
     with threads(1 if cell.device == "cpu" else torch.get_num_threads()), torch.random.fork_rng():
         torch.manual_seed(cell.seed)
         model = _initial_model(cell, inputs)
@@ -388,7 +452,7 @@ def fit(cell: Cell, inputs: CellInputs, scratch: Path | None = None, report=None
         au_loss, au_labels, weights = _au_loss(cell, inputs, packed, train) if cell.uses_aus else (None, None, None)
         if au_loss is not None:
             au_loss = au_loss.to(cell.device)
-        outcome = _fit(cell, model, au_loss, au_labels, packed, train, test, held_out, scratch, report)
+        outcome = _fit(cell, model, au_loss, au_labels, packed, landmarks, train, test, held_out, scratch, report)
     clips = packed.manifest.iloc[test]
     return outcome | {
         "clip_ids": clips["clip_id"].tolist(), "expressions": clips["expression"].to_numpy(), "groups": clip_groups(clips),
@@ -405,10 +469,11 @@ def assist() -> None:
 
 
 def _initial_model(cell: Cell, inputs: CellInputs) -> ClipModel:
-    """The cell's network, freshly drawn or with the weights that it starts from."""
+    """The cell's network or variant of it, freshly drawn or with the weights that it starts from."""
     drop_path = cell.training_recipe.drop_path
+    overrides = {**({} if drop_path is None else {"drop_path": drop_path}), **VARIANTS.get(cell.model, {}).get(cell.variant, {})}
     model = build_model(cell.model, num_aus=18 if cell.uses_aus else None, size=cell.size, num_frames=cell.num_frames,
-                        image_size=cell.image_size, **({} if drop_path is None else {"drop_path": drop_path}))
+                        image_size=cell.image_size, **overrides)
     if cell.initialisation != "scratch":
         if not inputs.initial_weights:
             raise InputError("cell", "initialisation", f"{cell.initialisation!r} without a file",
@@ -480,10 +545,21 @@ def batch_targets(recipe: Recipe, expressions: torch.Tensor, au_labels: torch.Te
     return Targets(len(expressions), au_loss.units(au_labels, rows), targets, shown, au_labels, rows)
 
 
-def batch_losses(cell: Cell, output: Output, targets: Targets, au_loss: AULoss | None) -> torch.Tensor:
-    """Eqs. 10, 5 and 9 on a batch, or the share of them that is a part's: (3,) total, of the expressions, of the AUs."""
-    loss_expression = F.cross_entropy(output.expression_logits.float(), targets.expressions, reduction="sum",
-                                      label_smoothing=cell.training_recipe.label_smoothing) / targets.count
+def batch_losses(cell: Cell, output: Output, targets: Targets, au_loss: AULoss | None,
+                 auxiliary_weight: float = 0.0) -> torch.Tensor:
+    """Eqs. 10, 5 and 9 on a batch, or the share of them that is a part's: (3,) total, of the expressions, of the AUs.
+
+    Args:
+        auxiliary_weight: w of a network with a second expression classifier (``Output.auxiliary_logits``): the loss of the
+            expressions is then (1 - w) times that of the first plus w times that of the second.
+    """
+    def cross_entropy(logits: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits.float(), targets.expressions, reduction="sum",
+                               label_smoothing=cell.training_recipe.label_smoothing) / targets.count
+
+    loss_expression = cross_entropy(output.expression_logits)
+    if auxiliary_weight:
+        loss_expression = (1 - auxiliary_weight) * loss_expression + auxiliary_weight * cross_entropy(output.auxiliary_logits)
     if au_loss is None:
         return torch.stack((loss_expression, loss_expression, torch.zeros_like(loss_expression)))
     loss_au = au_loss(output.au_logits.float(), targets.au_labels, targets.rows, targets.units)
@@ -565,7 +641,7 @@ def _costs(measured: dict[str, float]) -> dict:
 # -------------------------------------------------------------------------------------------------------- the training
 
 
-def _fit(cell, model, au_loss, au_labels, packed, train, test, held_out, scratch, report) -> dict:
+def _fit(cell, model, au_loss, au_labels, packed, landmarks, train, test, held_out, scratch, report) -> dict:
     recipe, device = cell.training_recipe, cell.device
     expressions = torch.tensor(packed.expressions)
     _start_memory(device)
@@ -609,14 +685,16 @@ def _fit(cell, model, au_loss, au_labels, packed, train, test, held_out, scratch
             own = distributed.places(len(rows))
             (chosen,) = choose_frames(packed, rows, recipe.train_sampling, cell, order_generator)
             clips = gather_frames(packed, rows[own], chosen[own], None, device)
-            clips = augment(clips, recipe.augmentation, augment_generator, cell.image_size, (len(rows), own))
+            points = gather_points(landmarks, rows[own], chosen[own], device)
+            clips, points = augment_with_points(clips, points, recipe.augmentation, augment_generator, cell.image_size,
+                                                (len(rows), own))
             if model.contrast and recipe.augmentation.erase:
                 clips = clips.clamp_(0, 1)  # a network that takes logarithms, and noise on both sides of 0
             clips, share = mix(clips, recipe.mixup, recipe.cutmix, order_generator)
             targets = batch_targets(recipe, expressions[rows], None if au_loss is None else au_labels[rows], au_loss, share)
             watch.mark()
             optimizer.zero_grad(set_to_none=True)
-            losses, guesses = _backward(cell, model, au_loss, clips, targets, own)
+            losses, guesses = _backward(cell, model, au_loss, clips, points, targets, own)
             distributed.add_gradients(model)
             if recipe.clip_gradient:
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_gradient)
@@ -635,11 +713,12 @@ def _fit(cell, model, au_loss, au_labels, packed, train, test, held_out, scratch
         seen, right = (distributed.joined(torch.cat(part).cpu().numpy()) for part in (predicted, actual))
         laps = watch.laps()
         trained = time.perf_counter()
-        result = predict(model, packed, test, cell, epoch)
+        result = predict(model, packed, test, cell, epoch, landmarks)
         row = {"epoch": epoch + 1, **means, "learning_rate": rate, "train_war": war(right, seen),
                "train_uar": uar(right, seen), **_judged("test", result["scores"], expressions[test].numpy())}
         if len(held_out):
-            row |= _judged("validation", predict(model, packed, held_out, cell, epoch)["scores"], expressions[held_out].numpy())
+            judged = predict(model, packed, held_out, cell, epoch, landmarks)
+            row |= _judged("validation", judged["scores"], expressions[held_out].numpy())
         ended = time.perf_counter()
         history.append(row | {"seconds": ended - started})
         for split, held in best.items():
@@ -673,12 +752,13 @@ def _fit(cell, model, au_loss, au_labels, packed, train, test, held_out, scratch
     }
 
 
-def _backward(cell: Cell, model: nn.Module, au_loss: AULoss | None, clips: torch.Tensor, targets: Targets,
-              own: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def _backward(cell: Cell, model: ClipModel, au_loss: AULoss | None, clips: torch.Tensor, points: torch.Tensor | None,
+              targets: Targets, own: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of one batch, in ``cell.accumulate`` parts; this process's losses (3,) and guesses (B,), on the device.
 
     Args:
-        clips: of this process, (B, T, 3, H, W). targets: of the whole batch. own: places (B,) of the clips in it.
+        clips: of this process, (B, T, 3, H, W). points: their landmarks (B, T, 68, 2) or ``None``. targets: of the whole batch.
+        own: places (B,) of the clips in it.
     """
     parts = [index for index in np.array_split(np.arange(len(own)), cell.accumulate) if len(index)]
     losses, guesses = [], []
@@ -690,8 +770,9 @@ def _backward(cell: Cell, model: nn.Module, au_loss: AULoss | None, clips: torch
                 torch.cuda.set_rng_state(drawn[1])
         whole = len(index) == targets.count
         with nullcontext() if whole else part_of_batch(targets.count, torch.from_numpy(own[index])), autocast(cell):
-            output = model(clips[index[0]:index[-1] + 1])
-        found = batch_losses(cell, output, targets.part(own[index], cell.device), au_loss)
+            here = slice(index[0], index[-1] + 1)
+            output = _forward(model, clips[here], None if points is None else points[here])
+        found = batch_losses(cell, output, targets.part(own[index], cell.device), au_loss, model.auxiliary_weight)
         found[0].backward()
         losses.append(found.detach())
         guesses.append(output.expression_logits.detach().argmax(1))

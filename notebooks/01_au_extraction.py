@@ -102,6 +102,10 @@ if study.has_annotated_set:
 show
 
 # %% [markdown]
+# A recogniser that is trained to look where each AU acts, and that follows AUs over time, is the subject of
+# [appendix A3](A3_lock_and_check.ipynb): its accuracy beside this estimator's, and what better AUs do for AU-DFER.
+
+# %% [markdown]
 # **How often is each AU found in the clips?** The estimator, or OpenFace's CSVs, on every frame of every clip.
 
 # %%

@@ -39,6 +39,15 @@ models = ["m3dfel", "former_dfer"]
 datasets = ["DFEW", "FERV39k"]
 knowledge_datasets = ["DFEW", "FERV39k"]
 au_ratios = [0.0, 0.25]
+[recognition]
+size = "estimator"
+image_size = 48
+initialisation = "estimator"
+window = 4
+segments = 2
+epochs = 1
+windows = [2, 4]
+segment_counts = [1, 2]
 """
 
 

@@ -33,6 +33,7 @@ def fake_record(
     counts=None,
     epochs=12,
     noise=0,
+    variant="",
 ):
     """One record; every record of a dataset has the same clips. ``skill``: how often scores lean to the truth."""
     expressions = np.repeat(np.arange(7), COUNTS[dataset] if counts is None else counts)
@@ -48,7 +49,7 @@ def fake_record(
         "epochs": epochs,
         "reading": reading,
         "fold": fold,
-    }
+    } | ({"variant": variant} if variant else {})
     generator = np.random.default_rng([seed, noise, int(digest(cell), 16) % 2**32])
     count = len(expressions)
     easy = np.random.default_rng(7).random(
@@ -105,11 +106,11 @@ def fake_history(generator, epochs, au_ratio, skill):
     )
 
 
-def fake_grid(seeds=(0,)):
+def fake_grid(seeds=(0,), models=("m3dfel", "mae_dfer", "former_dfer")):
     """Every cell that the tables and figures ask for."""
     records = []
     for seed in seeds:
-        for m, model in enumerate(("m3dfel", "mae_dfer", "former_dfer")):
+        for m, model in enumerate(models):
             for d, dataset in enumerate(COUNTS):
                 base = 0.55 - 0.05 * m - 0.05 * d
                 records.append(fake_record(model, dataset, 0.0, seed=seed, skill=base))

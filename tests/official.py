@@ -16,8 +16,10 @@ _spec = importlib.util.spec_from_file_location("fill", DATA / "fill.py")
 fill = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fill)
 GOLDENS = json.loads((DATA / "goldens.json").read_text())
-MANIFESTS = {name: json.loads((DATA / f"{name}.keys.json").read_text()) for name in MODELS}
-NAMES = tuple(MODELS)
+#: networks with an official release, and all of them
+NAMES = tuple(name for name in MODELS if name in GOLDENS["models"])
+EVERY = tuple(MODELS)
+MANIFESTS = {name: json.loads((DATA / f"{name}.keys.json").read_text()) for name in NAMES}
 
 
 def filled(model: nn.Module, seed: int) -> nn.Module:
@@ -32,8 +34,8 @@ def official_forward(model: nn.Module, clips: torch.Tensor) -> tuple[torch.Tenso
     if hasattr(model, "encode_normalised"):
         features = model.encode_normalised(clips.transpose(1, 2))
         return model.head(features), features
-    logits, _, features = model(clips)
-    return logits, features
+    output = model(clips)
+    return output.expression_logits, output.features
 
 
 def tiny(name: str, **settings) -> nn.Module:

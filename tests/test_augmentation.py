@@ -11,7 +11,8 @@ from PIL import Image, ImageChops, ImageEnhance, ImageOps
 from scipy.stats import binomtest, kstest, ks_2samp
 
 from audfer import augmentation
-from audfer.augmentation import OPERATIONS, Augmentation, augment, draw_erasing, draw_operations, mix, mixed_targets
+from audfer.augmentation import (MIRRORED, OPERATIONS, Augmentation, augment, augment_with_points, draw_erasing, draw_operations, mix,
+                                 mixed_targets)
 from audfer.errors import InputError
 from audfer.recipes import RECIPES
 
@@ -370,3 +371,126 @@ def test_mixed_targets_are_soft_and_with_smoothing_equal_the_mean_of_two_losses(
     loss = torch.nn.functional.cross_entropy
     own, other = (loss(logits, targets, label_smoothing=0.1) for targets in (expressions, expressions.flip(0)))
     torch.testing.assert_close(loss(logits, soft, label_smoothing=0.1), 0.7 * own + 0.3 * other)
+
+
+# ------------------------------------------------------------------------------------------------------- landmarks
+
+SIDE, LEFT, RIGHT = 96, 36, 45  # the outer corners of the eyes, left and right in the picture
+PLACES = {LEFT: (0.36, 0.42), RIGHT: (0.66, 0.40)}
+
+
+def test_every_point_has_its_counterpart_on_the_other_half_of_the_face():
+    assert sorted(MIRRORED) == list(range(68)) and all(MIRRORED[MIRRORED[i]] == i for i in range(68))
+    from audfer.synth import face
+
+    points = face.render(face.sample_identities(1, seed=0), torch.zeros(1, 18), face.neutral_scene(1), 64)[1][0]
+    # a face is nearly its own mirror image: each point lies near where its counterpart's goes
+    turned = points[list(MIRRORED)] * torch.tensor([-1.0, 1.0])
+    away = (points - points.mean(0)) - (turned - turned.mean(0))
+    assert away.norm(dim=1).max() < 2
+    assert (points - points[list(MIRRORED)]).norm(dim=1).median() > 8
+
+
+@pytest.fixture(scope="module")
+def marked():
+    """(24, 2, 3, S, S) uint8 with a red dot at the left eye's corner and a green one at the right one's; and the points."""
+    row, column = (np.mgrid[0:SIDE, 0:SIDE] + 0.5) / SIDE
+    picture = np.zeros((3, SIDE, SIDE))
+    for colour, (x, y) in zip(picture, PLACES.values()):
+        colour += 255 * np.exp(-((column - x) ** 2 + (row - y) ** 2) / (2 * 0.02 ** 2))
+    points = torch.full((24, 2, 68, 2), torch.nan)
+    for name, place in PLACES.items():
+        points[:, :, name] = torch.tensor(place)
+    return torch.from_numpy(picture.round().astype(np.uint8)).expand(24, 2, 3, SIDE, SIDE).contiguous(), points
+
+
+def middle(light):
+    """Middle of a dot in a picture (S, S), units of the side; ``None`` where it is not whole."""
+    light = light.double() * (light > 0.15)
+    places = (torch.arange(len(light)) + 0.5) / len(light)
+    edge = torch.cat((light[0], light[-1], light[:, 0], light[:, -1])).max()
+    if edge > 0 or light.max() < 0.7:
+        return None
+    return torch.stack(((light.sum(0) * places).sum(), (light.sum(1) * places).sum())) / light.sum()
+
+
+def found_again(clips, points):
+    """How many dots were found at their points; the names of left and right have changed in flipped clips."""
+    whole = flips = 0
+    for clip, own in zip(clips, points):
+        red, green = middle(clip[1, 0]), middle(clip[1, 1])
+        assert torch.equal(torch.isnan(own[0]), torch.isnan(own[1]))
+        for light, name in ((red, LEFT), (green, RIGHT)):
+            if light is None:
+                continue
+            candidates = [other for other in PLACES if (own[1, other] - light).abs().max() < 0.7 / SIDE]
+            assert len(candidates) == 1, (light, own[1, [LEFT, RIGHT]])
+            whole += 1
+            flips += candidates[0] != name
+        if red is not None and green is not None:
+            assert own[1, LEFT, 0] < own[1, RIGHT, 0]  # the left one is the left one
+    assert torch.isnan(points[:, :, [i for i in range(68) if i not in PLACES]]).all()
+    return whole, flips
+
+
+@pytest.mark.parametrize("crop", ["none", "mild", "swapped", "log"])
+@pytest.mark.parametrize("size", [SIDE, 64])
+def test_points_land_on_the_dots_of_flipped_and_cropped_clips(marked, crop, size):
+    clips, points = marked
+    kind = Augmentation("all", crop=crop, crop_area=(0.4, 1.0), flip=0.5, colour_jitter=0.1)
+    moved, found = augment_with_points(clips, points, kind, generator(3), size)
+    assert moved.shape[-1] == size and found.shape == points.shape
+    whole, flips = found_again(moved, found)
+    assert whole >= 30 and 8 <= flips <= whole - 8
+    assert torch.equal(points[0, 0, LEFT], torch.tensor(PLACES[LEFT]))  # the caller's own are left alone
+
+
+def test_points_that_leave_the_picture_are_unknown(marked):
+    clips, points = marked
+    kind = Augmentation("crop", crop="log", crop_area=(0.05, 0.15))
+    moved, found = augment_with_points(clips, points, kind, generator(1))
+    for colour, name in enumerate(PLACES):
+        for light, place in zip(moved[:, 0, colour], found[:, 0, name]):
+            row, column = divmod(int(light.argmax()), SIDE)
+            if torch.isfinite(place).all():
+                assert light.max() > 0.95 and (place * SIDE - torch.tensor([column, row])).abs().max() < 3
+            else:  # what there is of the dot gets brighter towards the border
+                assert light.max() == 0 or {row, column} & {0, SIDE - 1}
+    assert torch.isnan(found[:, 0, LEFT]).any() and torch.isfinite(found[:, 0, LEFT]).any()
+    assert torch.equal(torch.isnan(found[..., 0]), torch.isnan(found[..., 1]))
+    known = found[torch.isfinite(found)]
+    assert known.min() >= 0 and known.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel"])
+def test_points_follow_the_operations_that_move_pixels(marked, name, monkeypatch):
+    clips, points = marked
+    # grey comes in from outside, so the dots are on grey
+    clips = (128 + clips.float() * 127 / 255).round().to(torch.uint8)
+    level = torch.linspace(0, 0.9, 24)[:, None]
+    sign = torch.where(torch.arange(24)[:, None] % 2 > 0, 1.0, -1.0)
+
+    def drawn(count, *_):
+        # the operation, one that moves nothing, a turn, and one that is not done
+        kinds = [*(list(OPERATIONS).index(each) for each in (name, "SharpnessIncreasing", "Rotate")), -1]
+        return torch.tensor(kinds).repeat(count, 1), level * torch.tensor([1, 1, 0.3, 1]), sign.repeat(1, 4)
+
+    monkeypatch.setattr(augmentation, "draw_operations", drawn)
+    moved, found = augment_with_points(clips, points, Augmentation("one", operations=4), generator())
+    whole, flips = found_again((moved * 255 - 128) / 127, found)
+    assert whole >= 24 and flips == 0
+    assert torch.isnan(found[-1, 0, LEFT]).any() or (found[-1, 0, LEFT] - points[-1, 0, LEFT]).abs().max() > 0.03
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_points_change_neither_the_clips_nor_the_draws_and_parts_move_as_in_the_whole(marked, kind):
+    clips, points = marked
+    ways = [generator(5), generator(5), generator(5)]
+    alone = augment(clips, KINDS[kind], ways[0])
+    moved, found = augment_with_points(clips, points, KINDS[kind], ways[1])
+    own = np.array([2, 7, 20])
+    part, part_found = augment_with_points(clips[own], points[own], KINDS[kind], ways[2], batch=(24, own))
+    assert torch.equal(alone, moved) and torch.equal(alone[own], part)
+    torch.testing.assert_close(part_found, found[own], equal_nan=True, rtol=0, atol=0)
+    assert torch.equal(ways[0].get_state(), ways[1].get_state()) and torch.equal(ways[0].get_state(), ways[2].get_state())
+    assert augment_with_points(clips, None, KINDS[kind], generator())[1] is None

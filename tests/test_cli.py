@@ -14,7 +14,7 @@ from audfer.errors import AudferError
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [["reproduce"], ["report"], ["data", "fetch"], ["data", "check"], ["data", "pack"], ["data", "synth"], ["au", "extract"],
-            ["au", "import"], ["knowledge", "build"], ["train"], ["grid"]]
+            ["au", "train-lac"], ["au", "import"], ["knowledge", "build"], ["train"], ["grid"]]
 
 
 @pytest.mark.parametrize("command", [[], ["data"], ["au"], ["knowledge"], *COMMANDS])

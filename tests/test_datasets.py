@@ -175,7 +175,7 @@ def test_video_frames_are_read_in_any_order(tmp_path):
     assert pictures.mean(axis=(1, 2, 3)) == pytest.approx([160, 0, 0, 80], abs=4)
 
 
-def make_disfa(root: Path, units=(1, 25), subjects=("SN001", "SN002", "SN003"), count: int = 5) -> Path:
+def make_disfa(root: Path, units=(1, 25), subjects=("SN001", "SN003", "SN006"), count: int = 5) -> Path:
     for subject in subjects:
         video(root / "Video_LeftCamera" / f"LeftVideo{subject}_comp.avi", count)
         for unit in units:
@@ -187,13 +187,13 @@ def make_disfa(root: Path, units=(1, 25), subjects=("SN001", "SN002", "SN003"), 
 
 
 def test_disfa_gives_codes_per_frame_and_folds_by_subject(tmp_path):
-    table = datasets.read_disfa(make_disfa(tmp_path))
-    assert list(table.columns) == ["subject", "path", "frame", "fold", "AU01", "AU25"]
-    assert table.loc[table["subject"] == "SN002", "frame"].tolist() == [0, 1, 2, 3, 4]
+    table = datasets.read_annotated("disfa", make_disfa(tmp_path))
+    assert list(table.columns) == ["dataset", "subject", "sequence", "path", "frame", "fold", "AU01", "AU25"]
+    assert table.loc[table["subject"] == "SN003", "frame"].tolist() == [0, 1, 2, 3, 4]
     assert table["AU25"].tolist() == [0, 1, 2, 3, 4] * 3
-    assert table.groupby("subject")["fold"].nunique().max() == 1 and set(table["fold"]) == {1, 2, 3}
+    assert table.drop_duplicates("subject")["fold"].tolist() == [3, 1, 2]  # as published
     chosen = table.iloc[[3, 10, 7]]
-    pictures = datasets.load_disfa_frames(tmp_path, chosen)
+    pictures = datasets.load_annotated_frames(tmp_path, chosen)
     assert pictures.mean(axis=(1, 2, 3)) == pytest.approx(40.0 * chosen["frame"], abs=4)
 
 
@@ -322,7 +322,7 @@ def test_wrong_disfa_lines_are_named(tmp_path, line, found):
     root = make_disfa(tmp_path)
     lines(root / "ActionUnit_Labels" / "SN001" / "SN001_au25.txt", line)
     with pytest.raises(InputError, match=f"SN001_au25.txt: line 1.*{found}"):
-        datasets.read_disfa(root)
+        datasets.read_annotated("DISFA", root)
 
 
 def test_affwild2_without_a_header_is_refused(tmp_path):
@@ -442,11 +442,11 @@ def test_embedded_affwild2_is_mostly_neutral_and_matches_its_truth_frame_by_fram
 
 def test_embedded_disfa_codes_are_the_rounded_truth(embedded):
     root, _ = embedded
-    table, truth = datasets.read_disfa(root), synth.read_truth(root, "DISFA")
+    table, truth = datasets.read_annotated("DISFA", root), synth.read_truth(root, "DISFA")
     merged = table.merge(truth, left_on=["subject", "frame"], right_on=["clip_id", "frame"])
     assert len(merged) == len(table) == 30
     for unit in ("AU01", "AU28", "AU45"):
         assert (merged[unit] - merged[f"{unit}_r"]).abs().max() <= 0.5 + 1e-6
         assert ((merged[unit] >= 2) == merged[f"{unit}_c"]).all()
-    assert datasets.load_disfa_frames(root, table.iloc[::7], size=16).shape == (5, 16, 16, 3)
+    assert datasets.load_annotated_frames(root, table.iloc[::7], size=16).shape == (5, 16, 16, 3)
     assert len(datasets.read_dataset("DISFA", root, fold=2).table) == 3

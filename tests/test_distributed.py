@@ -74,7 +74,8 @@ def test_paths_are_dropped_for_a_part_as_for_the_whole_batch():
 def _double(cell, inputs, _initial=training._initial_model):
     """The network in float64, so that nothing is left of the order of additions."""
     model = _initial(cell, inputs).double()
-    model.register_forward_pre_hook(lambda _, args: (args[0].double() / (255 if args[0].dtype == torch.uint8 else 1),))
+    # landmarks stay as they are
+    model.register_forward_pre_hook(lambda _, args: (args[0].double() / (255 if args[0].dtype == torch.uint8 else 1), *args[1:]))
     return model
 
 
@@ -86,7 +87,7 @@ def _train(cells, inputs):
     for name, recipe in list(RECIPES.items()):
         RECIPES[name] = replace(recipe, learning_rate=recipe.learning_rate / 0.01)
     training._initial_model, training.count_flops = _double, lambda *_: {}
-    return gentle, [_small(fit(replace(cell, epochs=1), inputs)) for cell in cells[:3]]
+    return gentle, [_small(fit(replace(cell, epochs=1), inputs)) for cell in cells[:len(MODELS)]]
 
 
 def _small(outcome):
@@ -128,13 +129,13 @@ def alone_and_together(study, fresh_process, tmp_path_factory):
     # mixing, RandAugment, random erasing, stochastic depth, several views, an odd batch of all clips; random test frames
     cells.append(study.cell("mae_dfer", "DFEW", 0.25, recipe="mae_dfer-release-dfew"))
     cells.append(study.cell("m3dfel", "DFEW", recipe="m3dfel-audfer"))
-    cells[3:] = [replace(cell, epochs=1, validation=0.2) for cell in cells[3:]]
-    folder, work = tmp_path_factory.mktemp("team"), partial(_cells_together, cells, study.inputs["DFEW"])
+    cells[len(MODELS):] = [replace(cell, epochs=1, validation=0.2) for cell in cells[len(MODELS):]]
+    folder, work = tmp_path_factory.mktemp("team"), partial(_cells_together, cells, study.cell_inputs(cells)["DFEW"])
     (alone,) = _team(fresh_process, work, folder / "one", size=1)
     return cells, alone, _team(fresh_process, work, folder / "two")
 
 
-@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("place", range(len(MODELS) + 2))
 def test_two_processes_give_the_loss_curve_and_the_metrics_of_one_with_twice_the_batch(alone_and_together, place):
     _, (alone, _), ((first, _), (second, _)) = alone_and_together
     _compare(alone[place], first[place])
@@ -142,7 +143,7 @@ def test_two_processes_give_the_loss_curve_and_the_metrics_of_one_with_twice_the
     assert (alone[place]["costs"]["processes"], first[place]["costs"]["processes"]) == (1, 2)
 
 
-@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("place", range(len(MODELS)))
 def test_at_the_recipes_own_rate_nothing_but_rounding_is_left_of_the_difference(alone_and_together, place):
     # in float32 Adam makes whole steps of rounding at ReLU's corners; in float64 the same curves agree to a millionth
     _, (_, alone), ((_, first), _) = alone_and_together

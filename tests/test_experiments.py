@@ -360,7 +360,7 @@ def _alive(pid) -> bool:
 def test_a_worker_of_another_version_and_a_disk_that_is_not_shared_are_sentences(study, cells, tmp_path, monkeypatch):
     inputs, store = study.inputs["DFEW"], RunStore(tmp_path / "here")
     with pytest.raises(AudferError, match="other versions of audfer or torch than the run"):
-        experiments.do_cell(str(store.folder), "0123", cells[0], inputs)
+        experiments.do_cell(store, "0123", cells[0], inputs)
     monkeypatch.setattr(experiments, "_LATE", 0.3)
     monkeypatch.setattr(experiments, "do_cell", lambda *_, **__: "made")                 # it wrote somewhere else
     frame = run_cells(cells[:1], study.inputs, store, workers=1)

@@ -1,15 +1,16 @@
-"""The three networks: cost, clips of any batch, sizes, precision. (test_parity.py: the official numbers; test_heads.py: the AU plug-in.)"""
+"""The networks: cost, clips of any batch, sizes, precision. (test_parity.py: the official numbers; test_heads.py: the AU plug-in.)"""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from official import MANIFESTS, NAMES, tiny, tiny_clips
+import torch.nn.functional as F
+from official import EVERY, MANIFESTS, NAMES, tiny, tiny_clips
 from torch import nn
 
 from audfer.errors import AudferError
 from audfer.models import Output, build_model, count_flops, default_clip_shape
-from audfer.models.m3dfel import ShortConv3d
+from audfer.models.m3dfel import FramePool, ShortConv3d
 from audfer.models.mae_dfer import IMAGENET_MEAN, IMAGENET_STD
 
 #: of the official networks, reference/models/SPEC.md "Measured size and cost"
@@ -37,7 +38,7 @@ def test_flops_add_the_lstm_by_hand_arithmetic():
     assert count_flops(Recurrent(), (4, 5))["gflops"] * 1e9 == 4 * 2 * 2 * 12 * ((5 + 3) + (6 + 3))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_shapes_and_a_batch_of_one_and_order_of_the_batch(name):
     model = tiny(name)
     clips = tiny_clips(name, 5)
@@ -52,23 +53,23 @@ def test_shapes_and_a_batch_of_one_and_order_of_the_batch(name):
     torch.testing.assert_close(shuffled.au_logits, output.au_logits.flip(0), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_bytes_and_fractions_are_the_same_clip(name):
     model, clips = tiny(name), tiny_clips(name, 2)
     with torch.no_grad():
         assert torch.equal(model(clips).features, model(clips.float() / 255).features)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_no_aus_means_no_head_and_the_same_expression_part(name):
     without = tiny(name, num_aus=None)
     assert without(tiny_clips(name, 2)).au_logits is None
     extra = set(tiny(name).state_dict()) - set(without.state_dict())
-    head = {"m3dfel": "fc_au", "former_dfer": "AU_fc", "mae_dfer": "head_au"}[name]
+    head = {"m3dfel": "fc_au", "former_dfer": "AU_fc", "mae_dfer": "head_au", "keypoint_gcn": "fc_au"}[name]
     assert extra == {f"{head}.weight", f"{head}.bias"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_same_seed_same_training(name):
     def losses():
         model = tiny(name).train()
@@ -92,7 +93,8 @@ def test_same_seed_same_training(name):
 
 @pytest.mark.parametrize("name,settings", [("m3dfel", dict(num_frames=12, image_size=40)),
                                            ("former_dfer", dict(num_frames=5, image_size=50)),
-                                           ("mae_dfer", dict(num_frames=4, image_size=96))])
+                                           ("mae_dfer", dict(num_frames=4, image_size=96)),
+                                           ("keypoint_gcn", dict(num_frames=5, image_size=50))])
 def test_other_sizes_where_possible(name, settings):
     model = tiny(name, **settings)
     clips = torch.zeros(2, settings["num_frames"], 3, settings["image_size"], settings["image_size"])
@@ -121,7 +123,7 @@ def test_mae_dfer_applies_the_imagenet_statistics():
         torch.testing.assert_close(model(clips).features, model.encode_normalised((clips / 255 - mean) / std))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_tiny_sizes_do_not_see_exposure_or_a_tint(name):
     model = tiny(name)
     clips = 0.3 + 0.4 * torch.rand(2, *default_clip_shape(name, "tiny"), generator=torch.Generator().manual_seed(0))
@@ -146,7 +148,7 @@ def test_short_clips_equal_the_plain_3d_convolution_also_in_gradients():
             torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_bfloat16_gradients_are_close_to_float32(name):
     # torch 2.13's bfloat16 kernel for two-frame 3-D convolutions leaves part of the weight gradient uninitialised
     model, clips = tiny(name).train(), tiny_clips(name, 8)
@@ -155,7 +157,8 @@ def test_bfloat16_gradients_are_close_to_float32(name):
         model.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             output = model(clips)
-        (output.expression_logits.float().square().mean() + output.au_logits.float().square().mean()).backward()
+        logits = (output.expression_logits, output.au_logits, output.auxiliary_logits)
+        sum(part.float().square().mean() for part in logits if part is not None).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert torch.isfinite(gradients[1]).all()
     assert nn.functional.cosine_similarity(*gradients, dim=0) > 0.95
@@ -167,3 +170,12 @@ def test_stochastic_depth_drops_in_training_only():
         assert torch.equal(model(clips).features, model(clips).features)
         model.train()
         assert not torch.equal(model(clips).features, model(clips).features)
+
+
+def test_pooling_frame_by_frame_is_pooling_in_3d():
+    clips = torch.randint(0, 3, (2, 4, 3, 9, 9)).float().to(memory_format=torch.channels_last_3d).requires_grad_()
+    mine, theirs = FramePool(3, stride=2, padding=1)(clips), F.max_pool3d(clips, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+    assert torch.equal(mine, theirs)
+    towards = torch.randn(mine.shape)                                      # ties: the same one of equal neighbours is chosen
+    for a, b in zip(torch.autograd.grad(mine, clips, towards), torch.autograd.grad(theirs, clips, towards)):
+        assert torch.equal(a, b)

@@ -8,10 +8,11 @@ import nbformat
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-NAMES = ("01_au_extraction", "02_knowledge_matrix", "03_training", "04_strategies", "05_visualisations", "A1_published_audit")
+NAMES = ("01_au_extraction", "02_knowledge_matrix", "03_training", "04_strategies", "05_visualisations", "A1_published_audit",
+         "A2_keypoint_gcn", "A3_lock_and_check")
 
 
-def test_there_are_five_and_an_appendix_in_order():
+def test_there_are_five_and_the_appendices_in_order():
     assert sorted(p.stem for p in FOLDER.glob("*.ipynb")) == sorted(p.stem for p in FOLDER.glob("*.py")) == list(NAMES)
 
 

@@ -338,3 +338,21 @@ def test_the_callers_own_style_is_left_alone():
     before = dict(plt.rcParams)
     plots.knowledge_heatmap(figure_data.matrix(published.knowledge("figure")))
     assert dict(plt.rcParams) == before
+
+
+def test_figures_of_four_networks_keep_their_texts_apart_and_inside():
+    found = fake_grid(models=("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn"))
+    figures = (plots.accuracies(tables.table1(found).tidy), plots.strategies(tables.table3(found).tidy),
+               plots.fig6(figure_data.confusion_data(found, "DFEW")))
+    for figure in figures:
+        figure.canvas.draw()
+        whole = figure.bbox
+        # matplotlib keeps labels of ticks beyond the ends of an axis, undrawn
+        ticks = [tick.label1 for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for tick in axis._update_ticks()]
+        shown = [text for axes in figure.axes for text in (axes.title, axes._left_title, axes.xaxis.label)] + ticks
+        shown = [text for text in shown if text.get_text() and text.get_visible()]
+        boxes = [text.get_window_extent() for text in shown]
+        assert any("KP-GCN" in text.get_text() for text in shown)
+        assert all(box.x0 >= whole.x0 and box.x1 <= whole.x1 and box.y0 >= whole.y0 and box.y1 <= whole.y1 for box in boxes)
+        for i, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[i + 1:]), shown[i]

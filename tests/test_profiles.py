@@ -10,7 +10,7 @@ def test_all_profiles_load_and_cover_the_same_grid():
     profiles = {name: load_profile(name) for name in available_profiles()}
     assert set(profiles) == {"smoke", "laptop", "gpu", "paper", "ravdess"}
     for profile in profiles.values():
-        assert profile.grid.models == ("m3dfel", "mae_dfer", "former_dfer")
+        assert profile.grid.models == ("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn")
         assert profile.grid.datasets == (("RAVDESS",) if profile.name == "ravdess" else ("DFEW", "FERV39k", "MAFW"))
         assert profile.grid.strategies == ("global", "distinct", "minor")
         assert {"plain BCE", "knowledge"} <= set(profile.grid.ablations)

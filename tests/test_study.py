@@ -23,12 +23,12 @@ def test_the_tables_need_the_cells_of_the_paper():
     from audfer.profiles import load_profile
 
     study = Study(load_profile("laptop"), "w", "f")
-    assert [len(study.cells(name)) for name in ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8")] == [18, 6, 12, 12, 6, 2, 3]
+    assert [len(study.cells(name)) for name in ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8")] == [24, 8, 16, 12, 8, 2, 3]
     assert [len(study.cells(name)) for name in ("ablations", "calibration", "au_head")] == [11, 2, 1]
     table3 = {(c.model, c.strategy) for c in study.cells("table3")}
-    assert table3 == {(m, s) for m in ("m3dfel", "mae_dfer", "former_dfer") for s in ("none", "global", "distinct", "minor")}
+    assert table3 == {(m, s) for m in ("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn") for s in ("none", "global", "distinct", "minor")}
     distinct = {c for name in ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8") for c in study.cells(name)}
-    assert len(distinct) == 31
+    assert len(distinct) == 39
     ablations = set(study.cells("ablations")) - distinct
     assert len(ablations) == 8 and {(c.model, c.dataset) for c in ablations} == {("former_dfer", "DFEW")}
     gpu = Study(replace(load_profile("gpu"), training=replace(load_profile("gpu").training, device="cpu")), "w", "f")
@@ -171,6 +171,59 @@ def test_the_releases_votes_are_of_the_frames_that_the_network_sees(study):
     assert (labels != study._au_arrays(variant(study, "knowledge"), packed)["labels"]).any()
 
 
+def test_a_cell_is_trained_with_labels_and_knowledge_of_the_source_that_it_names(study):
+    from audfer.knowledge import KnowledgeMatrix
+    from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
+
+    cells = [study.cell("former_dfer", "DFEW", 0.25, au_source=source) for source in ("", "planted")]
+    inputs = study.cell_inputs(cells)
+    ours, planted = (inputs[cell.source] for cell in cells)
+    assert cells[1].source == "DFEW, AUs planted"
+    assert ours.au_fingerprint != planted.au_fingerprint and ours.knowledge_fingerprint != planted.knowledge_fingerprint
+    table = study.planted_table("DFEW").frames
+    with np.load(planted.au_labels) as stored:
+        of_clip = table[table["clip_id"] == stored["clip_ids"][3]]
+        np.testing.assert_array_equal(stored["labels"][3], 2 * of_clip[list(PRESENCE_COLUMNS)].mean() >= 1)
+    frames = study.knowledge_frames(source="planted")
+    merged = frames[frames["dataset"] == "DFEW"].merge(table, on=["clip_id", "frame"], suffixes=("", "_planted"))
+    assert len(merged) == (frames["dataset"] == "DFEW").sum() > 100
+    np.testing.assert_array_equal(merged[list(INTENSITY_COLUMNS)], merged[[f"{name}_planted" for name in INTENSITY_COLUMNS]])
+    np.testing.assert_allclose(KnowledgeMatrix.load(planted.knowledge).values, study.knowledge(source="planted").values)
+    control = study.cell("former_dfer", "DFEW", 0.25, weights="train-only", au_source="planted")
+    np.testing.assert_allclose(KnowledgeMatrix.load(study.cell_inputs([control])[control.source].knowledge).values,
+                               study.knowledge(names=("DFEW",), source="planted").values)
+    with pytest.raises(InputError, match="au_table: source: found 'openface', expected one of '', 'lac', 'planted'"):
+        study.au_table("DFEW", "openface")
+
+
+def test_lock_and_checks_action_units_come_from_its_own_room_once(study, monkeypatch):
+    from audfer import recognition
+
+    asked = []
+    monkeypatch.setattr(recognition, "lac_table", lambda *given: asked.append(given) or study.planted_table("DFEW"))
+    monkeypatch.setattr(study, "_tables", dict(study._tables))
+    assert study.au_table("DFEW", "lac") is study.au_table("DFEW", "lac")
+    assert asked == [(study, "DFEW")]
+    assert study.au_table("DFEW", "lac") is not study.au_table("DFEW")
+
+
+def test_planted_action_units_of_windows_are_those_of_the_long_take(study, tmp_path):
+    from audfer import datasets, synth
+    from audfer.openface import INTENSITY_COLUMNS
+
+    synth.write_benchmark(study.data_root, study.synth_config, ("AffWild2",), progress=False)
+    frames = study.planted_table("AffWild2").frames
+    manifest = study.manifest("AffWild2")
+    assert frames["clip_id"].str.contains(":").any() and set(frames["clip_id"]) == set(manifest.table["clip_id"])
+    truth = synth.read_truth(study.data_root, "AffWild2")
+    row = manifest.table.iloc[-1]
+    numbers = datasets.frame_numbers(manifest, row)
+    own = frames[frames["clip_id"] == row["clip_id"]].set_index("frame")
+    assert set(numbers) <= set(own.index) and own.index.is_unique
+    of_take = truth[truth["clip_id"] == row["clip_id"].split(":")[0]].set_index("frame").loc[numbers]
+    np.testing.assert_allclose(own.loc[numbers, list(INTENSITY_COLUMNS)], of_take[list(INTENSITY_COLUMNS)], rtol=1e-6)
+
+
 def test_a_cell_says_what_it_is():
     from audfer.training import Cell
 
@@ -208,7 +261,7 @@ def test_folds_share_frames_and_leave_out_their_own_test_clips(study, tmp_path):
     cells = two.cells("table1")
     assert {(c.dataset, c.fold) for c in cells} == {("DFEW", 1), ("DFEW", 2), ("FERV39k", 1)}
     assert {c.fold for name in ("fig5", "fig8", "ablations") for c in two.cells(name)} == {1}
-    two._tables["DFEW"], two._tables["FERV39k"] = study.au_table("DFEW"), study.au_table("FERV39k")
+    two._tables |= {(name, ""): study.au_table(name) for name in ("DFEW", "FERV39k")}
     inputs = two.cell_inputs(cells)
     assert set(inputs) == {"DFEW", "DFEW, fold 2", "FERV39k"}
     # the matrix of a fold has nothing of the clips that it is judged on
@@ -220,15 +273,16 @@ def test_folds_share_frames_and_leave_out_their_own_test_clips(study, tmp_path):
     assert (two.work / "packed" / "DFEW-fold2" / "manifest.parquet").stat().st_mtime_ns == before
 
 
-def test_the_planted_truth_is_read_by_the_evaluation_of_recovery_only():
+def test_the_planted_truth_is_read_where_it_is_judged_against_or_asked_for_by_name_only():
     from pathlib import Path
 
     import audfer
 
     readers = [p.name for p in Path(audfer.__file__).parent.rglob("*.py") if "read_truth" in p.read_text()
                and p.parent.name != "synth"]
-    assert readers == ["study.py"]
-    # planted_medians and planted_table, for comparisons
+    # landmarks of rendered clips, and the boxes that Lock and Check is taught with
+    assert set(readers) <= {"study.py", "landmarks.py", "annotated.py"}
+    # planted_medians and planted_table, for comparisons and for cells with that source
     assert (Path(audfer.__file__).parent / "study.py").read_text().count("read_truth") == 2
 
 

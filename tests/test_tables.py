@@ -50,6 +50,35 @@ def test_table_1_shows_the_records_own_numbers(first, records):
     assert found["low"] < found["ours"] < found["high"]
 
 
+FOUR = ("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn")
+
+
+def test_the_fourth_network_is_a_block_of_its_own_with_the_numbers_that_its_own_paper_prints():
+    found = fake_grid(models=FOUR)
+    for table in (tables.table1(found), tables.table2(found), tables.table3(found)):
+        assert list(table.display["Network"].unique()) == ["M3DFEL", "MAE-DFER", "Former-DFER", "KP-GCN"]
+        block = table.tidy[(table.tidy["model"] == "keypoint_gcn") & (table.tidy["dataset"] == "DFEW") & table.tidy["metric"].isin(["WAR", "UAR"])]
+        alone = block[block["variant"].isin(["without AU", "no AU (baseline)", "none"])]
+        assert alone["paper"].tolist() == [68.73, 55.85] and alone["note"].str.contains("KP-GCN's own paper, Table 3").all()
+        joined = block.drop(alone.index)
+        assert len(joined) >= 2 and joined["paper"].isna().all() and joined["ours"].notna().all()
+    ferv = cell(tables.table1(found).tidy, model="keypoint_gcn", dataset="FERV39k", variant="without AU", metric="WAR")
+    assert ferv["paper"] == 47.80 and "Table 5" in ferv["note"]
+
+
+def test_variants_and_other_sources_of_action_units_stay_out_of_the_tables():
+    found = fake_grid(models=FOUR)
+    odd = [fake_record("keypoint_gcn", "DFEW", 0.0, skill=0.9, variant=name) for name in ("A", "B", "heads 6")]
+    for model in ("keypoint_gcn", "former_dfer"):
+        for source in ("lac", "planted"):
+            record = fake_record(model, "DFEW", 0.25, "global", skill=0.9, noise=1)
+            record.cell["au_source"] = source
+            odd.append(record)
+    for name in ("table1", "table2", "table3"):
+        make = getattr(tables, name)
+        pd.testing.assert_frame_equal(make(found).tidy, make([*odd, *found]).tidy)
+
+
 # read off the paper's Table 1
 @pytest.mark.parametrize(
     ("model", "dataset", "variant", "war", "uar"),
@@ -181,7 +210,7 @@ def test_a_missing_cell_is_a_dash_not_a_crash(records):
 def test_a_dataset_and_a_network_that_the_paper_lacks_get_dashes():
     other = [fake_record("keypoint_gcn", "DFEW", ratio) for ratio in (0.0, 0.25)]
     for record in other:
-        record.cell["dataset"] = "AFEW"
+        record.cell["dataset"] = "RAVDESS"
     table = tables.table1(other)
     assert set(table.display["WAR, paper (other input)"]) == {"—"} and table.notes == ()
 

@@ -233,13 +233,125 @@ def test_losses_of_parts_add_up_to_the_losses_of_the_batch_whatever_is_known_in_
     labels = torch.randint(0, 2, (9, 18), generator=generator).float()
     labels[torch.rand(9, 18, generator=generator) < 0.4] = torch.nan
     labels[:3] = torch.nan  # a part of which nothing is known
-    output = Output(torch.randn(9, 7, generator=generator), torch.randn(9, 18, generator=generator), torch.zeros(9, 1))
+    output = Output(torch.randn(9, 7, generator=generator), torch.randn(9, 18, generator=generator), torch.zeros(9, 1),
+                    torch.randn(9, 7, generator=generator))
     targets = batch_targets(cell.training_recipe, torch.arange(9) % 7, labels, au_loss)
-    whole = batch_losses(cell, output, targets, au_loss)
+    whole = batch_losses(cell, output, targets, au_loss, 0.2)
     torch.testing.assert_close(whole[2], au_loss(output.au_logits, labels, torch.arange(9) % 7))
-    parts = [batch_losses(cell, Output(*(x[index] for x in output)), targets.part(index, "cpu"), au_loss)
+    parts = [batch_losses(cell, Output(*(x[index] for x in output)), targets.part(index, "cpu"), au_loss, 0.2)
              for index in np.split(np.arange(9), [3, 4])]
     torch.testing.assert_close(sum(parts), whole)
+
+
+def test_the_second_classifier_has_its_share_of_the_loss(study):
+    cell = study.cell("keypoint_gcn", "DFEW")
+    output = Output(torch.randn(4, 7), None, torch.zeros(4, 1), torch.randn(4, 7))
+    expressions = torch.tensor([0, 6, 2, 2])
+    targets = batch_targets(cell.training_recipe, expressions, None, None)
+    smoothing = cell.training_recipe.label_smoothing
+    first, second = (torch.nn.functional.cross_entropy(logits, expressions, label_smoothing=smoothing)
+                     for logits in (output.expression_logits, output.auxiliary_logits))
+    losses = batch_losses(cell, output, targets, None, 0.2)
+    torch.testing.assert_close(losses[0], 0.8 * first + 0.2 * second)
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(batch_losses(cell, output._replace(auxiliary_logits=None), targets, None)[0], first)
+
+
+# ----------------------------------------------------------------------------------------------------------- landmarks
+
+
+@pytest.fixture(scope="module")
+def keyed(study):
+    """A key-point cell of one epoch with the AU head, its inputs, and its outcome."""
+    cell = replace(study.cell("keypoint_gcn", "DFEW", 0.25), epochs=2)
+    inputs = study.cell_inputs([cell])[cell.source]
+    return cell, inputs, fit(cell, inputs)
+
+
+def test_a_key_point_cell_resumes_exactly_and_gives_what_the_others_give(study, keyed, tmp_path):
+    cell, inputs, whole = keyed
+
+    def interrupt(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(cell, inputs, tmp_path, interrupt)
+    resumed = fit(cell, inputs, tmp_path)
+    np.testing.assert_array_equal(whole["scores"], resumed["scores"])
+    np.testing.assert_array_equal(whole["features"], resumed["features"])
+    assert whole["history"].drop(columns="seconds").equals(resumed["history"].drop(columns="seconds"))
+    history = whole["history"]
+    np.testing.assert_allclose(history["loss"], 0.75 * history["loss_expression"] + 0.25 * history["loss_au"], rtol=1e-5)
+    model = build_model("keypoint_gcn", size="tiny")
+    assert whole["features"].shape == (len(whole["clip_ids"]), model.feature_dim) and whole["au_scores"].shape[1] == 18
+    # the features are what both heads see
+    state = whole["state_dict"]
+    logits = torch.from_numpy(whole["features"]) @ state["fc.weight"].T + state["fc.bias"]
+    np.testing.assert_allclose(logits.softmax(1), whole["scores"], atol=1e-5)
+
+
+def test_landmarks_reach_training_and_evaluation(study, keyed, tmp_path):
+    cell, inputs, whole = keyed
+    points = np.load(inputs.landmarks)
+    packed, test = study.packed("DFEW"), study.packed("DFEW").split("test")
+    model = training._initial_model(cell, inputs)
+    model.load_state_dict(whole["state_dict"])
+    torch.testing.assert_close(predict(model, packed, test, cell, 1, points)["scores"], whole["scores"])
+    points[test] = np.nan  # evaluation alone changes
+    np.save(tmp_path / "test.npy", points)
+    without = fit(cell, replace(inputs, landmarks=str(tmp_path / "test.npy")))
+    np.testing.assert_array_equal(without["history"]["loss"], whole["history"]["loss"])
+    assert np.isfinite(without["scores"]).all() and not np.allclose(without["scores"], whole["scores"])
+    points[:] = np.nan
+    np.save(tmp_path / "none.npy", points)
+    none = fit(cell, replace(inputs, landmarks=str(tmp_path / "none.npy")))
+    assert np.isfinite(none["history"]["loss"]).all() and not np.array_equal(none["history"]["loss"], whole["history"]["loss"])
+
+
+def test_micro_batches_have_their_own_clips_landmarks(study, keyed):
+    cell, inputs, _ = keyed
+    packed, rows = study.packed("DFEW"), study.packed("DFEW").split("train")[:7]
+    (chosen,) = choose_frames(packed, rows, "uniform", cell)
+    clips = gather_frames(packed, rows, chosen, None, "cpu").float() / 255
+    points = training.gather_points(np.load(inputs.landmarks), rows, chosen, "cpu")
+    assert points.shape == (7, 8, 68, 2)
+    found = []
+    for accumulate in (1, 3):
+        torch.manual_seed(0)
+        model = training._initial_model(cell, inputs).eval()  # batch norms would see each part for itself
+        au_loss, labels, _ = training._au_loss(cell, inputs, packed, packed.split("train"))
+        targets = batch_targets(cell.training_recipe, torch.tensor(packed.expressions[rows]), labels[rows], au_loss)
+        losses, guesses = training._backward(replace(cell, accumulate=accumulate), model, au_loss, clips, points, targets, np.arange(7))
+        found.append((losses, guesses, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
+    for one, cut in zip(*found):
+        torch.testing.assert_close(one, cut, atol=1e-5, rtol=1e-4)
+
+
+def test_landmarks_of_other_clips_none_and_mixed_faces_are_sentences(study, keyed, tmp_path, monkeypatch):
+    cell, inputs, _ = keyed
+    with pytest.raises(InputError, match="landmarks: found none for keypoint_gcn, expected a file in CellInputs.landmarks"):
+        fit(cell, replace(inputs, landmarks=""))
+    np.save(tmp_path / "short.npy", np.load(inputs.landmarks)[:5])
+    with pytest.raises(InputError, match=r"short.npy: shape of the landmarks: found \(5, 8, 68, 2\)"):
+        fit(cell, replace(inputs, landmarks=str(tmp_path / "short.npy")))
+    for mixing in ("mixup", "cutmix"):
+        monkeypatch.setitem(RECIPES, "keypoint_gcn-tiny", replace(RECIPES["keypoint_gcn-paper"], **{mixing: 0.8}))
+        with pytest.raises(InputError, match="'keypoint_gcn-tiny' with mixup or cutmix, expected a recipe without them"):
+            replace(cell, seed=1)
+
+
+def test_a_variant_is_another_network(study, keyed):
+    cell, inputs, _ = keyed
+    plain = study.cell("keypoint_gcn", "DFEW")
+    other = study.cell("keypoint_gcn", "DFEW", variant="mean fusion")
+    shape = lambda cell: {name: value.shape for name, value in _initial_model(cell, inputs).state_dict().items()}  # noqa: E731
+    assert shape(plain) != shape(study.cell("keypoint_gcn", "DFEW", variant="A"))
+    assert other.label == "keypoint_gcn (mean fusion) DFEW" and other.source == plain.source == "DFEW"
+    assert study.store.key(plain, inputs) != study.store.key(other, inputs)
+    planted = study.cell("keypoint_gcn", "DFEW", 0.25, au_source="planted")
+    assert planted.label.endswith(" AUs planted") and planted.source == "DFEW, AUs planted"
+    assert study.store.key(planted, inputs) != study.store.key(cell, inputs)
+    assert study.cell("keypoint_gcn", "DFEW", au_source="planted") == plain  # counts only where there is an AU head
 
 
 # ------------------------------------------------------------------------------------------------------- micro-batches
@@ -456,6 +568,10 @@ def test_initial_weights_for_another_order_of_classes_are_refused(study, baselin
     ({"epochs": 0}, "epochs: found 0, expected at least 1"),
     ({"initialisation": ""}, "initialisation: found ''"),
     ({"weights": "knowledge"}, "without an AU head"),
+    ({"au_source": "planted"}, "without an AU head"),
+    ({"au_source": "openface", "au_ratio": 0.2, "strategy": "global"}, "au_source: found 'openface', expected one of '', lac, planted"),
+    ({"variant": "A"}, "variant: found 'A', expected '': m3dfel has no variants"),
+    ({"variant": "Z", "model": "keypoint_gcn"}, "variant: found 'Z', expected one of A, B, C, D, mean fusion"),
     ({"au_ratio": -0.1}, "au_ratio: found -0.1"),
     ({"precision": "fp16"}, "precision: found 'fp16', expected one of float32, bf16"),
     ({"device": "gpu"}, "device: found 'gpu', expected one of cpu, cuda"),

@@ -1,9 +1,10 @@
-"""What can measure action units in a clip: OpenFace, py-feat, audfer's own estimator.
+"""What can measure action units in a clip: OpenFace, py-feat, Lock and Check, audfer's baseline estimator.
 
 A backend is a frozen dataclass with three methods (``Backend``); ``BACKENDS`` names them for the command line. Their
 ``extract`` runs wherever a clip is worked on: in a thread of this process or of a Dask worker. OpenFace is a program and
 gets a process for every clip; Python packages run in a process of their own (``processes.PythonChild``) that keeps the
-model. So a clip that hangs or crashes its extractor costs that clip only.
+model. So a clip that hangs or crashes its extractor costs that clip only. Lock and Check takes several clips at once
+(``extract_group``), because a forward pass over windows of several clips is faster.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import subprocess
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -25,15 +28,18 @@ import numpy as np
 import pandas as pd
 
 from .. import __version__
-from ..datasets.manifest import Manifest, frame_number, frame_numbers, is_video, list_frames, load_frames
+from ..datasets.manifest import Manifest, frame_number, is_video, list_frames, resized, stream_frames
+from ..datasets.packing import PackedClips, open_packed
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
-from ..files import atomic_file, digest
+from ..files import atomic_file, digest, file_digest
 from ..openface import PRESENCE_COLUMNS, AUTrack, extraction_command
 from .importing import DETAILS, ImportOptions, read_clip_file
 from .processes import ONE_THREAD, ChildEnded, OutOfTime, PythonChild, how_it_ended, run_limited
 
 ENGINES = ("docker", "podman", "apptainer")
+#: frames that audfer's estimator is given at once
+_CHUNK_FRAMES = 256
 
 
 class ExtractionFailed(AudferError):
@@ -74,6 +80,11 @@ class Clip:
         """The rows as a manifest of their own, for ``frame_numbers`` and ``load_frames``."""
         return Manifest(self.dataset, self.root, pd.DataFrame(self.rows))
 
+    def stream(self, size: int) -> Iterator[tuple[str, int, np.ndarray]]:
+        """(clip_id, frame number, picture uint8 (size, size, 3)) of every frame of the rows, one in memory at a time."""
+        names = self.clip_ids
+        return ((names[row], number, picture) for row, number, picture in stream_frames(self.manifest(), size))
+
     def state(self) -> list:
         """Names and sizes of the files: what a result depends on."""
         if not self.path.is_dir():
@@ -104,10 +115,64 @@ class Clip:
         return tracks
 
 
+@dataclass(frozen=True)
+class PackedClip(Clip):
+    """One clip of a packed store: the frames that were stored of it.
+
+    A store keeps some frames of every clip, spread over it, and a short clip's more than once; each is judged once.
+
+    Attributes:
+        position: in the store, whose folder is ``root``.
+    """
+
+    position: int = 0
+
+    @property
+    def path(self) -> Path:
+        """The store's array."""
+        return self.root / "frames.npy"
+
+    def state(self) -> list:
+        store = _store(str(self.root))
+        return [digest(store.meta), store.frame_numbers[self.position].tolist()]
+
+    def stream(self, size: int) -> Iterator[tuple[str, int, np.ndarray]]:
+        store = _store(str(self.root))
+        numbers, places = np.unique(store.frame_numbers[self.position], return_index=True)
+        for number, place in zip(numbers.tolist(), places.tolist()):
+            yield self.clip_ids[0], number, resized(store.frames[self.position, place], size)
+
+
+@lru_cache(maxsize=4)
+def _store(folder: str) -> PackedClips:
+    return open_packed(folder)
+
+
+def sources(clips: Manifest | PackedClips) -> list[Clip]:
+    """The single sources of a dataset as it lies on disk (videos, folders) or of a packed store (its clips), in order."""
+    if isinstance(clips, PackedClips):
+        folder = Path(clips.frames.filename).parent.absolute()
+        return [PackedClip(clips.meta["dataset"], folder, (row,), position)
+                for position, row in enumerate(clips.manifest.to_dict("records"))]
+    found: dict[str, list[dict]] = {}
+    for row in clips.table.to_dict("records"):
+        found.setdefault(row["path"], []).append(row)
+    root = Path(clips.root).absolute()
+    return [Clip(clips.name, root, tuple(rows)) for rows in found.values()]
+
+
 class Backend(Protocol):
-    """What ``running.extract_manifest`` needs of an extractor."""
+    """What ``running.extract_manifest`` needs of an extractor.
+
+    Attributes:
+        name: its own.
+        packed: whether it can read the clips of a packed store; a program that opens videos itself cannot.
+        group: clips that it works on together; from 2 on it has ``extract_group``.
+    """
 
     name: str
+    packed: bool
+    group: int
 
     def settings(self) -> dict:
         """Everything that decides the result: part of each clip's key, and recorded in the table."""
@@ -117,6 +182,12 @@ class Backend(Protocol):
 
     def extract(self, clip: Clip, seconds: float) -> dict[str, AUTrack]:
         """Tracks by clip_id. Raises ``ExtractionFailed``."""
+
+    def extract_group(self, clips: Sequence[Clip], seconds: float) -> Iterator[tuple[int, dict[str, AUTrack]]]:
+        """(position, tracks by clip_id) of each clip as it is done, without those that gave nothing.
+
+        Raises ``ExtractionFailed`` when none of the rest will come; ``seconds`` are for each.
+        """
 
 
 # -------------------------------------------------------------------------------------------------------------- OpenFace
@@ -141,7 +212,7 @@ class OpenFace:
     landmarks: bool = True
     csvs: str = ""
     reading: ImportOptions = field(default_factory=lambda: ImportOptions(mode="calibrated"))
-    name = "openface"
+    name, packed, group = "openface", False, 1
 
     def settings(self) -> dict:
         # where the program and the kept files lie does not change the result
@@ -240,10 +311,21 @@ _local = threading.local()
 
 def _in_child(function: Callable, *arguments, seconds: float):
     """``function(*arguments)`` in this thread's own Python process; anything but an answer is an ``ExtractionFailed``."""
+    with _failures():
+        return _child().call(function, *arguments, seconds=seconds)
+
+
+def _child() -> PythonChild:
     if not hasattr(_local, "child"):
         _local.child = PythonChild()
+    return _local.child
+
+
+@contextmanager
+def _failures():
+    """Whatever a child's call raises, as ``ExtractionFailed``."""
     try:
-        return _local.child.call(function, *arguments, seconds=seconds)
+        yield
     except ExtractionFailed:
         raise
     except AudferError as error:
@@ -271,7 +353,7 @@ class Estimator:
     size: int
     device: str = "cpu"
     precision: str = "float32"
-    name = "audfer"
+    name, packed, group = "audfer", True, 1
 
     def settings(self) -> dict:
         return {"backend": self.name, "weights": self._weights(), "size": self.size, "precision": self.precision}
@@ -287,8 +369,13 @@ class Estimator:
         return _in_child(_estimate, self, clip, seconds=seconds)
 
 
+def _written(folder: str) -> tuple[int, ...]:
+    """When the weights in a folder were written: a process that keeps a model notices new ones."""
+    return tuple(path.stat().st_mtime_ns for path in sorted(Path(folder).glob("*.*")))
+
+
 @lru_cache(maxsize=2)
-def _loaded(folder: str):
+def _loaded(folder: str, written: tuple[int, ...]):
     import torch
 
     from .estimator import ActionUnitEstimator
@@ -300,19 +387,108 @@ def _loaded(folder: str):
 def _estimate(backend: Estimator, clip: Clip) -> dict[str, AUTrack]:
     from .estimator import predict
 
-    manifest, tracks = clip.manifest(), {}
-    for row in manifest.table.itertuples(index=False):
-        images = load_frames(manifest, row, size=backend.size)
-        intensity, presence = predict(_loaded(backend.folder), images, device=backend.device, precision=backend.precision)
-        tracks[row.clip_id] = estimated_track(intensity, presence, frame_numbers(manifest, row))
-    return tracks
+    estimator = _loaded(backend.folder, _written(backend.folder))
+    numbers: dict[str, list[int]] = {}
+    values: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    frames = clip.stream(backend.size)
+    while piece := list(islice(frames, _CHUNK_FRAMES)):  # a long video is never in memory as a whole
+        names = [name for name, _, _ in piece]
+        judged = predict(estimator, np.stack([picture for _, _, picture in piece]), device=backend.device,
+                         precision=backend.precision)
+        for name in dict.fromkeys(names):
+            rows = [row for row, other in enumerate(names) if other == name]
+            numbers.setdefault(name, []).extend(piece[row][1] for row in rows)
+            values.setdefault(name, []).append(tuple(part[rows] for part in judged))
+    return {name: estimated_track(*(np.concatenate(parts) for parts in zip(*values[name])), np.array(numbers[name]))
+            for name in values}
 
 
-def estimated_track(intensity: np.ndarray, presence: np.ndarray, numbers: np.ndarray) -> AUTrack:
-    """The track of frames that audfer's estimator judged: a value for every frame and, unlike OpenFace, no confidence."""
+def estimated_track(intensity: np.ndarray, presence: np.ndarray, numbers: np.ndarray, tool: str = "audfer",
+                    mode: str = "frame by frame") -> AUTrack:
+    """The track of frames that a network of ours judged: a value for every frame and, unlike OpenFace, no confidence."""
     return AUTrack(intensity.astype(np.float32), presence.astype(np.float32), np.ones(len(numbers), bool), numbers,
-                   np.full(len(numbers), np.nan),
-                   report={"tool": "audfer", "version": __version__, "mode": "frame by frame"})
+                   np.full(len(numbers), np.nan), report={"tool": tool, "version": __version__, "mode": mode})
+
+
+@dataclass(frozen=True)
+class LAC:
+    """Lock and Check's recogniser. What faces it is for, its weights decide (``Recogniser.description``).
+
+    Frames are judged in the windows of ``Recogniser.predict``, while the clip is decoded (``streaming``).
+
+    Attributes:
+        folder: where ``Recogniser.save`` put it.
+        device, precision: as in ``Recogniser.judge``.
+        batch: windows a forward pass, of several clips where they are short.
+    """
+
+    folder: str
+    device: str = "cpu"
+    precision: str = "float32"
+    batch: int = 8
+    name, packed = "lac", True
+
+    @property
+    def group(self) -> int:
+        """Clips of one job: enough short ones for some full batches, few enough that a kill costs little."""
+        return 4 * self.batch
+
+    def settings(self) -> dict:
+        # where it runs and how many windows at a time does not change the result
+        return {"backend": self.name, "weights": self._weights(), "precision": self.precision}
+
+    def _weights(self) -> str:
+        return digest([file_digest(path) for path in sorted(Path(self.folder).glob("recogniser.*"))])
+
+    def check(self) -> None:
+        from .recognition import Recogniser
+
+        if self.batch < 1:
+            raise InputError("command line", "--batch", self.batch, "at least one window")
+        units = Recogniser.load(self.folder).action_units
+        if strange := [name for name in units if name not in ACTION_UNITS]:
+            raise InputError(Path(self.folder, "recogniser.json"), "action_units", ", ".join(strange),
+                             f"those of an AU table: {', '.join(ACTION_UNITS)}")
+
+    def extract(self, clip: Clip, seconds: float) -> dict[str, AUTrack]:
+        return _in_child(_recognise_one, self, clip, seconds=seconds)
+
+    def extract_group(self, clips: Sequence[Clip], seconds: float) -> Iterator[tuple[int, dict[str, AUTrack]]]:
+        with _failures():
+            yield from _child().stream(_recognise, self, list(clips), seconds=seconds)
+
+
+@lru_cache(maxsize=2)
+def _recogniser(folder: str, written: tuple[int, ...]):
+    import torch
+
+    from .recognition import Recogniser
+
+    torch.set_num_threads(1)
+    return Recogniser.load(folder)
+
+
+def _recognise_one(backend: LAC, clip: Clip) -> dict[str, AUTrack]:
+    return next(_recognise(backend, [clip], refuse=True))[1]
+
+
+def _recognise(backend: LAC, clips: list[Clip], refuse: bool = False) -> Iterator[tuple[int, dict[str, AUTrack]]]:
+    """Tracks of each clip as it is done; a clip that cannot be read is left out, or with ``refuse`` its error is raised."""
+    from .streaming import judge_streams
+
+    recogniser = _recogniser(backend.folder, _written(backend.folder))
+    streams = ((position, clip.stream(recogniser.image_size)) for position, clip in enumerate(clips))
+    for position, found in judge_streams(recogniser, streams, device=backend.device, precision=backend.precision,
+                                         batch=backend.batch):
+        if isinstance(found, InputError):
+            if refuse:
+                raise found
+            continue
+        tracks = {}
+        for name, (numbers, values) in found.items():
+            intensity, presence, _ = recogniser.calibrated(values)
+            tracks[name] = estimated_track(intensity, presence, numbers, "LAC", f"windows of {recogniser.window} frames")
+        yield position, tracks
 
 
 @dataclass(frozen=True)
@@ -326,7 +502,7 @@ class PyFeat:
 
     threshold: float = 0.5
     au_model: str = "xgb"
-    name = "pyfeat"
+    name, packed, group = "pyfeat", False, 1
 
     def settings(self) -> dict:
         return {"backend": self.name, **asdict(self)}
@@ -428,4 +604,4 @@ def _version_of(package: str) -> str:
 
 
 #: --backend -> what measures; another extractor is one more dataclass here
-BACKENDS: dict[str, type] = {"audfer": Estimator, "openface": OpenFace, "pyfeat": PyFeat}
+BACKENDS: dict[str, type] = {"openface": OpenFace, "lac": LAC, "audfer": Estimator, "pyfeat": PyFeat}

@@ -211,7 +211,7 @@ def train_estimator(images: np.ndarray, intensity_codes: np.ndarray, subjects, *
     people = np.unique(subjects[train_index])
     if len(people) < 2:
         raise AudferError(f"the AU estimator needs frames of at least 2 subjects to learn and calibrate, found {len(people)}")
-    held_in = np.random.default_rng(seed).permutation(people)[: max(1, round(len(people) / 5))]
+    held_in = calibration_subjects(people, seed)
     for_calibration = train_index[np.isin(subjects[train_index], held_in)]
     for_training = train_index[~np.isin(subjects[train_index], held_in)]
 
@@ -274,6 +274,12 @@ def _train(images: np.ndarray, codes: np.ndarray, for_training: np.ndarray, for_
     return estimator.eval(), pd.DataFrame(history)
 
 
+def calibration_subjects(people: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A fifth of the people of a training set, at least one: not trained on, for thresholds and intensities."""
+    people = np.unique(people)
+    return np.random.default_rng(seed).permutation(people)[: max(1, round(len(people) / 5))]
+
+
 def _rate(step: int, steps: int) -> float:
     warmup = max(1, steps // 20)
     if step < warmup:
@@ -303,18 +309,23 @@ def calibrate(estimator: ActionUnitEstimator, logits: np.ndarray, raw: np.ndarra
         known = ~np.isnan(codes[:, au])
         present = codes[known, au] >= PRESENT_FROM
         if 0 < present.sum() < len(present):
-            estimator.thresholds[au] = float(_rate_threshold(logits[known, au], present))
+            estimator.thresholds[au] = float(rate_threshold(logits[known, au], present))
     for column, au in enumerate(INTENSITY_INDEX):
         known = ~np.isnan(codes[:, au])
-        x, y = raw[known, column].astype(np.float64), codes[known, au].astype(np.float64)
-        if len(x) > 1 and x.std() > 1e-6 and y.std() > 0:
-            if np.cov(x, y)[0, 1] > 0:
-                gain = y.std() / x.std()
-                estimator.gain[column] = float(gain)
-                estimator.offset[column] = float(y.mean() - gain * x.mean())
+        if (line := major_axis(raw[known, column], codes[known, au])) is not None:
+            estimator.gain[column], estimator.offset[column] = line
 
 
-def _rate_threshold(scores: np.ndarray, present: np.ndarray) -> float:
+def major_axis(x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
+    """Gain and offset of the reduced major axis, which gives x the mean and the spread of y; ``None`` where x does not rise with y."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    if len(x) < 2 or x.std() <= 1e-6 or y.std() == 0 or np.cov(x, y)[0, 1] <= 0:
+        return None
+    gain = y.std() / x.std()
+    return float(gain), float(y.mean() - gain * x.mean())
+
+
+def rate_threshold(scores: np.ndarray, present: np.ndarray) -> float:
     """The score from which as many frames are called present as are coded present, so that precision equals recall.
 
     Not the score of the largest F1: for an AU that is hard to see that one calls nearly every frame present, and the clip

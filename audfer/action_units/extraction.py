@@ -1,9 +1,11 @@
-"""audfer's own estimator over the clips of a manifest, in this process: what the embedded benchmark's chain runs.
+"""audfer's own networks over the clips of a manifest, in this process: what the embedded benchmark's chain runs.
 
 ``running.extract_manifest`` runs it, or another extractor, clip by clip in processes of their own.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -28,23 +30,34 @@ def extract(manifest: Manifest, estimator: ActionUnitEstimator, size: int, chunk
         An AUTable with all frames ``ok``: the estimator gives a value for every frame and, unlike OpenFace, no
         confidence.
     """
+    def judge(clips: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        judged = predict(estimator, np.concatenate(clips), batch_size=chunk_frames, device=device, precision=precision)
+        ends = np.cumsum([len(frames) for frames in clips])[:-1]
+        return list(zip(*(np.split(part, ends) for part in judged)))
+
+    return extract_clips(manifest, judge, size, chunk_frames)
+
+
+def extract_clips(manifest: Manifest, judge: Callable[[list[np.ndarray]], list[tuple[np.ndarray, np.ndarray]]], size: int,
+                  chunk_frames: int = 512, tool: str = "audfer", mode: str = "frame by frame", desc: str = "AUs") -> AUTable:
+    """``extract`` with any network.
+
+    Args:
+        judge: frames (n, size, size, 3) uint8 of some clips -> intensity (n, 17) and presence (n, 18) of each.
+        tool, mode: for the table's provenance. desc: what the progress bar says before the dataset.
+    """
     tracks: dict[str, AUTrack] = {}
     waiting: list[tuple[str, np.ndarray, np.ndarray]] = []
 
     def flush() -> None:
         if not waiting:
             return
-        images = np.concatenate([frames for _, _, frames in waiting])
-        intensity, presence = predict(estimator, images, batch_size=chunk_frames, device=device, precision=precision)
-        start = 0
-        for clip_id, numbers, frames in waiting:
-            part = slice(start, start + len(frames))
-            tracks[clip_id] = estimated_track(intensity[part], presence[part], numbers)
-            start = part.stop
+        for (clip_id, numbers, _), values in zip(waiting, judge([frames for _, _, frames in waiting])):
+            tracks[clip_id] = estimated_track(*values, numbers, tool, mode)
         waiting.clear()
 
     for row in progress(manifest.table.itertuples(index=False), total=len(manifest.table),
-                        desc=f"AUs {manifest.name}", unit="clip"):
+                        desc=f"{desc} {manifest.name}", unit="clip"):
         waiting.append((row.clip_id, frame_numbers(manifest, row), load_frames(manifest, row, size=size)))
         if sum(len(frames) for _, _, frames in waiting) >= chunk_frames:
             flush()

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 _PR_SET_PDEATHSIG = 1
 # looked up once, here: between fork and exec a child of a threaded process should do next to nothing
@@ -153,14 +153,33 @@ class PythonChild:
             OutOfTime, ChildEnded, Stopped: no answer.
             Exception: what the function raised.
         """
+        (answer,) = self._answers(function, arguments, seconds, 1)
+        return answer
+
+    def stream(self, function: Callable, *arguments, seconds: float) -> Iterator:
+        """What a generator function yields in the child, as it comes; ``seconds`` for each item.
+
+        A caller that stops before the end ends the child.
+
+        Raises:
+            OutOfTime, ChildEnded, Stopped, Exception: as ``call``, after the items that came before.
+        """
+        yield from self._answers(function, arguments, seconds, None)
+
+    def _answers(self, function: Callable, arguments: tuple, seconds: float, count: int | None) -> Iterator:
         if self._process is None or self._process.poll() is not None:
             self.close()
-            self._printed = tempfile.TemporaryFile()
+            self._printed, self._unread = tempfile.TemporaryFile(), b""
             self._process = _start([sys.executable, "-m", __name__], subprocess.PIPE, subprocess.PIPE, self._printed)
         try:
-            _send(self._process.stdin, (function, arguments))
-            # BrokenPipeError and EOFError: the child is gone; anything else in the answer is the function's own
-            answer = self._answer(time.monotonic() + seconds, seconds)
+            _send(self._process.stdin, (function, arguments, count is None))
+            while count != 0:
+                # BrokenPipeError and EOFError: the child is gone; anything else in the answer is the function's own
+                kind, answer = self._answer(time.monotonic() + seconds, seconds)
+                if kind != "gave":
+                    break
+                count = None if count is None else count - 1
+                yield answer
         except (BrokenPipeError, EOFError):
             status = self._process.wait()
             if _stopping.is_set():
@@ -170,23 +189,26 @@ class PythonChild:
         except BaseException:
             self.close()
             raise
-        if answer[0] == "raised":
-            raise answer[1]
-        return answer[1]
+        if kind == "raised":
+            raise answer
 
     def _answer(self, until: float, seconds: float):
-        stream, data, wanted = self._process.stdout.fileno(), b"", 8
-        while len(data) < wanted:
+        (length,) = struct.unpack("<q", self._read(8, until, seconds))
+        return pickle.loads(self._read(length, until, seconds))
+
+    def _read(self, length: int, until: float, seconds: float) -> bytes:
+        """The next bytes of the answers; what was read beyond them is kept for the next call."""
+        stream = self._process.stdout.fileno()
+        while len(self._unread) < length:
             ready, _, _ = select.select([stream], [], [], max(until - time.monotonic(), 0))
             if not ready:
                 raise OutOfTime(f"no end after {seconds:g} s")
             block = os.read(stream, 1 << 20)
             if not block:
                 raise EOFError
-            data += block
-            if wanted == 8 and len(data) >= 8:
-                wanted = 8 + struct.unpack("<q", data[:8])[0]
-        return pickle.loads(data[8:])
+            self._unread += block
+        found, self._unread = self._unread[:length], self._unread[length:]
+        return found
 
     def close(self) -> None:
         """End the child."""
@@ -210,15 +232,18 @@ def _serve() -> None:
     os.dup2(2, 1)  # what packages print must not mix with the answers
     calls = sys.stdin.buffer
     while header := calls.read(8):
-        function, arguments = pickle.loads(calls.read(struct.unpack("<q", header)[0]))
+        function, arguments, several = pickle.loads(calls.read(struct.unpack("<q", header)[0]))
         try:
-            answer = ("gave", function(*arguments))
-        except Exception as error:  # it goes back to the caller, who decides
+            for result in function(*arguments) if several else (function(*arguments),):
+                _send(answers, ("gave", result))
+            answer = ("end", None) if several else None
+        except Exception as error:  # it goes back to the caller, who decides; so does an answer that cannot be pickled
             answer = ("raised", error)
-        try:
-            _send(answers, answer)
-        except Exception as error:  # an answer that cannot be pickled
-            _send(answers, ("raised", RuntimeError(f"{type(answer[1]).__name__}: {answer[1]} ({error})")))
+        if answer is not None:
+            try:
+                _send(answers, answer)
+            except Exception as error:
+                _send(answers, ("raised", RuntimeError(f"{type(answer[1]).__name__}: {answer[1]} ({error})")))
 
 
 if __name__ == "__main__":

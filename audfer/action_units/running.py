@@ -14,21 +14,23 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from ..datasets import Manifest
+from ..datasets import Manifest, PackedClips
 from ..datasets.workers import chunks
 from ..errors import AudferError, InputError
 from ..files import atomic_file, digest, locked, write_json
+from ..openface import AUTrack
 from ..progress import LineProgress, progress
-from .backends import Backend, Clip, ExtractionFailed
+from .backends import Backend, Clip, ExtractionFailed, sources
 from .processes import Stopped, allow_children, stop_children
 from .table import AUTable, table_writer, to_arrow
 
@@ -62,12 +64,13 @@ class Job:
         return self.path.is_file()
 
 
-def extract_manifest(manifest: Manifest, out, backend: Backend, *, workers: int | None = None, seconds: float = 600.0,
-                     retries: int = 1, again: bool = False, client=None) -> pd.DataFrame:
+def extract_manifest(manifest: Manifest | PackedClips, out, backend: Backend, *, workers: int | None = None,
+                     seconds: float = 600.0, retries: int = 1, again: bool = False, client=None) -> pd.DataFrame:
     """Action units of every clip of a manifest, in one table.
 
     Args:
-        manifest: the clips; windows of one take are cut from one extraction.
+        manifest: the clips; windows of one take are cut from one extraction. Or a packed store: then the table has the
+            stored frames only.
         out: the AU table to write (.parquet). Beside it: ``<out>_clips/`` (the store of single results; keep it to be able
             to go on), ``<out>_clips.csv`` (every clip's state) and ``<out>_quarantine.csv`` (clip, reason) where clips
             gave nothing.
@@ -91,6 +94,11 @@ def extract_manifest(manifest: Manifest, out, backend: Backend, *, workers: int 
     if workers is not None and workers < 1 or seconds <= 0 or retries < 0:
         raise InputError("extraction", "workers, seconds, retries", f"{workers}, {seconds}, {retries}",
                          "at least one worker, a positive time, no negative number of retries")
+    packed = isinstance(manifest, PackedClips)
+    name = manifest.meta["dataset"] if packed else manifest.name
+    if packed and not backend.packed:
+        raise InputError(Path(manifest.frames.filename).parent, f"clips for {backend.name}", "a packed store",
+                         "videos or folders of pictures, which it opens itself; or --backend lac")
     if client is None:
         backend.check()
     store = out.with_name(f"{out.stem}_clips").absolute()
@@ -100,7 +108,7 @@ def extract_manifest(manifest: Manifest, out, backend: Backend, *, workers: int 
             for job in jobs:
                 job.failure.unlink(missing_ok=True)
         todo = [job for job in jobs if not job.done() and not job.failure.is_file()]
-        with progress(total=len(jobs), desc=f"{backend.name} {manifest.name}", unit="clip") as bar:
+        with progress(total=len(jobs), desc=f"{backend.name} {name}", unit="clip") as bar:
             _show(bar, len(jobs) - len(todo), [])
             work = _local(todo, backend, seconds, retries, workers or os.cpu_count() or 1) if client is None else \
                 _cluster(todo, backend, seconds, retries, client)
@@ -123,17 +131,12 @@ def _show(bar, count: int, notes: list[str]) -> None:
         bar.update(count)
 
 
-def _jobs(manifest: Manifest, store: Path, backend: Backend) -> list[Job]:
+def _jobs(clips: Manifest | PackedClips, store: Path, backend: Backend) -> list[Job]:
     """One job a source, in the manifest's order of first rows."""
-    sources: dict[str, list[dict]] = {}
-    for row in manifest.table.to_dict("records"):
-        sources.setdefault(row["path"], []).append(row)
-    common = {"format": _FORMAT, "settings": backend.settings()}
-    root, jobs = Path(manifest.root).absolute(), []
-    for rows in sources.values():
-        clip = Clip(manifest.name, root, tuple(rows))
-        spans = [(row["clip_id"], row["start"], row["stop"]) for row in rows]
-        key = digest({**common, "dataset": manifest.name, "path": rows[0]["path"], "rows": spans, "files": clip.state()}, 32)
+    common, jobs = {"format": _FORMAT, "settings": backend.settings()}, []
+    for clip in sources(clips):
+        spans = [(row["clip_id"], row["start"], row["stop"]) for row in clip.rows]
+        key = digest({**common, "dataset": clip.dataset, "path": clip.rows[0]["path"], "rows": spans, "files": clip.state()}, 32)
         jobs.append(Job(clip, store / key[:2] / f"{key}.parquet"))
     return jobs
 
@@ -161,29 +164,75 @@ def do_clip(job: Job, backend: Backend, seconds: float, retries: int) -> bool:
             write_json(job.failure, {"reason": reasons[-1], "attempts": attempt,
                                      "seconds": round(time.monotonic() - start, 2)})
             return False
-        about = {"attempts": attempt, "seconds": round(time.monotonic() - start, 2)}
-        table = to_arrow(AUTable.from_tracks(tracks).frames).replace_schema_metadata({"clip": json.dumps(about)})
-        with atomic_file(job.path) as temporary:
-            parquet.write_table(table, temporary, compression="zstd")
+        _keep(job, tracks, attempt, time.monotonic() - start)
         return True
     raise AssertionError("unreachable")
 
 
+def _keep(job: Job, tracks: dict[str, AUTrack], attempts: int, seconds: float) -> None:
+    about = {"attempts": attempts, "seconds": round(seconds, 2)}
+    table = to_arrow(AUTable.from_tracks(tracks).frames).replace_schema_metadata({"clip": json.dumps(about)})
+    with atomic_file(job.path) as temporary:
+        parquet.write_table(table, temporary, compression="zstd")
+
+
+def do_group(jobs: list[Job], backend: Backend, seconds: float, retries: int) -> Iterator[bool]:
+    """Several clips: together where the extractor takes groups, and each stored as soon as it is done.
+
+    What a group leaves out, because a clip cannot be read or the process ended, is done clip by clip: so only the clip that
+    is to blame is refused.
+
+    Yields:
+        Whether there is a result, of one clip after the other, in the order in which they are done.
+    """
+    left = dict(enumerate(jobs))
+    if backend.group > 1 and len(jobs) > 1:
+        open_jobs = {at: job for at, job in left.items() if not job.done() and not job.failure.is_file()}
+        places, before = list(open_jobs), time.monotonic()
+        group = backend.extract_group([job.clip for job in open_jobs.values()], seconds)
+        try:
+            for position, tracks in group:
+                now = time.monotonic()
+                _keep(left.pop(places[position]), tracks, 1, now - before)
+                before = now
+                yield True
+        except ExtractionFailed:
+            pass
+    for job in left.values():
+        yield do_clip(job, backend, seconds, retries)
+
+
 def do_clips(jobs: list[Job], backend: Backend, seconds: float, retries: int) -> list[bool]:
-    """``do_clip`` for several, one after the other: the task of a Dask worker."""
-    return [do_clip(job, backend, seconds, retries) for job in jobs]
+    """``do_group``, all at once: the task of a Dask worker."""
+    return list(do_group(jobs, backend, seconds, retries))
 
 
 # ---------------------------------------------------------------------------------------------------------- executors
 
 def _local(jobs: list[Job], backend: Backend, seconds: float, retries: int, workers: int) -> Iterator[list[bool]]:
-    """Threads of this process: each waits for the process that does its clip."""
+    """Threads of this process: each waits for the process that does its clips."""
     allow_children()
+    ended: SimpleQueue[bool | Future] = SimpleQueue()  # a state for every clip, and every group's future when it is through
+
+    def work(group: list[Job]) -> None:
+        for state in do_group(group, backend, seconds, retries):
+            ended.put(state)
+
+    # as many groups as workers at least, so that nobody is idle while few clips are left
+    groups = chunks(jobs, max(1, min(backend.group, -(-len(jobs) // workers))))
     with ThreadPoolExecutor(workers, thread_name_prefix="extract") as pool:
-        futures = [pool.submit(do_clip, job, backend, seconds, retries) for job in jobs]
+        futures = [pool.submit(work, group) for group in groups]
+        for future in futures:
+            future.add_done_callback(ended.put)
         try:
-            for future in as_completed(futures):
-                yield [future.result()]
+            left = len(futures)
+            while left:
+                item = ended.get()
+                if isinstance(item, Future):
+                    item.result()
+                    left -= 1
+                else:
+                    yield [item]
         except BaseException:
             # no clip is to blame for being interrupted: the threads see Stopped, and record nothing
             for future in futures:
@@ -206,7 +255,7 @@ def _cluster(jobs: list[Job], backend: Backend, seconds: float, retries: int, cl
         running.add(future)
 
     running = completed()
-    for group in chunks(jobs, _TASK_CLIPS):
+    for group in chunks(jobs, max(_TASK_CLIPS, backend.group)):
         submit(group)
     try:
         for future in running:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 
-from ..errors import InputError
 from . import affwild2, afew, dfew, disfa, ferv39k, folder, mafw, ravdess, sampling
-from .check import DatasetCheck, check_dataset
-from .disfa import load_disfa_frames, read_disfa
+from .annotated import annotated_labels, annotated_landmarks, load_annotated_frames, read_annotated
+from .check import AnnotatedCheck, DatasetCheck, check_dataset
+from .common import known_name, reader_choices
 from .manifest import Manifest, frame_numbers, list_frames, load_frames
 from .packing import PackedClips, open_packed, pack
 
@@ -33,10 +32,7 @@ def dataset_name(name: str) -> str:
     Raises:
         InputError: there is no reader for it.
     """
-    known = {key.lower(): key for key in READERS}
-    if str(name).lower() not in known:
-        raise InputError("read_dataset", "dataset", repr(name), f"one of {', '.join(READERS)}")
-    return known[str(name).lower()]
+    return known_name(name, READERS, "read_dataset")
 
 
 def read_dataset(
@@ -68,32 +64,28 @@ def read_dataset(
     """
     name = dataset_name(name)
     reader = READERS[name]
-    offered = inspect.signature(reader).parameters
-    choices = {key: value for key, value in {"splits": splits, **choices}.items() if value not in (None, "")}
-    for key, value in choices.items():
-        if key not in offered:
-            raise InputError(
-                name, key, repr(value), f"nothing: {name} offers no such choice, only "
-                + ", ".join(k for k in offered if k not in ("root", "fold", "missing"))
-            )
+    choices = reader_choices(name, reader, {"splits": splits, **choices})
     return reader(root, fold, missing=missing, **choices)
 
 
 __all__ = [
+    "AnnotatedCheck",
     "DatasetCheck",
     "FOLDS",
     "Manifest",
     "PackedClips",
     "READERS",
+    "annotated_labels",
+    "annotated_landmarks",
     "check_dataset",
     "dataset_name",
     "frame_numbers",
     "list_frames",
-    "load_disfa_frames",
+    "load_annotated_frames",
     "load_frames",
     "open_packed",
     "pack",
+    "read_annotated",
     "read_dataset",
-    "read_disfa",
     "sampling",
 ]

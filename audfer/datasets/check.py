@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from .. import published as paper
 from ..errors import InputError
 from ..facs import EXPRESSIONS, LABEL_SPACES
 from ..progress import progress as progress_bar
+from .common import check_fold, dataset_folder, known_name
 from .manifest import (
-    IMAGE_ERRORS, Manifest, frame_number, is_video, list_frames, published_counts, read_image, video_shape,
+    IMAGE_ERRORS, RENDERED_STAMP, Manifest, frame_number, is_video, list_frames, published_counts, read_image, video_shape,
 )
 from .workers import chunks, each
 
@@ -101,11 +102,9 @@ class DatasetCheck:
 
     def to_json(self) -> dict:
         """Everything, as JSON types."""
-        rows = self.counts.astype(object).where(self.counts.notna(), None).to_dict("records")
-        finding = lambda f: {"kind": f.kind, "sentence": f.sentence, "count": f.count, "example": f.example}  # noqa: E731
         return {
-            "dataset": self.name, "root": str(self.root), "as_published": self.as_published, "counts": rows,
-            "deviations": [finding(f) for f in self.deviations], "notes": [finding(f) for f in self.notes], **self.facts,
+            "dataset": self.name, "root": str(self.root), "as_published": self.as_published, "counts": _records(self.counts),
+            "deviations": [asdict(f) for f in self.deviations], "notes": [asdict(f) for f in self.notes], **self.facts,
         }
 
     def __str__(self) -> str:
@@ -114,33 +113,57 @@ class DatasetCheck:
         lines += _paragraph(f"clips: {facts['clips']} in {facts['folders']} folders or videos, {facts['frames']} frames "
                             f"({facts['frames_a_clip'][0]} to {facts['frames_a_clip'][2]} a clip, "
                             f"median {facts['frames_a_clip'][1]})")
-        sizes = list(facts["image_sizes"].items())
-        lines += _paragraph("image sizes: " + ", ".join(f"{size} ({count} frames)" for size, count in sizes[:6])
-                            + (f" and {len(sizes) - 6} more" if len(sizes) > 6 else ""))
+        lines += _paragraph("image sizes: " + _size_list(facts["image_sizes"]))
         lines += _paragraph(f"labels on disk: {facts['label_order']}")
         lines += _paragraph(f"classes here: {', '.join(f'{i} {c}' for i, c in enumerate(facts['classes']))}")
         if facts["dropped"]:
             lines += _paragraph("left out: " + ", ".join(f"{k} {v}" for k, v in facts["dropped"].items()))
-        for title, findings in (("notes", self.notes), ("deviations", self.deviations)):
-            if findings:
-                lines += ["", f"{title}:"]
-                lines += [line for f in findings for line in _paragraph(f"- {f}", "  ")]
-        lines += ["", f"{self.name}: " + ("this is what the papers used" if self.as_published
-                                          else f"not shown to be what the papers used: {len(self.deviations)} deviations"
-                                          if len(self.deviations) > 1 else
-                                          "not shown to be what the papers used: 1 deviation")]
-        return "\n".join(lines)
+        return "\n".join(lines + _finding_lines(self.name, self.notes, self.deviations))
+
+
+@dataclass
+class AnnotatedCheck(DatasetCheck):
+    """The result of ``check_dataset`` for frames annotated with action units (DISFA, BP4D).
+
+    Attributes:
+        counts: one row for frames and one for subjects: published, found, verdict ("as published", "differs").
+        facts: sequences, frames a sequence, image sizes, fold rule, the AUs that the papers judge, frames left out.
+        rates: one row a fold (0: all) and AU: subjects, frames, known (frames where it is coded), present (of those),
+            rate (present / known, 0..1, NaN where nothing is known).
+    """
+
+    rates: pd.DataFrame
+
+    def to_json(self) -> dict:
+        return {**super().to_json(), "rates": _records(self.rates)}
+
+    def __str__(self) -> str:
+        facts = self.facts
+        lines = [f"{self.name}, {self.root}", "", f"{'':<12}{'published':>10}{'here':>10}"]
+        lines += [f"{row.quantity:<12}{row.published:>10}{row.found:>10}" + (" *" if row.verdict == "differs" else "")
+                  for row in self.counts.itertuples()]
+        if (self.counts["verdict"] == "differs").any():
+            lines.append("* differs from the published count")
+        lines += ["", "per cent of the coded frames in which each AU is present", *_rate_table(self.rates, facts["judged"]), ""]
+        shortest, median, longest = facts["frames_a_sequence"]
+        lines += _paragraph(f"sequences: {facts['sequences']} ({shortest} to {longest} frames, median {median}); "
+                            f"image sizes: {_size_list(facts['image_sizes'])}")
+        lines += _paragraph(f"folds: {facts['folds']}")
+        if facts["dropped"]:
+            lines += _paragraph("left out: " + ", ".join(f"{k} {v}" for k, v in facts["dropped"].items()))
+        return "\n".join(lines + _finding_lines(self.name, self.notes, self.deviations))
 
 
 def check_dataset(
     name: str, root: str | os.PathLike, folds: Iterable[int] | None = None, *, deep: bool = False, workers: int = 1,
     progress: bool = True, **choices,
 ) -> DatasetCheck:
-    """Look at every clip of a dataset and compare it with what is published.
+    """Look at every clip of a dataset and compare it with what is published; of DISFA and BP4D, at every annotated frame.
 
     Args:
-        name, root: as for ``read_dataset``.
-        folds: which folds; ``None``: all five of DFEW and MAFW, the first of the others (whose folds are our own).
+        name, root: as for ``read_dataset``, or for ``read_annotated``.
+        folds: which folds; ``None``: all five of DFEW and MAFW, all three of DISFA and BP4D, the first of the others (whose
+            folds are our own).
         deep: decode every frame. Otherwise the header and the end of every image file are read, and of every video its
             packets: this finds missing, empty and truncated files, not damaged pixels.
         workers: processes.
@@ -148,13 +171,16 @@ def check_dataset(
         **choices: as for ``read_dataset``.
 
     Returns:
-        The counts beside the published ones and every deviation, with an example.
+        The counts beside the published ones and every deviation, with an example; of annotated frames ``AnnotatedCheck``.
 
     Raises:
         InputError: as ``read_dataset``, if no fold can be read.
     """
-    from . import FOLDS, dataset_name, read_dataset  # the registry is made from the readers, after this module
+    from . import FOLDS, annotated, dataset_name, read_dataset  # the registry is made from the readers, after this module
 
+    if name.lower() in map(str.lower, annotated.READERS):
+        name = known_name(name, annotated.READERS, "check_dataset")
+        return _check_annotated(name, root, folds, deep, workers, progress, choices)
     name = dataset_name(name)
     everything = folds is None
     wanted = tuple(folds) if folds is not None else tuple(range(1, FOLDS[name] + 1)) if name in ("DFEW", "MAFW") else (1,)
@@ -183,6 +209,101 @@ def check_dataset(
     deviations += _duplicates(manifests, scans, workers, progress)
     deviations += _count_findings(manifests, counts)
     return DatasetCheck(name, base, counts, deviations, notes, _facts(manifests, scans))
+
+
+def _check_annotated(name: str, root, folds, deep: bool, workers: int, progress: bool, choices: dict) -> AnnotatedCheck:
+    from . import annotated
+
+    shown = tuple(range(1, annotated.FOLDS[name] + 1)) if folds is None else tuple(folds)
+    for fold in shown:
+        check_fold(name, fold, annotated.FOLDS[name])
+    table = annotated.read_annotated(name, root, missing="drop", **choices)
+    base, rule = dataset_folder(root, name), table.attrs["folds"]
+    judged = annotated.EVALUATED[name]
+    claims = paper.load("lac_text_claims").set_index("quantity")["printed"]
+    published = {"frames": int(claims[f"{name} {'frames' if name == 'DISFA' else 'images'}"]),
+                 "subjects": int(claims[f"{name} subjects"].split()[0])}
+    found = {"frames": len(table), "subjects": table["subject"].nunique()}
+    counts = pd.DataFrame([(key, published[key], found[key], "as published" if found[key] == published[key] else "differs")
+                           for key in published], columns=["quantity", "published", "found", "verdict"])
+    deviations, notes = [], [Finding("choice", table.attrs["clips"])]
+    if (base / RENDERED_STAMP).is_file():
+        deviations.append(Finding("rendered", "the embedded benchmark: rendered faces, not the real dataset", 1, str(base)))
+    elif not rule.startswith("the subjects tested"):
+        deviations.append(Finding("fold", f"the folds are not the field's: {rule}", 1, str(base)))
+    else:
+        notes.append(Finding("fold", "LAC's paper names three folds and not their subjects: these are the field's usual ones"))
+    if not (base / RENDERED_STAMP).is_file():
+        off = counts[counts["verdict"] == "differs"]
+        deviations += [Finding("counts", f"{row.found} {row.quantity}, published are {row.published}",
+                               abs(row.found - row.published), str(base)) for row in off.itertuples()]
+    for reason, count in table.attrs["dropped"].items():
+        deviations.append(Finding("missing frame", f"{count} annotated {reason}", count, table.attrs["absent"][0][0]))
+    shapes, bad = _scan_annotated(base, table, deep, workers, progress)
+    if bad:
+        file, reason = bad[0]
+        deviations.append(Finding("unreadable", f"{len(bad)} files cannot be read ({reason})", len(bad), str(base / file)))
+    notes.append(Finding("training set", "OpenFace's AU models were trained on DISFA and BP4D: do not judge it here as on "
+                         "unseen faces"))
+    same = table["sequence"].to_numpy()[1:] == table["sequence"].to_numpy()[:-1]
+    gaps = same & (np.diff(table["frame"]) != 1)
+    if gaps.any():
+        first = int(np.argmax(gaps))
+        notes.append(Finding("missing frame", f"{int(gaps.sum())} gaps in the frame numbers: windows of frames end there",
+                             int(gaps.sum()), f"{table['sequence'][first]} after frame {table['frame'][first]}"))
+    if len(shapes) > 1:
+        notes.append(Finding("image size", f"images have {len(shapes)} sizes", len(shapes), str(base)))
+    rates = _rates(annotated, table, shown)
+    silent = rates[(rates["fold"] == 0) & (rates["present"] == 0) & rates["action_unit"].isin(judged)]
+    if len(silent):
+        notes.append(Finding("labels", f"{len(silent)} AUs are never present", len(silent), ", ".join(silent["action_unit"])))
+    lengths = table.groupby("sequence", sort=False).size()
+    return AnnotatedCheck(name, base, counts, deviations, notes, {
+        "frames": len(table), "sequences": len(lengths), "folds": rule, "judged": list(judged),
+        "frames_a_sequence": [int(lengths.min()), int(lengths.median()), int(lengths.max())],
+        "image_sizes": {f"{w}x{h}": count for (w, h), count in shapes.most_common()}, "dropped": dict(table.attrs["dropped"]),
+    }, rates)
+
+
+def _scan_annotated(base: Path, table: pd.DataFrame, deep: bool, workers: int, progress: bool) -> tuple[Counter, list]:
+    """(shape -> annotated frames, (file, reason) of what cannot be read)."""
+    counts = table["path"].value_counts(sort=False)
+    tasks = [(str(base), part, deep) for part in chunks(list(counts.items()), 1 if is_video(counts.index[0]) else 500)]
+    shapes, bad = Counter(), []
+    with progress_bar(total=len(counts), desc=f"check {table.attrs['dataset']}", unit="file", disable=not progress) as bar:
+        for part, wrong, files in each(_glance_all, tasks, workers if len(counts) > 1000 else 1):
+            shapes.update(part)
+            bad += wrong
+            bar.update(files)
+    return shapes, sorted(bad)
+
+
+def _glance_all(task: tuple[str, list[tuple[str, int]], bool]) -> tuple[Counter, list, int]:
+    base, files, deep = task
+    shapes, bad = Counter(), []
+    for path, frames in files:
+        file = os.path.join(base, path)
+        try:
+            if is_video(path):
+                shape = video_shape(file, deep)[1]
+            else:
+                shape = read_image(file).shape[1::-1] if deep else _glance(file)[1]
+            shapes[shape] += frames
+        except IMAGE_ERRORS as error:
+            bad.append((path, str(getattr(error, "found", error))))
+    return shapes, bad, len(files)
+
+
+def _rates(annotated, table: pd.DataFrame, folds: tuple[int, ...]) -> pd.DataFrame:
+    units = annotated.action_units_of(table)
+    labels, fold_of = annotated.annotated_labels(table, units), table["fold"].to_numpy()
+    rows = []
+    for fold in (0, *folds):
+        here = fold_of == fold if fold else np.ones(len(table), bool)
+        known, present = (~np.isnan(labels[here])).sum(0), np.nansum(labels[here], 0)
+        rows += [(fold, unit, table["subject"][here].nunique(), int(here.sum()), int(k), int(p), p / k if k else np.nan)
+                 for unit, k, p in zip(units, known, present)]
+    return pd.DataFrame(rows, columns=["fold", "action_unit", "subjects", "frames", "known", "present", "rate"])
 
 
 # --------------------------------------------------------------------------------------------------------- the files
@@ -504,6 +625,37 @@ def _count_table(counts: pd.DataFrame) -> list[str]:
     if (counts["verdict"] == "differs").any():
         lines.append("* differs from the published counts")
     return lines
+
+
+def _rate_table(rates: pd.DataFrame, judged: list[str]) -> list[str]:
+    lines = [f"{'fold':<5}{'people':>6}{'frames':>8} " + " ".join(f"{unit:>4}" for unit in judged)]
+    for fold, part in rates.groupby("fold", sort=False):
+        part = part.set_index("action_unit")
+        cells = (part["rate"].get(unit, np.nan) for unit in judged)
+        lines.append(f"{fold or 'all':<5}{part['subjects'].iloc[0]:>6}{part['frames'].iloc[0]:>8} "
+                     + " ".join(f"{'-' if np.isnan(rate) else format(100 * rate, '.1f'):>4}" for rate in cells))
+    return lines
+
+
+def _size_list(sizes: dict[str, int]) -> str:
+    text = ", ".join(f"{size} ({count} frames)" for size, count in list(sizes.items())[:6])
+    return text + (f" and {len(sizes) - 6} more" if len(sizes) > 6 else "")
+
+
+def _finding_lines(name: str, notes: list[Finding], deviations: list[Finding]) -> list[str]:
+    """Both lists and the verdict, as every check ends."""
+    lines = []
+    for title, findings in (("notes", notes), ("deviations", deviations)):
+        if findings:
+            lines += ["", f"{title}:"]
+            lines += [line for finding in findings for line in _paragraph(f"- {finding}", "  ")]
+    several = f"{len(deviations)} deviations" if len(deviations) > 1 else "1 deviation"
+    return [*lines, "", f"{name}: " + (f"not shown to be what the papers used: {several}" if deviations
+                                       else "this is what the papers used")]
+
+
+def _records(table: pd.DataFrame) -> list[dict]:
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _paragraph(text: str, indent: str = "  ") -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -284,3 +286,90 @@ def make_manifest(listing: Listing, missing: str = "error") -> Manifest:
         listed_frames=listing.frames,
         lists=listing.lists,
     )
+
+
+def known_name(name: str, known: Iterable[str], where: str) -> str:
+    """A dataset's name as ``known`` writes it, from any capitals.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    names = {key.lower(): key for key in known}
+    if str(name).lower() not in names:
+        raise InputError(where, "dataset", repr(name), f"one of {', '.join(names.values())}")
+    return names[str(name).lower()]
+
+
+def reader_choices(name: str, reader: Callable, given: dict) -> dict:
+    """Those of ``given`` that were made (neither ``None`` nor ""), for ``reader(root, ..., **choices)``.
+
+    Raises:
+        InputError: the dataset's reader offers no such choice.
+    """
+    offered = inspect.signature(reader).parameters
+    choices = {key: value for key, value in given.items() if value not in (None, "")}
+    for key, value in choices.items():
+        if key not in offered:
+            known = ", ".join(k for k in offered if k not in ("root", "fold", "missing"))
+            raise InputError(
+                name, key, repr(value), f"nothing: {name} offers no such choice" + (f", only {known}" if known else "")
+            )
+    return choices
+
+
+# --------------------------------------------------------------------------------- frames annotated with action units
+
+
+def check_missing(name: str, missing: str) -> None:
+    """Refuse what ``missing`` cannot be for annotated frames.
+
+    Raises:
+        InputError: neither "error" nor "drop".
+    """
+    if missing not in ("error", "drop"):
+        raise InputError(f"read_annotated {name}", "missing", repr(missing), "error or drop")
+
+
+def assign_folds(subjects: list[str], published: tuple[tuple[str, ...], ...], source: str) -> tuple[dict[str, int], str]:
+    """The fold (from 1) in which each subject is tested, and a sentence about the rule.
+
+    Args:
+        subjects: sorted names.
+        published: the test subjects of each fold; empty where none apply (the embedded set).
+        source: who published them.
+    """
+    folds = {subject: fold for fold, tested in enumerate(published, 1) for subject in tested}
+    if folds and set(subjects) <= set(folds):
+        return {subject: folds[subject] for subject in subjects}, f"the subjects tested in each fold are those of {source}"
+    rule = "every third subject is tested in the same fold (audfer's rule"
+    stranger = next((subject for subject in subjects if subject not in folds), "")
+    rule += f": {stranger} is in no published list)" if folds else ")"
+    return {subject: index % 3 + 1 for index, subject in enumerate(subjects)}, rule
+
+
+_NUMBERED = re.compile(r"([0-9]+)[^0-9]*\.(?:" + "|".join(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES)) + ")",
+                       re.IGNORECASE)
+
+
+def numbered_images(folder: Path, other: str = "") -> dict[int, str]:
+    """Frame number -> name of a folder's images; the number is the last in the name, however many zeros it has.
+
+    Args:
+        folder: no folder gives nothing.
+        other: a word in the names of images that are not meant (the other camera's).
+
+    Raises:
+        InputError: two images with the same number.
+    """
+    if not folder.is_dir():
+        return {}
+    out: dict[int, str] = {}
+    for name in listed(folder):
+        # a run of digits longer than any frame number is a date or a hash
+        if (found := _NUMBERED.search(name)) is None or found.end() != len(name) or len(found[1]) > 9:
+            continue
+        if other and other in name.lower():
+            continue
+        if (twice := out.setdefault(int(found[1]), name)) != name:
+            raise InputError(folder, f"image {int(found[1])}", f"{twice} and {name}", "one image a frame")
+    return out

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +27,7 @@ COLUMNS = ("clip_id", "path", "start", "stop", "split", "expression", "subject")
 IMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error,
                 Image.DecompressionBombError)
 #: the stamp that the embedded benchmark's writer leaves at the root of a dataset (``audfer.synth.STAMP``)
-_RENDERED_STAMP = "audfer_synth.json"
+RENDERED_STAMP = "audfer_synth.json"
 
 
 @dataclass
@@ -78,7 +79,7 @@ class Manifest:
     @property
     def embedded(self) -> bool:
         """Whether this is the rendered counterpart rather than the real dataset."""
-        return (self.root / _RENDERED_STAMP).is_file()
+        return (self.root / RENDERED_STAMP).is_file()
 
     def counts(self) -> pd.DataFrame:
         """Clips by split (rows) and class (columns, ``classes`` order, then ``total``)."""
@@ -134,7 +135,7 @@ class Manifest:
     def _asked(self, split: str, total: int) -> tuple[int, int | None]:
         """Clips asked of the embedded benchmark before rare classes were raised to a minimum, and that minimum."""
         try:
-            config = json.loads((self.root / _RENDERED_STAMP).read_text())["config"]
+            config = json.loads((self.root / RENDERED_STAMP).read_text())["config"]
             return int(config["counts"][split]), int(config["minimum"][split == "test"])
         except (OSError, ValueError, KeyError):
             return total, None
@@ -262,29 +263,65 @@ def is_video(path: str | os.PathLike) -> bool:
     return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
 
 
-def _decode(path: Path, wanted: np.ndarray | None) -> np.ndarray:
-    """Frames of a video, uint8 (n, H, W, 3); ``wanted``: frame numbers, any order, repeats allowed; None: all."""
+def video_frames(path: str | os.PathLike, wanted: Iterable[int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, picture uint8 (H, W, 3)) of a video's frames in their order, one decoded at a time.
+
+    Args:
+        wanted: 0-based numbers of the frames to give; decoding ends with the last of them. ``None``: all there are.
+
+    Raises:
+        InputError: it cannot be read, or ends before a frame that is wanted.
+    """
     import av
 
-    needed = None if wanted is None else set(wanted.tolist())
-    pictures: dict[int, np.ndarray] = {}
+    needed = None if wanted is None else set(wanted)
+    given, number = 0, -1
     try:
         with av.open(str(path)) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if needed is None or number in needed:
-                    pictures[number] = frame.to_ndarray(format="rgb24")
-                if needed is not None and len(pictures) == len(needed):
+                    yield number, frame.to_ndarray(format="rgb24")
+                    given += 1
+                if needed is not None and given == len(needed):
                     break
     except (OSError, ValueError, IndexError, av.FFmpegError) as error:
         raise InputError(path, "video", f"unreadable ({error})", "a video with at least one frame") from error
-    if not pictures or (needed is not None and len(pictures) < len(needed)):
-        raise InputError(path, "frames", f"{len(pictures)} of those wanted", "a video with all frames")
-    return np.stack([pictures[n] for n in (sorted(pictures) if wanted is None else wanted.tolist())])
+    if needed is not None and given < len(needed):
+        raise _frames_lacking(path, number + 1)
+
+
+def _frames_lacking(path: str | os.PathLike, count: int) -> InputError:
+    return InputError(path, "frames", f"{count}, fewer than are wanted", "a video with all frames")
+
+
+def _decode(path: Path, wanted: np.ndarray, size: int | None) -> np.ndarray:
+    """Frames of a video, uint8 (n, H, W, 3); ``wanted``: frame numbers, any order, repeats allowed.
+
+    Frames are resized as they come: a whole take as it is stored would not fit into memory.
+    """
+    pictures = {
+        number: picture if size is None else resized(picture, size)
+        for number, picture in video_frames(path, wanted.tolist())
+    }
+    return np.stack([pictures[n] for n in wanted.tolist()])
 
 
 @lru_cache(maxsize=65536)
 def _video_length(path: str, modified: int) -> int:
     return video_shape(path)[0]
+
+
+def video_length(path: str | os.PathLike) -> int:
+    """Frames of a video as ``video_shape`` counts them; counted once for as long as the file is not written again.
+
+    Raises:
+        InputError: no such file, unreadable, or no frames.
+    """
+    try:
+        modified = os.stat(path).st_mtime_ns
+    except OSError as error:
+        raise InputError(path, "video", error.strerror or error, "a video that can be read") from None
+    return _video_length(str(path), modified)
 
 
 def video_shape(path: str | os.PathLike, decode: bool = False) -> tuple[int, tuple[int, int]]:
@@ -330,7 +367,7 @@ def frame_numbers(manifest: Manifest, row) -> np.ndarray:
     path = manifest.root / row.path
     if not os.path.isfile(path):
         raise InputError(path, "clip", "no such folder or video", f"the frames of clip {row.clip_id}")
-    length = _video_length(str(path), path.stat().st_mtime_ns)
+    length = video_length(path)
     return np.arange(row.start, length if row.stop < 0 else min(row.stop, length))
 
 
@@ -358,10 +395,7 @@ def load_frames(manifest: Manifest, row, indices=None, size: int | None = None) 
             manifest.root / row.path, "frame index", f"{indices.min()}..{indices.max()}", f"0..{len(numbers) - 1}"
         )
     if is_video(row.path):
-        pictures = _decode(manifest.root / row.path, numbers[indices])
-        if size is None or pictures.shape[1:3] == (size, size):
-            return pictures
-        return np.stack([_resize(Image.fromarray(picture), (size, size)) for picture in pictures])
+        return _decode(manifest.root / row.path, numbers[indices], size)
     names = _frames_of(manifest, row)[0]
     cache: dict[int, np.ndarray] = {}
     shape = None if size is None else (size, size)
@@ -371,6 +405,80 @@ def load_frames(manifest: Manifest, row, indices=None, size: int | None = None) 
             cache[index] = read_image(path, shape)
             shape = shape or cache[index].shape[1::-1]
     return np.stack([cache[index] for index in indices.tolist()])
+
+
+def stream_frames(manifest: Manifest, size: int | None = None) -> Iterator[tuple[int, int, np.ndarray]]:
+    """The frames of all rows of a manifest, one in memory at a time.
+
+    The same pictures and numbers as ``load_frames`` and ``frame_numbers`` give. Rows that are cut from one video are read
+    in one pass over it, so that frames of different rows may take turns; a row's own frames come in order.
+
+    Args:
+        size: side to resize to; default as stored (a folder's frames are resized to its first one's).
+
+    Yields:
+        (position of the row in ``manifest.table``, frame number, uint8 (H, W, 3) RGB).
+
+    Raises:
+        InputError: as ``load_frames``; what came before a broken frame has been given by then.
+    """
+    shape = None if size is None else (size, size)
+    rows = list(manifest.table.itertuples(index=False))
+    sources: dict[str, list[int]] = {}
+    for position, row in enumerate(rows):
+        sources.setdefault(row.path, []).append(position)
+    for name, positions in sources.items():
+        path = manifest.root / name
+        if is_video(name):
+            spans = [(position, frame_numbers(manifest, rows[position])) for position in positions]
+            lacking = next((position for position, numbers in spans if not len(numbers)), None)
+            if lacking is not None:
+                raise InputError(path, "frames", f"none from {rows[lacking].start} on", f"those of clip {rows[lacking].clip_id}")
+            ends = [(position, int(numbers[0]), int(numbers[-1])) for position, numbers in spans]
+            last, found = max(end for _, _, end in ends), -1
+            for found, picture in video_frames(path):
+                inside = [position for position, first, end in ends if first <= found <= end]
+                if inside and size is not None:
+                    picture = resized(picture, size)
+                yield from ((position, found, picture) for position in inside)
+                if found == last:
+                    break
+            if found < last:  # the packets promised more
+                raise _frames_lacking(path, found + 1)
+            continue
+        for position in positions:
+            shown = shape
+            names, numbers = _frames_of(manifest, rows[position])
+            for file, number in zip(names, numbers.tolist(), strict=True):
+                picture = read_image(path / file, shown)
+                shown = shown or picture.shape[1::-1]
+                yield position, number, picture
+
+
+def picture_sizes(manifest: Manifest, row, numbers: np.ndarray) -> np.ndarray:
+    """(width, height) of frames of a clip as they lie on disk, int (n, 2).
+
+    Args:
+        numbers: (n,) of ``frame_numbers``, repeats allowed.
+
+    Raises:
+        InputError: no such clip, frame or picture.
+    """
+    row = manifest.row(row)
+    if is_video(row.path):
+        return np.tile(video_shape(manifest.root / row.path)[1], (len(numbers), 1))
+    names, known = _frames_of(manifest, row)
+    files, sizes = dict(zip(known.tolist(), names)), {}
+    for number in np.unique(numbers).tolist():
+        if number not in files:
+            raise InputError(manifest.root / row.path, "frame", number, f"one of clip {row.clip_id}'s {len(files)} frames")
+        path = manifest.root / row.path / files[number]
+        try:
+            with Image.open(path) as image:
+                sizes[number] = image.size
+        except IMAGE_ERRORS as error:
+            raise InputError(path, "image", f"unreadable ({error})", "a picture that Pillow can decode") from error
+    return np.array([sizes[number] for number in np.asarray(numbers).tolist()])
 
 
 def read_image(path: str | os.PathLike, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -383,12 +491,18 @@ def read_image(path: str | os.PathLike, shape: tuple[int, int] | None = None) ->
         with Image.open(path) as image:
             if shape is not None:
                 image.draft("RGB", shape)  # lets the JPEG decoder skip detail that would be averaged away
-            return _resize(image.convert("RGB"), shape)
+            return resize_image(image.convert("RGB"), shape)
     except IMAGE_ERRORS as error:
         raise InputError(path, "image", f"unreadable ({error})", "a picture that Pillow can decode") from error
 
 
-def _resize(image: Image.Image, shape: tuple[int, int] | None) -> np.ndarray:
+def resized(picture: np.ndarray, size: int) -> np.ndarray:
+    """A picture (H, W, 3) uint8 as ``load_frames`` resizes it, (size, size, 3)."""
+    return picture if picture.shape[:2] == (size, size) else resize_image(Image.fromarray(picture), (size, size))
+
+
+def resize_image(image: Image.Image, shape: tuple[int, int] | None) -> np.ndarray:
+    """An image as uint8 (H, W, 3), of ``shape`` (width, height) if given: antialiased bilinear."""
     if shape is not None and image.size != tuple(shape):
         image = image.resize(
             shape, Image.Resampling.BILINEAR

@@ -121,7 +121,7 @@ def pack(
         "num_frames": num_frames,
         "size": size,
         "rule": RULE,
-        "alignment": None if align is None else _tracks(manifest, align),
+        "alignment": None if align is None else tracks_of(manifest, align),
         "fingerprint": manifest.fingerprint(),
         "embedded": manifest.embedded,
         "dropped": manifest.dropped,
@@ -183,7 +183,7 @@ def _is_made(out: Path, meta: dict) -> bool:
         return False
 
 
-def _tracks(manifest: Manifest, folder: str | os.PathLike) -> dict:
+def tracks_of(manifest: Manifest, folder: str | os.PathLike) -> dict:
     """What the alignment depends on: the template and the sizes of the clips' OpenFace files."""
     sizes = {}
     for clip_id in manifest.table["clip_id"]:

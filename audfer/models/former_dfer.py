@@ -18,19 +18,23 @@ from .resnet import residual_stage
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, bias-free query, key and value; (B, tokens, dim) -> the same shape."""
+    """Multi-head self-attention, bias-free query, key and value; (B, tokens, dim) -> the same shape.
 
-    def __init__(self, dim: int, heads: int):
+    ``head_dim`` is the width of a head, ``None``: ``dim / heads``.
+    """
+
+    def __init__(self, dim: int, heads: int, head_dim: int | None = None):
         super().__init__()
         self.heads = heads
-        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(dim, dim))
+        inner = dim if head_dim is None else heads * head_dim
+        self.to_qkv = nn.Linear(dim, 3 * inner, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(inner, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, dim = x.shape
+        batch, tokens, _ = x.shape
         query, key, value = self.to_qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         x = attention(query, key, value)
-        return self.to_out(x.transpose(1, 2).reshape(batch, tokens, dim))
+        return self.to_out(x.transpose(1, 2).reshape(batch, tokens, -1))
 
 
 class FeedForward(nn.Module):
@@ -70,10 +74,11 @@ class Residual(nn.Module):
 class Transformer(nn.Module):
     """Pre-norm layers without a final norm; (B, tokens, dim) -> the same shape."""
 
-    def __init__(self, dim: int, depth: int, heads: int, hidden: int):
+    def __init__(self, dim: int, depth: int, heads: int, hidden: int, head_dim: int | None = None):
         super().__init__()
         self.layers = nn.ModuleList(
-            nn.ModuleList((Residual(PreNorm(dim, Attention(dim, heads))), Residual(PreNorm(dim, FeedForward(dim, hidden)))))
+            nn.ModuleList((Residual(PreNorm(dim, Attention(dim, heads, head_dim))),
+                           Residual(PreNorm(dim, FeedForward(dim, hidden)))))
             for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:

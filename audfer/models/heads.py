@@ -27,7 +27,8 @@ class WithAUHead(nn.Module):
     """A network with an AU head beside one of its linear layers. Made by :func:`attach_au_head`.
 
     ``forward`` takes what the wrapped network takes and gives :class:`Output`: the classifier's own output as expression
-    logits (whatever the network does after it: soft-max, loss, a dictionary), AU logits, and the features that both saw.
+    logits (whatever the network does after it: soft-max, loss, a dictionary), AU logits, and the features that both saw;
+    auxiliary logits where the network itself gives an ``Output`` with them.
     One forward pass at a time, as for any module that keeps something between two of its lines.
 
     Attributes:
@@ -35,6 +36,7 @@ class WithAUHead(nn.Module):
         au_head: the added linear layer.
         classifier: the classifier's name in ``model``.
         pool: ``None`` or "mean".
+        uses_landmarks, auxiliary_weight: the network's, where it is a ``ClipModel``; else ``False`` and 0.
     """
 
     def __init__(self, model: nn.Module, classifier: str, num_aus: int, pool: str | None = None):
@@ -43,6 +45,8 @@ class WithAUHead(nn.Module):
             raise AudferError(f"attach_au_head: pool is {pool!r}, expected None or 'mean'")
         self.classifier, layer = _linear_layer(model, classifier)
         self.model, self.pool = model, pool
+        self.uses_landmarks = getattr(model, "uses_landmarks", False)
+        self.auxiliary_weight = getattr(model, "auxiliary_weight", 0.0)
         self.au_head = nn.Linear(layer.in_features, num_aus, device=layer.weight.device, dtype=layer.weight.dtype)
         # attaching a second time (a notebook cell that is run again) must not make the layer report twice
         if not hasattr(layer, "_au_hook"):
@@ -52,7 +56,7 @@ class WithAUHead(nn.Module):
         layer = self.model.get_submodule(self.classifier)
         layer._au_calls = ()
         try:
-            self.model(*args, **kwargs)
+            result = self.model(*args, **kwargs)
             calls = layer._au_calls
         finally:
             layer._au_calls = None                                         # keep no graph alive between steps
@@ -71,7 +75,8 @@ class WithAUHead(nn.Module):
         if features.ndim != 2:
             raise AudferError(f"the layer {self.classifier!r} receives features of the shape {tuple(features.shape)}, expected "
                               "(batch, features): one vector a clip; pool='mean' averages the tokens of (batch, tokens, features)")
-        return Output(logits, self.au_head(features), features)
+        auxiliary_logits = result.auxiliary_logits if isinstance(result, Output) else None
+        return Output(logits, self.au_head(features), features, auxiliary_logits)
 
     def remove(self) -> nn.Module:
         """Take the AU head off again: the wrapped network without our hook."""
@@ -181,7 +186,7 @@ def count_flops(model: nn.Module, clip_shape: tuple[int, ...]) -> dict[str, floa
 
     def add_lstm(layer: nn.LSTM, inputs: tuple, output) -> None:
         nonlocal lstm_flops
-        steps = inputs[0].shape[1 if layer.batch_first else 0]
+        steps = inputs[0].shape[:-1].numel()                               # of all sequences: a clip may have several
         for depth in range(layer.num_layers):
             directions = 2 if layer.bidirectional else 1
             in_features = layer.input_size if depth == 0 else layer.hidden_size * directions

@@ -83,6 +83,15 @@ class DynamicMultiInstanceNorm(nn.Module):
         return (x * self.weight + self.bias).transpose(1, 2)
 
 
+class FramePool(nn.MaxPool2d):
+    """Max pooling in space of (N, C, T, H, W): frames join the batch axis, which is ten times faster on a CPU than in 3-D."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = len(x)
+        x = super().forward(x.transpose(1, 2).flatten(0, 1))
+        return x.unflatten(0, (count, -1)).transpose(1, 2)
+
+
 class M3DFEL(ClipModel):
     """M3DFEL on clips (B, num_frames, 3, image_size, image_size); RGB in [0, 1] without further normalisation.
 
@@ -128,7 +137,7 @@ class M3DFEL(ClipModel):
             ShortConv3d(3, channels[0], stem_kernel, stride=(1, 2, 2), padding=tuple(k // 2 for k in stem_kernel), bias=False),
             nn.BatchNorm3d(channels[0]), nn.ReLU())
         if stem_pool:
-            stem.append(nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)))
+            stem.append(FramePool(3, stride=2, padding=1))
         stages, width = [], channels[0]
         for stage, (stage_channels, depth) in enumerate(zip(channels, blocks, strict=True)):
             stages.append(nn.Sequential(*(

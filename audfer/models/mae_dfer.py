@@ -158,22 +158,22 @@ class PatchEmbed(nn.Module):
     Args:
         dim: width of a token.
         tubelet: (frames, height, width) of a token in the clip.
-        stem: channels of a small ResNet in front, each frame on its own: a convolution, then stages of one residual
-            block, each halving the side; a tubelet is then cut from its output. Official: none. A transformer trained
-            from scratch on little data learns far better with one (Xiao et al., "Early Convolutions Help Transformers
-            See Better", NeurIPS 2021).
+        stem: channels of a small ResNet in front, each frame on its own: a convolution and a max pooling that halve the side
+            each, then stages of one residual block that halve it again; a tubelet is then cut from its output. Official:
+            none. A transformer trained from scratch on little data learns far better with one (Xiao et al., "Early
+            Convolutions Help Transformers See Better", NeurIPS 2021).
     """
 
     def __init__(self, dim: int, tubelet: tuple[int, int, int], stem: tuple[int, ...] = ()):
         super().__init__()
-        shrink = 2 ** len(stem)
+        shrink = 2 ** (len(stem) + 1) if stem else 1
         if tubelet[1] % shrink or tubelet[2] % shrink:
             raise AudferError(f"MAE-DFER: tubelet is {tubelet}, expected a height and width that are multiples of {shrink} "
-                              f"(a stem of {len(stem)} stages)")
+                              f"(a stem of {len(stem)} widths)")
         kernel = (tubelet[0], tubelet[1] // shrink, tubelet[2] // shrink)
         if stem:
             first = nn.Sequential(nn.Conv2d(3, stem[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem[0]),
-                                  nn.ReLU())
+                                  nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1))
             self.stem = nn.Sequential(first, *(residual_stage(stem[i - 1], stem[i], 1, 2) for i in range(1, len(stem))))
             kaiming_init(self.stem)
         else:

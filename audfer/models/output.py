@@ -18,11 +18,14 @@ class Output(NamedTuple):
         expression_logits: (B, num_classes), before the soft-max.
         au_logits: (B, num_aus), before the sigmoid, in ``facs.ACTION_UNITS`` order; ``None`` for a model without AU head.
         features: (B, D), the vector that the expression classifier and the AU head both see.
+        auxiliary_logits: (B, num_classes), of a second expression classifier that only training uses, on another vector (in
+            the key-point network the mean over frames); ``None`` for a model without it.
     """
 
     expression_logits: Tensor
     au_logits: Tensor | None
     features: Tensor
+    auxiliary_logits: Tensor | None = None
 
 
 # a plain global, which torch.compile guards on; another thread that computes meanwhile only loses its shortcuts
@@ -81,7 +84,7 @@ def whole_batch(x: Tensor) -> tuple[int, slice | Tensor]:
 
 
 class ClipModel(nn.Module):
-    """Base of the three networks: checks clips, calls ``encode``, applies the classifier and the AU head.
+    """Base of the networks: checks clips, calls ``encode``, applies the classifier and the AU head.
 
     A subclass sets the class attributes and calls ``add_heads`` last in its constructor, so that the expression part of
     its state dict has the official names and order.
@@ -90,14 +93,22 @@ class ClipModel(nn.Module):
         classifier_name: official name of the expression classifier.
         au_head_name: name of the AU head's linear layer, as in the AU-DFER release where that is known.
         memory_format: the layout its convolutions are fastest in: ``model.to(memory_format=model.memory_format)``.
+        uses_landmarks: whether ``forward`` looks at its landmarks; ``encode`` then takes them too, and gives the auxiliary
+            classifier's vector beside the features.
+        auxiliary_weight: w of the loss (1 - w) CE(expression_logits) + w CE(auxiliary_logits); 0: no auxiliary classifier.
     """
 
     classifier_name = "fc"
     au_head_name = "fc_au"
+    auxiliary_name = "fc_auxiliary"
     memory_format = torch.contiguous_format
+    uses_landmarks: bool = False
+    auxiliary_weight: float = 0.0
 
     #: local contrast normalisation of every frame instead of the official input scaling (sizes other than "paper")
     contrast: bool = False
+    #: of the contrast one channel instead of three colours
+    grey: bool = False
     num_frames: int
     image_size: int
     num_classes: int
@@ -105,30 +116,47 @@ class ClipModel(nn.Module):
     feature_dim: int
 
     def add_heads(self, feature_dim: int, num_classes: int, num_aus: int | None) -> None:
-        """Add the expression classifier and, unless ``num_aus`` is ``None``, the AU head beside it (section 3.2)."""
+        """Add the expression classifier and, unless ``num_aus`` is ``None``, the AU head beside it (section 3.2).
+
+        With an ``auxiliary_weight`` the auxiliary classifier too, for vectors of the same width.
+        """
         self.feature_dim, self.num_classes, self.num_aus = feature_dim, num_classes, num_aus
         self.add_module(self.classifier_name, nn.Linear(feature_dim, num_classes))
+        if self.auxiliary_weight:
+            self.add_module(self.auxiliary_name, nn.Linear(feature_dim, num_classes))
         if num_aus is not None:
             self.add_module(self.au_head_name, nn.Linear(feature_dim, num_aus))
 
     def encode(self, clips: Tensor) -> Tensor:
-        """(B, T, 3, H, W) float, in [0, 1] or contrast-normalised -> features (B, feature_dim)."""
+        """(B, T, 3, H, W) float, in [0, 1] or contrast-normalised -> features (B, feature_dim).
+
+        Where ``uses_landmarks``: ``encode(clips, landmarks)`` -> features, and the auxiliary classifier's vector of that width.
+        """
         raise NotImplementedError
 
-    def forward(self, clips: Tensor) -> Output:
+    def forward(self, clips: Tensor, landmarks: Tensor | None = None) -> Output:
         """Expression and AU logits of clips.
 
         Args:
             clips: (B, T, 3, H, W), uint8 0..255 or floating point 0..1, RGB; B may be 1.
+            landmarks: (B, T, 68, 2) floating point, the iBUG points in units of the frame's side (x right, y down), NaN where
+                unknown. ``None``: all unknown. Networks that do not use them ignore them.
 
         Raises:
-            AudferError: the clips do not have the shape or dtype that this model was built for.
+            AudferError: the clips or the landmarks do not have the shape or dtype that this model was built for.
         """
         clips = check_clips(clips, self.num_frames, self.image_size, type(self).__name__)
-        features = self.encode(local_contrast(clips) if self.contrast else clips)
+        pixels = local_contrast(clips, grey=self.grey) if self.contrast else clips
+        auxiliary_logits = None
+        if self.uses_landmarks:
+            features, auxiliary = self.encode(pixels, check_landmarks(landmarks, clips, type(self).__name__))
+            if self.auxiliary_weight:
+                auxiliary_logits = self.get_submodule(self.auxiliary_name)(auxiliary)
+        else:
+            features = self.encode(pixels)
         expression_logits = self.get_submodule(self.classifier_name)(features)
         au_logits = None if self.num_aus is None else self.get_submodule(self.au_head_name)(features)
-        return Output(expression_logits, au_logits, features)
+        return Output(expression_logits, au_logits, features, auxiliary_logits)
 
     def extra_repr(self) -> str:
         return f"num_frames={self.num_frames}, image_size={self.image_size}, num_aus={self.num_aus}"
@@ -141,10 +169,21 @@ def check_clips(clips: Tensor, num_frames: int, image_size: int, who: str) -> Te
         raise AudferError(f"{who}: clips have the shape {tuple(clips.shape)}, expected (batch, {', '.join(map(str, expected))}): "
                           "batch, frames, colours, height, width")
     if clips.dtype == torch.uint8:
-        return clips.to(torch.get_default_dtype()) / 255
+        return clips.to(torch.get_default_dtype()).div_(255)               # in place: new memory costs more than the division
     if not clips.is_floating_point():
         raise AudferError(f"{who}: clips have the type {clips.dtype}, expected uint8 (0..255) or floating point (0..1)")
     return clips
+
+
+def check_landmarks(landmarks: Tensor | None, clips: Tensor, who: str) -> Tensor:
+    """Landmarks of checked clips, (B, T, 68, 2) float32 or wider on the clips' device; all NaN for ``None``."""
+    expected = (*clips.shape[:2], 68, 2)
+    if landmarks is None:
+        return clips.new_full(expected, float("nan"), dtype=at_least_float32(clips[:0]).dtype)
+    if tuple(landmarks.shape) != expected or not landmarks.is_floating_point():
+        raise AudferError(f"{who}: landmarks have the shape {tuple(landmarks.shape)} and the type {landmarks.dtype}, expected "
+                          f"{expected}, floating point: batch, frames, the 68 iBUG points, (x, y) in units of the frame's side")
+    return landmarks.to(clips.device, at_least_float32(clips[:0]).dtype)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -152,7 +191,7 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def local_contrast(frames: Tensor, floor: float = 0.08, side: int | None = None) -> Tensor:
+def local_contrast(frames: Tensor, floor: float = 0.08, side: int | None = None, grey: bool = False) -> Tensor:
     """Local contrast normalisation: what a face does, without its skin tone, light and exposure.
 
     The logarithm turns light into an offset; the Gaussian mean around each pixel (sigma: 1/24 of the side) is taken away and the
@@ -163,9 +202,10 @@ def local_contrast(frames: Tensor, floor: float = 0.08, side: int | None = None)
         frames: (..., 3, H, W) in [0, 1].
         floor: added in quadrature to the deviation, so that flat regions stay flat.
         side: of the frame that sigma is a share of, where ``frames`` are cut out of a larger one; ``None``: they are whole.
+        grey: average the colours' logarithms first: a third of the work, and a tint is an offset like the light.
 
     Returns:
-        The same shape, about -3..3, float32 or wider.
+        The same shape, or (..., 1, H, W) for ``grey``; about -3..3, float32 or wider.
     """
     def mean_matrix(size: int) -> Tensor:
         place = torch.arange(size, device=frames.device, dtype=logs.dtype)
@@ -174,10 +214,11 @@ def local_contrast(frames: Tensor, floor: float = 0.08, side: int | None = None)
 
     # a separable blur as two matrix products: several times faster than pooling on a CPU
     with torch.autocast(frames.device.type, enabled=False):
-        logs = torch.log(at_least_float32(frames) + 0.02)
+        logs = (at_least_float32(frames) + 0.02).log_()
+        logs = logs.mean(dim=-3, keepdim=True) if grey else logs
         down, across = mean_matrix(frames.shape[-2]), mean_matrix(frames.shape[-1]).T
-        detail = logs - down @ logs @ across
-        spread = (down @ detail.square().mean(dim=-3, keepdim=True) @ across).add(floor**2).sqrt()
+        detail = logs.sub_(down @ logs @ across)
+        spread = (down @ detail.square().mean(dim=-3, keepdim=True) @ across).add_(floor**2).sqrt_()
         return detail / spread
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..errors import AudferError
 from .checkpoint import Weights, find_weights, read_checkpoint, some
 from .former_dfer import FormerDFER
+from .keypoint_gcn import KeyPointGCN
 from .m3dfel import M3DFEL
 from .mae_dfer import MAEDFER
 from .output import ClipModel
@@ -57,6 +58,10 @@ def _kinetics_key(key: str) -> str:
     return f"features.{number}.{rest}" if number.isdigit() else f"kinetics.{key}"
 
 
+def _imagenet_key(key: str) -> str:
+    return f"imagenet.{key}" if key.startswith("fc.") else f"backbone.{key}"
+
+
 #: tried in this order
 FAMILIES = (
     # the encoder's final norm (norm.* after renaming) is not carried into fc_norm: the official code does not either
@@ -67,7 +72,15 @@ FAMILIES = (
     Family("fine-tuned M3DFEL", M3DFEL, ("features.0.0.weight", "pwconv.weight")),
     Family("fine-tuned Former-DFER", FormerDFER, ("s_former.conv1.weight", "t_former.cls_token")),
     Family("fine-tuned MAE-DFER", MAEDFER, ("lg_region_tokens", "fc_norm.weight")),
+    Family("fine-tuned KP-GCN", KeyPointGCN, ("backbone.conv1.weight", "triplet.height_width.conv.weight")),
+    # of the whole network only the stages are the usual ones: ImageNet's 1000 classes have no place in it
+    Family("ImageNet ResNet-18", KeyPointGCN, ("conv1.weight", "layer4.1.bn2.weight", "fc.weight"), _imagenet_key,
+           ("triplet.", "whole.", "graph.", "fusion.", "time.", "fc."), ("imagenet.fc.",)),
 )
+
+#: networks without an official release, and what there is to start them from
+UNRELEASED = {KeyPointGCN: "KP-GCN's authors have released no weights: what fits are audfer's own files and, for the backbone, "
+                           "torchvision's ImageNet ResNet-18"}
 
 
 def recognise(keys) -> Family | None:
@@ -108,14 +121,14 @@ def load_official_state_dict(model: ClipModel, state_dict: dict, which: str = "m
 
     Understands fine-tuned checkpoints of M3DFEL, Former-DFER and MAE-DFER (with or without AU head, with or without a
     data-parallel ``module.`` prefix, bare or inside the usual containers), MAE-DFER's pre-training checkpoint, and
-    torchvision's Kinetics-400 R3D-18 for M3DFEL's backbone; audfer's own files by the same rules. Entries beside the
-    weights (optimizer, scaler, epoch, options) are left alone.
+    torchvision's Kinetics-400 R3D-18 for M3DFEL's backbone and ImageNet ResNet-18 for KP-GCN's, whose authors have released
+    none; audfer's own files by the same rules. Entries beside the weights (optimizer, scaler, epoch, options) are left alone.
 
     Args:
         model: from ``build_model``, "paper" for official files; its AU head stays at its initial values if the file has none.
         state_dict: what ``read_checkpoint`` gives.
         which: "model", or "ema" for the moving average that the file may hold beside it.
-        heads: ``False`` leaves the classifier and the AU head at their initial values, to go on from a network that was
+        heads: ``False`` leaves the classifiers and the AU head at their initial values, to go on from a network that was
             fine-tuned on other expressions.
 
     Returns:
@@ -133,7 +146,9 @@ def load_official_state_dict(model: ClipModel, state_dict: dict, which: str = "m
                           "before wrapping or compiling the network")
     report, state, problems = _plan(model, find_weights(state_dict, which), heads)
     if problems:
-        raise AudferError(f"these weights do not fit {type(model).__name__}: " + "; ".join(problems))
+        own = any(family.title == report.source and isinstance(model, family.network) for family in FAMILIES)
+        hint = [UNRELEASED[type(model)]] if type(model) in UNRELEASED and not own else []
+        raise AudferError(f"these weights do not fit {type(model).__name__}: " + "; ".join([*problems, *hint]))
     own = model.state_dict()
     nn.Module.load_state_dict(model, {key: state.get(key, own[key]) for key in own}, strict=True)
     return report
@@ -143,6 +158,7 @@ def _plan(model: ClipModel, weights: Weights, heads: bool = True) -> tuple[LoadR
     """What loading would do, the tensors under the model's names, and what speaks against it."""
     own = model.state_dict()
     head = tuple(f"{model.classifier_name}.{leaf}" for leaf in ("weight", "bias"))
+    auxiliary = tuple(f"{model.auxiliary_name}.{leaf}" for leaf in ("weight", "bias") if model.auxiliary_weight)
     au_head = tuple(f"{model.au_head_name}.{leaf}" for leaf in ("weight", "bias"))
     # keys of no known kind are taken as the model's own: what is wrong with them is then said key by key
     family = recognise(weights.tensors) or Family("unknown", type(model), ())
@@ -157,11 +173,13 @@ def _plan(model: ClipModel, weights: Weights, heads: bool = True) -> tuple[LoadR
     dropped = [key for key in state if key not in own and family.unneeded and key.startswith(family.unneeded)]
     if model.num_aus is None:
         dropped += [key for key in state if key in au_head]
+    # the auxiliary classifier only teaches: a network without it does well with such a file, and the other way round
+    dropped += [key for key in state if key.startswith(f"{model.auxiliary_name}.") and not auxiliary]
     if not heads:
-        dropped += [key for key in state if key in head or key in au_head and key not in dropped]
+        dropped += [key for key in state if key in (*head, *auxiliary) or key in au_head and key not in dropped]
     state = {key: value for key, value in state.items() if key not in set(dropped)}
 
-    may_miss = set(au_head) if heads else {*au_head, *head}
+    may_miss = {*au_head, *auxiliary} if heads else {*au_head, *auxiliary, *head}
     # files of torch before 0.4.1 do not count the batches
     missing = [key for key in own if key not in state and key not in may_miss and not key.endswith("num_batches_tracked")
                and not (family.absent and key.startswith(family.absent))]
@@ -169,6 +187,8 @@ def _plan(model: ClipModel, weights: Weights, heads: bool = True) -> tuple[LoadR
     reshaped = [key for key in own if key in state and state[key].shape != own[key].shape]
 
     problems = []
+    if any(key in reshaped for key in head):                               # said once, of the classifier itself
+        reshaped = [key for key in reshaped if key not in auxiliary]
     for (weight, bias), argument, what in ((head, "num_classes", "expressions"), (au_head, "num_aus", "AUs")):
         if weight in reshaped and state[weight].shape[1:] == own[weight].shape[1:]:
             theirs, ours = len(state[weight]), len(own[weight])

@@ -101,7 +101,7 @@ class PretrainingSettings:
 class GridSettings:
     """Which cells the tables and figures need."""
 
-    models: tuple[str, ...] = ("m3dfel", "mae_dfer", "former_dfer")
+    models: tuple[str, ...] = ("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn")
     datasets: tuple[str, ...] = EVALUATION_DATASETS
     knowledge_datasets: tuple[str, ...] = KNOWLEDGE_DATASETS
     strategies: tuple[str, ...] = ("global", "distinct", "minor")
@@ -128,6 +128,41 @@ class GridSettings:
 
 
 @dataclass(frozen=True)
+class KeypointSettings:
+    """The key-point network's own ablations (notebook A2), on ``GridSettings.strategy_dataset``."""
+
+    variants: tuple[str, ...] = ()
+    """names of ``models.VARIANTS["keypoint_gcn"]``; () = all"""
+
+
+@dataclass(frozen=True)
+class RecognitionSettings:
+    """Lock and Check (appendix A3): its network, and which cells its paper's tables need. The defaults are the paper's."""
+
+    size: str = "paper"
+    """of ``action_units.recognition.RECIPES``"""
+    image_size: int = 0
+    """pixels; 0 = the size's own"""
+    initialisation: str = "scratch"
+    """"scratch"; "estimator" (size "estimator": the weights of the estimator of notebook 01); or the path of ImageNet weights in
+    torchvision's naming"""
+    window: int = 16
+    """t, frames of a window"""
+    segments: int = 12
+    """N_sep, windows of each subject in an epoch"""
+    epochs: int = 0
+    """of the cells of the tables; 0 = the recipe's"""
+    final_epochs: int = 0
+    """of the profile's recogniser; 0 = as the cells"""
+    windows: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
+    """of Table V"""
+    segment_counts: tuple[int, ...] = (1, 2, 4, 8, 12, 16)
+    """of Table VI"""
+    folds: tuple[int, ...] = ()
+    """of the annotated set that are held out in turn; () = the estimator's held-out one"""
+
+
+@dataclass(frozen=True)
 class Profile:
     """All numbers of one run; see the groups."""
 
@@ -138,6 +173,8 @@ class Profile:
     training: TrainingSettings
     grid: GridSettings
     pretraining: PretrainingSettings = PretrainingSettings()
+    keypoint: KeypointSettings = KeypointSettings()
+    recognition: RecognitionSettings = RecognitionSettings()
 
     @property
     def embedded(self) -> bool:
@@ -235,6 +272,21 @@ def _check(profile: Profile, path: Path) -> None:
 
         for model, recipe in training.recipes.items():
             one_of(f"training.recipes.{model}", recipe, [name for name in RECIPES if name.startswith(f"{model}-")])
+    if profile.keypoint.variants:
+        from ..models import VARIANTS  # as above
+
+        for name in profile.keypoint.variants:
+            one_of("keypoint.variants", name, VARIANTS["keypoint_gcn"])
+    recognition = profile.recognition
+    one_of("recognition.size", recognition.size, ("paper", "small", "tiny", "estimator"))
+    if (recognition.initialisation == "estimator") != (recognition.size == "estimator"):
+        raise InputError(path, "recognition.initialisation", repr(recognition.initialisation), "\"estimator\" exactly with size "
+                         "\"estimator\", whose backbone takes those weights")
+    for fold in recognition.folds:
+        one_of("recognition.folds", fold, (profile.estimator.held_out_fold,) if recognition.size == "estimator" else (1, 2, 3))
+    for name in ("window", "segments"):
+        if min(getattr(recognition, name), *getattr(recognition, {"window": "windows", "segments": "segment_counts"}[name]), 1) < 1:
+            raise InputError(path, f"recognition.{name}", getattr(recognition, name), "numbers of at least 1")
     one_of("training.device", training.device, ("auto", "cpu", "cuda"))
     one_of("training.precision", training.precision, ("auto", "bf16", "float32"))
     if profile.pretraining.epochs < 1 or not 0 < profile.pretraining.mask_ratio < 1 or not 0 <= profile.pretraining.motion_weight <= 1:

@@ -687,7 +687,7 @@ def _existing(path: Path) -> Path:
 
 
 def read_truth(root: str | os.PathLike, dataset: str) -> pd.DataFrame:
-    """What was planted, one row a frame. For evaluating recovery only: nothing in the pipeline may read it.
+    """What was planted, one row a frame. For evaluating recovery, and for cells that ask for planted action units by name.
 
     Args:
         root: where ``write_benchmark`` wrote.
@@ -706,7 +706,9 @@ def read_truth(root: str | os.PathLike, dataset: str) -> pd.DataFrame:
 
 
 def read_truth_landmarks(root: str | os.PathLike, dataset: str) -> np.ndarray:
-    """(frames, 68, 2) float32 x, y in pixels of the written size, rows as in ``read_truth``. For evaluation only.
+    """(frames, 68, 2) float32 x, y in pixels of the written size, rows as in ``read_truth``.
+
+    What a landmark detector would find without error; they may lie outside the picture.
 
     Raises:
         AudferError: no truth there.

@@ -1,0 +1,172 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A2 · A network that looks at key points
+#
+# The method of Huang, Zhu, Li and Yang (2024), here *KP-GCN*: a ResNet's map of every frame is read at 18 points of the face, a graph lets
+# neighbouring points speak to each other, their means over three regions make the frame's vector, and self-attention reads the frames. Its
+# own paper's tables on the embedded benchmark, and what AU-DFER adds to it. Tables and figures are numbered as in that paper.
+
+# %% tags=["parameters"]
+profile = "laptop"  # smoke, laptop, gpu, paper, or a path to a .toml file
+work = ""  # folder for what is made on the way; "" = work/ of the repository
+figures = ""  # folder for tables and figures; "" = figures/ of the repository
+protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
+
+# %% [markdown]
+# **Which study?** The profile's numbers, and where everything is made.
+
+# %%
+from audfer import keypoint_results
+from audfer.models import build_model
+from audfer.models.keypoint_gcn import EDGES, POINT_NAMES, REGIONS
+from audfer.study import open_study
+
+study = open_study(profile, work, figures)
+study
+
+# %% [markdown]
+# ## The method
+
+# %% [markdown]
+# **Which points?** 16 of the 68 landmarks and two cheeks, each the centroid of three. Points of one part of the face are neighbours; the paper
+# does not print its adjacency, so this one is ours. Where a point is hidden or outside the frame it is masked: it sends nothing to its
+# neighbours and does not count in its region's mean.
+
+# %%
+(points,) = keypoint_results.method(study)
+points.save(study.figures)
+
+# %% [markdown]
+# **Which points are averaged into a frame's vector?** With the whole face's vector that is 4 x 128 = 512 numbers; the nose bridge is dropped.
+
+# %% tags=["nbval-check-output"]
+for name, members in REGIONS.items():
+    print(f"{name}: {', '.join(POINT_NAMES[k] for k in members)}")
+print(f"{len(POINT_NAMES)} points, {len(EDGES)} edges")
+
+# %% [markdown]
+# **How does the network look at one point?** The map F of a frame is weighed by a Gaussian around it and averaged: v_j = GAP(F * A_j). The last
+# two stages of the ResNet keep their resolution, so that the map is fine enough for that.
+
+# %%
+(maps,) = keypoint_results.gaussian_maps(study)
+maps.save(study.figures)
+
+# %% [markdown]
+# **And over time?** A class token and learned positions, three pre-norm blocks with eight heads; the token is classified. In training the mean of
+# the frame vectors is classified as well: L = 0.2 L_S + 0.8 L_T.
+
+# %% [markdown]
+# ## The same network, with and without AU-DFER
+
+# %% [markdown]
+# **What is trained?** One row a table; a record that is already in the store is not trained again.
+
+# %%
+study.records("keypoint_classes")
+study.grid_summary("keypoint_classes", *keypoint_results.ABLATIONS)
+
+# %% [markdown]
+# **Tables 3, 5 and 7: which expressions does it recognise, and does AU-DFER help it?** On the rendered counterparts of DFEW, FERV39k and MAFW (seven
+# of MAFW's eleven classes are rendered). The paper's own row stands below ours, as another input.
+
+# %%
+for table in keypoint_results.classes(study, protocol):
+    display(table.save(study.figures))
+
+# %% [markdown]
+# **Table 4: and AFEW?** There is no rendered AFEW, so this table is printed only, and so are the AFEW columns below.
+
+# %%
+for table in keypoint_results.afew(study):
+    display(table.save(study.figures))
+
+# %% [markdown]
+# **Table 8: what does it cost?** Parameters are counted; speeds are those of the last benchmark (`benchmarks/model_speed.py`).
+
+# %%
+(cost,) = keypoint_results.cost(study)
+cost.save(study.figures)
+
+# %% [markdown]
+# **Which expressions are taken for which?**
+
+# %%
+for figure in keypoint_results.confusion(study, protocol):
+    display(figure.save(study.figures))
+
+# %% [markdown]
+# **Do the features separate the expressions?** t-SNE of the test clips.
+
+# %%
+(tsne,) = keypoint_results.features(study)
+tsne.save(study.figures)
+
+# %% [markdown]
+# ## Which part does what?
+#
+# The paper's ablations, each on the rendered DFEW, without an AU head: the difference to the full network with its interval, beside the printed
+# accuracies.
+
+# %% [markdown]
+# **Table 9: the graph, and what reads the frames?** A has neither, E has both.
+
+# %%
+(modules,) = keypoint_results.modules(study, protocol)
+modules.save(study.figures)
+
+# %% [markdown]
+# **Table 10: how are the points of a frame put together?**
+
+# %%
+(fusion,) = keypoint_results.fusion(study, protocol)
+fusion.save(study.figures)
+
+# %% [markdown]
+# **What is a number of heads that does not divide 512?** Heads usually share the 512 dimensions; 6, 10 and 12 cannot do so evenly, and the paper does
+# not say what it did. Here every head is 64 wide and a linear layer brings them back to 512, so more heads are more weights:
+
+# %% tags=["nbval-check-output"]
+for heads in (6, 8, 10, 12):
+    network = build_model("keypoint_gcn", num_aus=None, temporal_heads=heads)
+    print(f"{heads} heads: {64 * heads} inside, {sum(p.numel() for p in network.parameters()) / 1e6:.2f} million parameters")
+
+# %% [markdown]
+# **Table 11: does the number of heads matter?**
+
+# %%
+(heads,) = keypoint_results.heads(study, protocol)
+heads.save(study.figures)
+
+# %% [markdown]
+# **Table 12: does the number of blocks?**
+
+# %%
+(depth,) = keypoint_results.depth(study, protocol)
+depth.save(study.figures)
+
+# %% [markdown]
+# **Fig. 8: how much auxiliary loss?** The weight of the loss on the mean of the frame vectors; the paper chooses 0.2.
+
+# %%
+(auxiliary,) = keypoint_results.auxiliary(study, protocol)
+auxiliary.save(study.figures)
+
+# %% [markdown]
+# **So, which part matters?** In words, from the tables' numbers.
+
+# %%
+(words,) = keypoint_results.conclusions(study, protocol)
+words.save(study.figures)

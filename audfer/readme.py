@@ -42,6 +42,8 @@ def results(figures: Path) -> str:
     clear = sum(int((part["p_holm"] < 0.05).sum()) for part in gains.values())
     words = pd.read_csv(figures / "ablation_conclusions.csv").set_index("question")["answer"]
     knowledge = next(answer.rstrip(".") for question, answer in words.items() if "plain BCE" in question)
+    recognised = pd.read_csv(figures / "a3_f1.csv").query("action_unit == 'mean of 18'")
+    looked = pd.read_csv(figures / "a3_localisation.csv").query("action_unit == 'mean'")
     joined, seeds = gains["WAR"].iloc[0], int(table["seeds"].max())
     return "\n".join([
         f"Laptop profile, embedded benchmark: percent with 95 % intervals, last epoch, {'one seed' if seeds == 1 else f'{seeds} seeds'}. "
@@ -57,7 +59,14 @@ def results(figures: Path) -> str:
         "([Fig. 4](figures/laptop/fig4_knowledge.png)).",
         f"- AU estimator on subjects it has not seen: mean F1 {estimator['f1'].mean():.2f} over {len(estimator)} AUs, mean intensity "
         f"correlation {estimator['intensity_r'].mean():.2f} ([table](figures/laptop/au_estimator.md)).",
+        f"- Lock and Check on the same subjects, mean F1 (%): {_ranges(recognised, 'f1', 1)} ([table](figures/laptop/a3_f1.md)). Share (%) of the "
+        f"activation map inside the AU's regions: {_ranges(looked, 'share', 100)} ([table](figures/laptop/a3_localisation.md)).",
     ])
+
+
+def _ranges(rows: pd.DataFrame, column: str, scale: float) -> str:
+    return ", ".join(f"{row['network']} {scale * row[column]:.1f} [{scale * row['low']:.1f}, {scale * row['high']:.1f}]"
+                     for _, row in rows.iterrows())
 
 
 def write(readme: Path, figures: Path) -> None:

@@ -67,6 +67,10 @@ cost.save(study.figures)
 
 # %% [markdown]
 # ## How good is it?
+#
+# In the laptop profile every row starts from notebook 01's estimator and trains its last stage and the heads alone, with flips as the only
+# augmentation; the paper starts from ImageNet and trains everything. What else differs stands in `audfer.models.lac` and
+# `audfer.action_units.recognition`.
 
 # %% [markdown]
 # **F1 of every AU on people it has not seen:** the estimator of notebook 01, LAC's baseline (backbone and linear layer), and LAC, trained as

@@ -23,14 +23,14 @@ def test_the_tables_need_the_cells_of_the_paper():
     from audfer.profiles import load_profile
 
     study = Study(load_profile("laptop"), "w", "f")
-    assert [len(study.cells(name)) for name in ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8")] == [24, 8, 16, 12, 8, 2, 3]
-    assert [len(study.cells(name)) for name in ("ablations", "calibration", "au_head")] == [11, 2, 1]
+    assert [len(study.cells(name)) for name in ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8")] == [24, 8, 16, 9, 8, 2, 3]
+    assert [len(study.cells(name)) for name in ("ablations", "calibration", "au_head")] == [8, 2, 1]
     table3 = {(c.model, c.strategy) for c in study.cells("table3")}
     assert table3 == {(m, s) for m in ("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn") for s in ("none", "global", "distinct", "minor")}
     distinct = {c for name in ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8") for c in study.cells(name)}
-    assert len(distinct) == 39
+    assert len(distinct) == 36
     ablations = set(study.cells("ablations")) - distinct
-    assert len(ablations) == 8 and {(c.model, c.dataset) for c in ablations} == {("former_dfer", "DFEW")}
+    assert len(ablations) == 5 and {(c.model, c.dataset) for c in ablations} == {("former_dfer", "DFEW")}
     gpu = Study(replace(load_profile("gpu"), training=replace(load_profile("gpu").training, device="cpu")), "w", "f")
     assert {(c.model, c.dataset, c.strategy) for c in gpu.cells("table3")} == {
         (m, d, s) for m in gpu.profile.grid.models for d in gpu.profile.grid.datasets for s in ("none", "global", "distinct", "minor")}
@@ -201,7 +201,8 @@ def test_lock_and_checks_action_units_come_from_its_own_room_once(study, monkeyp
 
     asked = []
     monkeypatch.setattr(recognition, "lac_table", lambda *given: asked.append(given) or study.planted_table("DFEW"))
-    monkeypatch.setattr(study, "_tables", dict(study._tables))
+    # as if nobody had asked before
+    monkeypatch.setattr(study, "_tables", {key: table for key, table in study._tables.items() if key != ("DFEW", "lac")})
     assert study.au_table("DFEW", "lac") is study.au_table("DFEW", "lac")
     assert asked == [(study, "DFEW")]
     assert study.au_table("DFEW", "lac") is not study.au_table("DFEW")

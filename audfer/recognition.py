@@ -32,7 +32,7 @@ from .study import Study, _stamp, _write_stamp
 OUTPUTS = ("lac_components", "lac_window", "lac_segments", "lac_loss", "lac_final")
 #: whose action units ``better_aus`` compares: name -> ``Study.au_table``'s source
 SOURCES: dict[str, str] = {"baseline": "", "LAC": "lac", "planted": "planted"}
-DRAWS = 500
+DRAWS = 200
 _SEED = 20260101
 
 

@@ -312,7 +312,7 @@ class Study:
 
         M3DFEL scores clips, the equation frames, and the paper does not say how one becomes the other. Chosen here: a
         frame's score is the probability that the trained M3DFEL (the baseline cell on the strategy dataset, DFEW) gives to the clip's label
-        from the window of ``num_frames`` consecutive stored frames whose centre is nearest; windows move by a quarter
+        from the window of ``num_frames`` consecutive stored frames whose centre is nearest; windows move by half
         of their length. Frames that the store skipped take their nearest stored neighbour's score.
         """
         cell = self.cell("m3dfel", self.profile.grid.strategy_dataset)
@@ -335,7 +335,7 @@ class Study:
         model.load_state_dict(load_file(record.path / "weights.safetensors"))
         model.to(self.device).eval()
         stored, width = packed.frames.shape[1], cell.num_frames
-        starts = np.unique(np.append(np.arange(0, stored - width + 1, max(1, width // 4)), stored - width))
+        starts = np.unique(np.append(np.arange(0, stored - width + 1, max(1, width // 2)), stored - width))
         centres = starts + (width - 1) / 2
         labels = packed.expressions
         parts = []

@@ -43,10 +43,11 @@ for name in ("AU-DFER Table 2", "AU-DFER Table 3"):
     print(f"{name}: UAR agrees in {(sums.mean_beyond == 0).sum()} of {len(sums)} rows, WAR in {(sums.weighted_beyond == 0).sum()}")
 
 # %% [markdown]
-# **What is trained?** One row a cell; a record that is already in the store is not trained again.
+# **What is trained?** The cells of all tables and figures of notebooks 03 to 05, side by side; a record that is already in the store is not
+# trained again.
 
 # %%
-study.records("table1")
+study.records("table1", "table2", "table3", "ablations", "fig5", "fig8")
 study.grid_summary("table1", "table2", "table3", "ablations", "fig5", "fig8", "pretraining")
 
 # %% [markdown]

@@ -75,7 +75,7 @@ maps.save(study.figures)
 # **What is trained?** One row a table; a record that is already in the store is not trained again.
 
 # %%
-study.records("keypoint_classes")
+study.records("keypoint_classes", *keypoint_results.ABLATIONS)
 study.grid_summary("keypoint_classes", *keypoint_results.ABLATIONS)
 
 # %% [markdown]

@@ -29,6 +29,7 @@ figures = ""  # folder for tables and figures; "" = figures/ of the repository
 # **Which study?** The profile's numbers, and where everything is made.
 
 # %%
+from audfer import recognition
 from audfer import recognition_results as results
 from audfer.action_units import regions
 from audfer.facs import ACTION_UNITS
@@ -71,6 +72,13 @@ cost.save(study.figures)
 # In the laptop profile every row starts from notebook 01's estimator and trains its last stage and the heads alone, with flips as the only
 # augmentation; the paper starts from ImageNet and trains everything. What else differs stands in `audfer.models.lac` and
 # `audfer.action_units.recognition`.
+
+# %% [markdown]
+# **What is trained?** The rows of Tables IV to VII, side by side; a record that is already in the store is not trained again.
+
+# %%
+if results.has_annotated_set(study):
+    print(len(recognition.records(study)), "records")
 
 # %% [markdown]
 # **F1 of every AU on people it has not seen:** the estimator of notebook 01, LAC's baseline (backbone and linear layer), and LAC, trained as

@@ -13,6 +13,7 @@ Rows are expressions, columns AUs, always in the orders of ``facs``.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def _sigmoid(x):
 
 def _mid_range(matrix) -> float:
     return float(np.max(matrix) + np.min(matrix)) / 2.0
+
+
+def summed_medians(medians: Sequence[np.ndarray], variant: str) -> np.ndarray:
+    """What the datasets' medians (7, 17) add up to before the last sigmoid: "paper" adds a sigmoid of each, else they are added."""
+    if variant == "paper":
+        return np.sum([_sigmoid(m - _mid_range(m)) for m in medians], axis=0)
+    return np.sum(list(medians), axis=0)
 
 
 @dataclass
@@ -134,11 +142,10 @@ class KnowledgeMatrix:
         medians, counts = _medians(frames, intensity, kept)
         filled = _fill_missing(medians, counts, missing, theta)
 
+        total = summed_medians(list(medians.values()), variant)
         if variant == "paper":
-            total = np.sum([_sigmoid(m - _mid_range(m)) for m in medians.values()], axis=0)
             constant = PAPER_OFFSET * len(medians) / PAPER_DATASETS if offset is None else float(offset)
         else:
-            total = np.sum(list(medians.values()), axis=0)
             constant = _mid_range(total) if offset is None else float(offset)
         values = np.empty((len(EXPRESSIONS), len(ACTION_UNITS)))
         values[:, _MEASURED] = _sigmoid(total - constant)

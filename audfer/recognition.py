@@ -24,7 +24,7 @@ from .experiments import run_cells
 from .facs import EXPRESSIONS
 from .figure_data import rank_correlations
 from .files import atomic_file, atomic_folder, code_version, digest, file_digest
-from .knowledge import KnowledgeMatrix, _mid_range, _sigmoid
+from .knowledge import KnowledgeMatrix, summed_medians
 from .openface import INTENSITY_COLUMNS
 from .study import Study, _stamp, _write_stamp
 
@@ -256,11 +256,7 @@ def knowledge_recovery(study: Study, source: str, draws: int = DRAWS) -> tuple[n
     for stacked in np.stack(medians, axis=1):                              # datasets, expressions, AUs
         # a dataset that lacks an expression borrows the others' mean, as the matrix does
         stacked = np.where(np.isnan(stacked), np.nanmean(stacked, axis=0), stacked)
-        if variant == "paper":
-            total = sum(_sigmoid(one - _mid_range(one)) for one in stacked)
-        else:
-            total = stacked.sum(axis=0)
-        found.append(rank_correlations(total, planted)["overall"])
+        found.append(rank_correlations(summed_medians(stacked, variant), planted)["overall"])
     return np.array(found), study.knowledge(source=source)
 
 

@@ -45,6 +45,8 @@ from .training import Cell, CellInputs, fit
 _CODE = ("training.py", "distributed.py", "recipes.py", "augmentation.py", "losses.py", "datasets/sampling.py",
          "models/heads.py", "models/__init__.py", "models/output.py", "models/attention.py", "models/resnet.py")
 
+#: the trained network in a record's folder; every other file of it is small
+WEIGHTS_FILE = "weights.safetensors"
 #: of a record's files; counts up when something in them means something else. 1 had no number, and one protocol
 FORMAT = 2
 #: of ``grid.json``
@@ -199,12 +201,15 @@ class RunStore:
         """Where the record of that key lies or will lie."""
         return self.folder / key
 
-    def has(self, key: str) -> bool:
-        """Whether a whole record is there; a damaged one is not."""
-        return (self.path(key) / "record.json").is_file() and not self.damage(key)
+    def has(self, key: str, weights: bool = True) -> bool:
+        """Whether a whole record is there; a damaged one is not. ``weights`` as in ``damage``."""
+        return (self.path(key) / "record.json").is_file() and not self.damage(key, weights)
 
-    def damage(self, key: str) -> str:
+    def damage(self, key: str, weights: bool = True) -> str:
         """What is wrong with the record of that key, as far as reading its files' sizes tells; "" if nothing is.
+
+        Args:
+            weights: whether the network's weights have to be there: they are most of a record, and tables need none.
 
         Raises:
             InputError: the record is of another version's format.
@@ -214,13 +219,14 @@ class RunStore:
             return ""
         try:
             meta = _read_meta(path)
-            names = meta["files"] or ("test.npz", "history.csv")
+            names = [name for name in meta["files"] or ("test.npz", "history.csv")
+                     if weights or name != WEIGHTS_FILE or (path / name).is_file()]
             sizes = {name: (path / name).stat().st_size for name in names}
         except InputError:
             raise
         except _UNREADABLE as error:
             return f"{type(error).__name__}: {error}"
-        wrong = [name for name, state in meta["files"].items() if sizes[name] != state["bytes"]]
+        wrong = [name for name, state in meta["files"].items() if sizes.get(name, state["bytes"]) != state["bytes"]]
         return "".join(f"{name} has {sizes[name]} of {meta['files'][name]['bytes']} bytes" for name in wrong[:1])
 
     def failure(self, key: str) -> str:
@@ -390,7 +396,7 @@ def make_record(store_folder: str, key: str, cell: Cell, inputs: CellInputs, rep
         np.savez_compressed(folder / "test.npz", clip_ids=np.array(outcome["clip_ids"]),
                             expressions=outcome["expressions"], **arrays)
         outcome["history"].to_csv(folder / "history.csv", index=False)
-        save_file({k: v.contiguous() for k, v in outcome["state_dict"].items()}, folder / "weights.safetensors",
+        save_file({k: v.contiguous() for k, v in outcome["state_dict"].items()}, folder / WEIGHTS_FILE,
                   metadata={"classes": json.dumps(EXPRESSIONS)})
         write_meta(folder, {
             "cell": asdict(cell), "recipe": outcome["recipe"], "inputs": asdict(inputs), "key": key,

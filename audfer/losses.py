@@ -158,7 +158,8 @@ class AULoss(nn.Module):
         -5 K[y, j] * (pw[y, j] * t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x)))
 
     so the positive class weight touches the positive part only. Buffers, (7, 18), that follow ``.to`` and are saved
-    with a state dict: ``negative`` = 5 K and ``positive`` = 5 K pw.
+    with a state dict: ``negative`` = 5 K and ``positive`` = 5 K pw. The loss is some dozen operations on a hundred numbers, whose
+    cost is their number: what can be prepared is, and each is done once.
 
     Args:
         knowledge: (7, 18) in (0, 1), a tensor, array or ``KnowledgeMatrix``; the factor 5 is applied here. ``None``:
@@ -186,6 +187,8 @@ class AULoss(nn.Module):
         ratio = torch.ones(shape) if pos_weight is None else _matrix(pos_weight, "pos_weight", (shape, shape[1:]))
         self.register_buffer("negative", negative)
         self.register_buffer("positive", negative * ratio)
+        # both weights of an expression in one row: one look-up a batch instead of two
+        self.register_buffer("table", torch.cat((negative, _quotient(self.positive, negative)), dim=1), persistent=False)
 
     def forward(self, au_logits: Tensor, au_labels: Tensor, expressions: Tensor, units: Tensor | None = None) -> Tensor:
         """The loss as a scalar, computed in float32 also under autocast.
@@ -202,25 +205,27 @@ class AULoss(nn.Module):
         Returns:
             A float32 scalar; exactly 0 with a gradient of zeros when nothing in the batch is known.
         """
-        if expressions.is_floating_point():
-            mix = expressions.to(self.negative.dtype)
-            # matmul is an autocast operation: the weights must not be rounded to half precision
-            with torch.autocast(au_logits.device.type, enabled=False):
-                negative, positive = mix @ self.negative, mix @ self.positive
-        else:
-            row = expressions.clamp(min=0)
-            negative, positive = self.negative[row], self.positive[row]
         known = self._known(au_labels, expressions)
-        labels = torch.where(known, au_labels, 0.0).float()
-        # one fused operation; where the negative weight is 0 so is the positive one, and the ratio does not matter
-        ratio = positive / negative.clamp(min=torch.finfo(negative.dtype).tiny)
-        total = F.binary_cross_entropy_with_logits(au_logits.float(), labels, weight=(negative * known).float(),
-                                                   pos_weight=ratio.float(), reduction="sum")
-        return total / (self.units(au_labels, expressions) if units is None else units).clamp(min=1)
+        negative, ratio = self._rows(expressions)
+        total = F.binary_cross_entropy_with_logits(au_logits.float(), au_labels.float().nan_to_num(nan=0.0),
+                                                   weight=negative * known, pos_weight=ratio, reduction="sum")
+        return total / (self._count(known) if units is None else units).clamp(min=1)
+
+    def _rows(self, expressions: Tensor) -> tuple[Tensor, Tensor]:
+        """Each clip's negative weights and positive class weights, (B, 18) float32; of a clip without an expression any."""
+        if not expressions.is_floating_point():
+            return self.table[expressions].float().chunk(2, dim=1)
+        # matmul is an autocast operation: the weights must not be rounded to half precision
+        with torch.autocast(expressions.device.type, enabled=False):
+            mix = expressions.to(self.negative.dtype)
+            negative, positive = mix @ self.negative, mix @ self.positive
+        return negative.float(), _quotient(positive, negative).float()
 
     def units(self, au_labels: Tensor, expressions: Tensor) -> Tensor:
         """What the sum is divided by: known (clip, AU) pairs, or clips with a known AU, as ``reduction`` says; int64 scalar."""
-        known = self._known(au_labels, expressions)
+        return self._count(self._known(au_labels, expressions))
+
+    def _count(self, known: Tensor) -> Tensor:
         return known.sum() if self.reduction == "mean" else known.any(dim=1).sum()
 
     @staticmethod
@@ -230,6 +235,11 @@ class AULoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}"
+
+
+def _quotient(positive: Tensor, negative: Tensor) -> Tensor:
+    """Where the negative weight is 0 so is the positive one, and the ratio does not matter."""
+    return positive / negative.clamp(min=torch.finfo(negative.dtype).tiny)
 
 
 def _matrix(values, name: str, shapes: tuple) -> Tensor:

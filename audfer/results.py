@@ -75,7 +75,7 @@ class RecordedStudy(Study):
 
     def _record(self, key: str | None) -> RunRecord:
         if key not in self._loaded:
-            if not key or not self.store.has(key):
+            if not key or not self.store.has(key, weights=False):
                 raise AudferError(self.store.state(key) if key else "no record: not trained yet")
             self._loaded[key] = RunRecord.load(self.store.path(key))
         return self._loaded[key]
@@ -96,7 +96,7 @@ def open_records(store: str | Path, figures: str | Path = "figures") -> Recorded
     """The study that left a store of run records behind, on any machine.
 
     Args:
-        store: the ``runs`` folder of a study's work, or a copy of it.
+        store: the ``runs`` folder of a study's work, or a copy of it, which may be without the networks' weights.
         figures: folder for tables and figures; a folder with the profile's name is made inside.
 
     Raises:

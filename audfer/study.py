@@ -34,7 +34,7 @@ from .datasets.packing import tracks_of
 from .datasets.sampling import stored_indices
 from .errors import AudferError, InputError
 from .executors import SCHEDULER
-from .experiments import RunRecord, RunStore, load_records, run_cells
+from .experiments import WEIGHTS_FILE, RunRecord, RunStore, load_records, run_cells
 from .facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
 from .figure_data import matrix, rank_correlations
 from .files import atomic_file, atomic_folder, code_version, digest, file_digest, write_json
@@ -112,7 +112,7 @@ class Study:
         """Folder with one folder a dataset; renders the embedded benchmark first if it is not there."""
         if self.profile.embedded:
             root = self.work / "data"
-            synth.write_benchmark(root, self.synth_config, ("DISFA", *self.dataset_names))
+            synth.write_benchmark(root, self.synth_config, ("DISFA", *self.dataset_names), device=self.device)
             return root
         root = os.environ.get("AUDFER_DATA", "")
         if not root or not Path(root).is_dir():
@@ -332,7 +332,7 @@ class Study:
     def _window_scores(self, name: str, cell: Cell, record: RunRecord, packed: PackedClips) -> pd.DataFrame:
         model = build_model(cell.model, num_aus=None, size=cell.size, num_frames=cell.num_frames,
                             image_size=cell.image_size)
-        model.load_state_dict(load_file(record.path / "weights.safetensors"))
+        model.load_state_dict(load_file(record.path / WEIGHTS_FILE))
         model.to(self.device).eval()
         stored, width = packed.frames.shape[1], cell.num_frames
         starts = np.unique(np.append(np.arange(0, stored - width + 1, max(1, width // 2)), stored - width))

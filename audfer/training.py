@@ -232,6 +232,17 @@ def resolve_precision(precision: str = "auto", device: str = "cpu") -> str:
 
 
 @contextmanager
+def fastest_convolutions():
+    """On a GPU, have cuDNN try its ways to compute each convolution once and keep the fastest: shapes do not change in a cell."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
 def threads(count: int):
     """One thread inside a cell: the order of floating-point sums, and so the numbers, do not depend on the machine's cores."""
     before = torch.get_num_threads()
@@ -444,7 +455,7 @@ def fit(cell: Cell, inputs: CellInputs, scratch: Path | None = None, report=None
     train, test = packed.split("train"), packed.split("test")
     train, held_out, by = hold_out(packed.manifest, train, cell.validation, cell.seed)
     landmarks = open_landmarks(cell, inputs, packed)
-    with threads(1 if cell.device == "cpu" else torch.get_num_threads()), torch.random.fork_rng():
+    with threads(1 if cell.device == "cpu" else torch.get_num_threads()), torch.random.fork_rng(), fastest_convolutions():
         torch.manual_seed(cell.seed)
         model = _initial_model(cell, inputs)
         # channels-last: the layout in which these convolutions are fastest

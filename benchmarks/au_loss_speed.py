@@ -108,7 +108,7 @@ def main() -> None:
         record["results"].append(measure_step(name, device, clock, arguments.batch or (BATCH if device == "cuda" else 2),
                                               arguments.steps, loss))
         print(json.dumps(record["results"][-1]), flush=True)
-    write_record(record, arguments.out)
+        write_record(record, arguments.out)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from model_speed import Clock, arguments_for, prepare, spread, write_record
 
-from audfer.augmentation import augment
+from audfer.augmentation import augment_with_points
 from audfer.datasets import open_packed
 from audfer.experiments import RunStore, run_cells
 from audfer.files import write_json
@@ -29,7 +29,7 @@ from audfer.knowledge import KnowledgeMatrix
 from audfer.models import count_flops, default_clip_shape
 from audfer.recipes import build_optimizer
 from audfer.training import (Cell, CellInputs, _au_loss, _backward, _initial_model, batch_targets, choose_frames, fit,
-                             gather_frames, resolve_precision, threads)
+                             gather_frames, gather_points, open_landmarks, resolve_precision, threads)
 
 FACTORS = (1, 2, 4, 8)
 
@@ -38,7 +38,8 @@ def store_for(root: Path, train: int, cell: Cell) -> CellInputs:
     """A packed store of noise with ``train`` training and 14 test clips, and AU labels for them; made once."""
     frames, side, count = 2 * cell.num_frames, cell.image_size, train + 14
     folder = root / f"{train}x{frames}x{side}"
-    inputs = CellInputs(str(folder), str(folder / "aus.npz"), str(folder / "knowledge.json"), folder.name, folder.name)
+    inputs = CellInputs(str(folder), str(folder / "aus.npz"), str(folder / "knowledge.json"), folder.name, folder.name,
+                        landmarks=str(folder / "landmarks.npy"), landmarks_fingerprint=folder.name)
     if folder.exists():
         return inputs
     folder.mkdir()
@@ -52,6 +53,7 @@ def store_for(root: Path, train: int, cell: Cell) -> CellInputs:
     pd.DataFrame({"clip_id": ids, "path": ids, "start": 0, "stop": -1, "split": ["train"] * train + ["test"] * 14,
                   "expression": np.arange(count) % 7, "subject": ""}).to_parquet(folder / "manifest.parquet")
     write_json(folder / "meta.json", {"format": 2, "dataset": "noise", "num_frames": frames, "size": side})
+    np.save(folder / "landmarks.npy", generator.random((count, frames, 68, 2), dtype=np.float32))
     np.savez(folder / "aus.npz", clip_ids=np.array(ids), labels=generator.integers(0, 2, (count, 18)).astype(np.float32))
     KnowledgeMatrix.published().save(folder / "knowledge.json")
     return inputs
@@ -74,20 +76,24 @@ def apart(cell: Cell, inputs: CellInputs, clock: Clock, repeats: int) -> dict:
     order, draws = np.random.default_rng(0), torch.Generator().manual_seed(0)
     size = min(recipe.batch_size, len(train))
 
-    def read(_) -> tuple[np.ndarray, torch.Tensor]:
+    landmarks = open_landmarks(cell, inputs, packed)
+
+    def read(_) -> tuple[np.ndarray, torch.Tensor, torch.Tensor | None]:
         rows = order.permutation(train)[:size]
         (chosen,) = choose_frames(packed, rows, recipe.train_sampling, cell, order)
-        return rows, augment(gather_frames(packed, rows, chosen, None, cell.device), recipe.augmentation, draws, cell.image_size)
+        return rows, *augment_with_points(gather_frames(packed, rows, chosen, None, cell.device),
+                                          gather_points(landmarks, rows, chosen, cell.device), recipe.augmentation, draws,
+                                          cell.image_size)
 
     model = _initial_model(cell, inputs)
     model = model.to(cell.device, memory_format=model.memory_format).train()
     optimizer = build_optimizer(model, recipe)
-    rows, clips = read(0)
+    rows, clips, points = read(0)
     targets = batch_targets(recipe, torch.tensor(packed.expressions)[rows], labels[rows], au_loss)
 
     def step(_) -> None:
         optimizer.zero_grad(set_to_none=True)
-        _backward(cell, model, au_loss, clips, targets, np.arange(size))
+        _backward(cell, model, au_loss, clips, points, targets, np.arange(size))
         optimizer.step()
 
     seconds = {name: [clock.time(lambda: work(0))[0] for _ in range(repeats + 2)][2:] for name, work in

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..datasets import Manifest, frame_numbers, load_frames
+from ..datasets.workers import ahead
 from ..openface import AUTrack
 from ..progress import progress
 from .backends import estimated_track
@@ -56,9 +57,12 @@ def extract_clips(manifest: Manifest, judge: Callable[[list[np.ndarray]], list[t
             tracks[clip_id] = estimated_track(*values, numbers, tool, mode)
         waiting.clear()
 
-    for row in progress(manifest.table.itertuples(index=False), total=len(manifest.table),
-                        desc=f"{desc} {manifest.name}", unit="clip"):
-        waiting.append((row.clip_id, frame_numbers(manifest, row), load_frames(manifest, row, size=size)))
+    def read(row) -> tuple[str, np.ndarray, np.ndarray]:
+        return row.clip_id, frame_numbers(manifest, row), load_frames(manifest, row, size=size)
+
+    for clip in progress(ahead(read, manifest.table.itertuples(index=False)), total=len(manifest.table),
+                         desc=f"{desc} {manifest.name}", unit="clip"):
+        waiting.append(clip)
         if sum(len(frames) for _, _, frames in waiting) >= chunk_frames:
             flush()
     flush()

@@ -18,7 +18,7 @@ from ..progress import progress as progress_bar
 from . import alignment
 from .manifest import Manifest, frame_numbers, load_frames
 from .sampling import uniform_indices
-from .workers import chunks, each
+from .workers import ahead, chunks, each
 
 #: of the store on disk. 1: frames, frame numbers, manifest, meta; 2: with quarantine and alignment, otherwise the same
 FORMAT = 2
@@ -241,20 +241,29 @@ def _pack_chunk(task: tuple) -> int:
     manifest, first, work, mark, num_frames, size, align = task
     block = np.zeros((len(manifest), num_frames, size, size, 3), np.uint8)
     numbers, reasons, quality = [], {}, []
-    for position, row in enumerate(manifest.table.itertuples(index=False)):
+
+    def read(row) -> tuple[np.ndarray, list[int], dict | None] | InputError:
         try:
             available = frame_numbers(manifest, row)
             chosen = uniform_indices(len(available), num_frames)
             if align is None:
-                block[position] = load_frames(manifest, row, chosen, size)
-            else:
-                cuts = alignment.clip_alignment(align, row.clip_id, available[chosen])
-                block[position] = _cut_faces(load_frames(manifest, row, chosen), cuts, size)
-                quality.append({"clip_id": row.clip_id, **cuts.quality()})
-            numbers.append(available[chosen].tolist())
+                return load_frames(manifest, row, chosen, size), available[chosen].tolist(), None
+            cuts = alignment.clip_alignment(align, row.clip_id, available[chosen])
+            frames = _cut_faces(load_frames(manifest, row, chosen), cuts, size)
+            return frames, available[chosen].tolist(), {"clip_id": row.clip_id, **cuts.quality()}
         except InputError as error:
-            reasons[position] = str(error)
+            return error
+
+    # faces are cut out of whole video frames, which are large: one clip of them in memory at a time
+    for position, found in enumerate((map if align else ahead)(read, manifest.table.itertuples(index=False))):
+        if isinstance(found, InputError):
+            reasons[position] = str(found)
             numbers.append([-1] * num_frames)
+            continue
+        block[position], listed, cut = found
+        numbers.append(listed)
+        if cut is not None:
+            quality.append(cut)
     try:
         with open(work / "store" / "frames.npy", "r+b") as handle:
             # plain writes: a full disk then gives an error, where a memory map would kill the process

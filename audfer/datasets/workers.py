@@ -1,9 +1,11 @@
-"""Work on many clips at once, in processes, one small chunk a task."""
+"""Work on many clips at once: in processes, one small chunk a task, or read ahead by threads."""
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context
@@ -47,3 +49,23 @@ def each(function: Callable, tasks: Iterable, workers: int = 1) -> Iterator:
                           "run the same command again, with fewer workers if it happens again") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def ahead(function: Callable, items: Iterable) -> Iterator:
+    """``function(item)`` of each item, in order, worked out by a few threads before it is asked for.
+
+    For reading clips: decoders leave the interpreter free, so that several clips are decoded at once and while a network is
+    at work. What an item raises is raised in its place.
+    """
+    threads = min(8, os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        waiting: deque = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

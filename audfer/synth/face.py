@@ -109,7 +109,7 @@ def render(identity: Identity, action_units: torch.Tensor, scene: Scene, size: i
             right half of the face as seen in the picture; values outside 0..5 are clamped.
         scene: length B.
         size: side of the picture in pixels, at least 16.
-        chunk: frames worked on at once; ``None`` takes a number that suits the processor's cache. It changes speed
+        chunk: frames worked on at once; ``None`` takes a number that suits the processor's cache, on a GPU all. It changes speed
             only, and so does ``torch.set_num_threads``.
 
     Returns:
@@ -127,7 +127,7 @@ def render(identity: Identity, action_units: torch.Tensor, scene: Scene, size: i
     """
     action_units = _checked(identity, action_units, scene, size)
     count, device = len(identity), action_units.device
-    chunk = min(chunk or max(1, _CHUNK_PIXELS // (size * size)), count)
+    chunk = min(chunk or (count if device.type == "cuda" else max(1, _CHUNK_PIXELS // (size * size))), count)
     images = torch.empty(count, size, size, 3, dtype=torch.uint8, device=device)
     landmarks = torch.empty(count, 68, 2, device=device)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -426,32 +427,69 @@ def _scene(arrays: dict, frames: slice) -> face.Scene:
 
 
 class _Sink:
-    """Where a dataset's frames go: still images, or one video a clip. ``close`` ends the video that is open."""
+    """Where a dataset's frames go: still images, or one video a clip, written while the next batch is rendered.
+
+    Args:
+        path_of: (clip, frame) -> path below ``folder``, or ``None`` for a frame that is not written.
+    """
 
     def __init__(self, drawn: _Drawn, folder: Path, path_of):
         self.drawn, self.folder, self.path_of = drawn, folder, path_of
+        suffix = next(path for clip in range(len(drawn.plan.lengths)) if (path := path_of(clip, 0)) is not None).suffix
+        self.stills = suffix in (".jpg", ".png")
+        # a video's frames go into it one after another; pictures in any order
+        self.pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1) if self.stills else 1)
+        self.pending: list[Future] = []
+        self.made: set[Path] = set()
         self.container = None
         self.open_path: Path | None = None
 
-    def write(self, position: int, image: np.ndarray) -> None:
-        clip = self.drawn.clip[position]
-        path = self.path_of(clip, int(self.drawn.frame[position]))
-        if path is None:
-            return
-        path = self.folder / path
-        if path.suffix in (".jpg", ".png"):
-            if self.drawn.frame[position] == 0:
+    def __enter__(self) -> _Sink:
+        return self
+
+    def __exit__(self, *raised) -> None:
+        try:
+            if raised[0] is None:
+                self.wait()
+        finally:
+            self.pool.shutdown(cancel_futures=True)
+            self._close()
+
+    def write(self, first: int, images: np.ndarray) -> None:
+        """Take the frames from number ``first`` on, (n, H, W, 3); returns once the batch before them is written."""
+        self.wait()
+        parts = np.array_split(np.arange(len(images)), self.pool._max_workers)
+        self.pending = [self.pool.submit(self._write_part, first, images, part) for part in parts if len(part)]
+
+    def wait(self) -> None:
+        """Wait until all that was taken is written; raises what writing raised."""
+        for future in self.pending:
+            future.result()
+        self.pending = []
+
+    def _write_part(self, first: int, images: np.ndarray, part: np.ndarray) -> None:
+        for offset in part:
+            clip, frame = self.drawn.clip[first + offset], int(self.drawn.frame[first + offset])
+            path = self.path_of(clip, frame)
+            if path is None:
+                continue
+            path = self.folder / path
+            if path.parent not in self.made:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".png":
-                Image.fromarray(image).save(path, compress_level=1)
+                self.made.add(path.parent)
+            if not self.stills:
+                self._write_video(path, images[offset])
+            elif path.suffix == ".png":
+                Image.fromarray(images[offset]).save(path, compress_level=1)
             else:
-                Image.fromarray(image).save(path, quality=int(self.drawn.scenes["quality"][clip]), subsampling=0)
-            return
+                quality = int(self.drawn.scenes["quality"][clip])
+                Image.fromarray(images[offset]).save(path, quality=quality, subsampling=0)
+
+    def _write_video(self, path: Path, image: np.ndarray) -> None:
         import av
 
         if path != self.open_path:
-            self.close()
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._close()
             motion_jpeg = path.suffix == ".avi"
             self.container = av.open(str(path), "w", options={"fflags": "+bitexact"})
             self.stream = self.container.add_stream(
@@ -467,7 +505,8 @@ class _Sink:
         for packet in self.stream.encode(frame):
             self.container.mux(packet)
 
-    def close(self) -> None:
+    def _close(self) -> None:
+        """End the video that is open."""
         if self.container is not None:
             for packet in self.stream.encode():
                 self.container.mux(packet)
@@ -475,25 +514,23 @@ class _Sink:
             self.container = self.open_path = None
 
 
-def _render_all(drawn: _Drawn, sink: _Sink, config: SynthConfig, bar) -> np.ndarray:
+def _render_all(drawn: _Drawn, sink: _Sink, config: SynthConfig, bar, device: str) -> np.ndarray:
     """Render every frame in order, hand it to ``sink``; returns landmarks (frames, 68, 2) float32, pixels."""
     landmarks = np.empty((len(drawn.clip), 68, 2), np.float32)
-    try:
+    people = drawn.people.to(device)
+    with sink:
         for start in range(0, len(drawn.clip), _BATCH):
             frames = slice(start, min(start + _BATCH, len(drawn.clip)))
-            who = torch.from_numpy(drawn.plan.subject[drawn.clip[frames]])
+            who = torch.from_numpy(drawn.plan.subject[drawn.clip[frames]]).to(device)
             images, points = face.render(
-                drawn.people[who],
+                people[who],
                 torch.from_numpy(drawn.intensities[frames]),
-                _scene(drawn.scenes, frames),
+                _scene(drawn.scenes, frames).to(device),
                 size=config.image_size,
             )
-            landmarks[frames] = points.numpy()
-            for offset, image in enumerate(images.numpy()):
-                sink.write(start + offset, image)
+            landmarks[frames] = points.cpu().numpy()
+            sink.write(start, images.cpu().numpy())
             bar.update(frames.stop - frames.start)
-    finally:
-        sink.close()
     return landmarks
 
 
@@ -628,18 +665,21 @@ def is_written(root: str | os.PathLike, name: str, config: SynthConfig) -> bool:
     return stamp == wanted and _truth_path(root, name).is_file() and _landmark_path(root, name).is_file()
 
 
-def write_benchmark(root: str | os.PathLike, config: SynthConfig, datasets=ALL, progress: bool = True) -> None:
+def write_benchmark(
+    root: str | os.PathLike, config: SynthConfig, datasets=ALL, progress: bool = True, device: str = "cpu"
+) -> None:
     """Render the embedded benchmark into ``root``: a folder a dataset in its own layout, and the truth beside.
 
     Each dataset appears whole or not at all (an interrupted run leaves nothing behind and a later one goes on with
     the next dataset); one that is already there from the same settings and code is left alone. The same seed writes
-    the same bytes.
+    the same bytes on one device; a GPU rounds otherwise, which changes single pixels by a step.
 
     Args:
         root: made if missing.
         config: sizes and seed.
         datasets: names from ``ALL``.
         progress: show a bar, in frames.
+        device: that faces are rendered on, "cpu" or "cuda".
 
     Raises:
         InputError: an unknown dataset, or one without counts in ``config``.
@@ -661,7 +701,7 @@ def write_benchmark(root: str | os.PathLike, config: SynthConfig, datasets=ALL, 
             files.atomic_folder(root / name) as folder,
             progress_bar(total=len(drawn.clip), desc=f"render {name}", unit="frame", disable=not progress) as bar,
         ):
-            landmarks = _render_all(drawn, _Sink(drawn, folder, _LAYOUTS[name](drawn, folder)), config, bar)
+            landmarks = _render_all(drawn, _Sink(drawn, folder, _LAYOUTS[name](drawn, folder)), config, bar, device)
             # The truth first: a stamped dataset always has its own truth beside it.
             with files.atomic_file(_truth_path(root, name)) as path:
                 drawn.truth().to_parquet(path, index=False)

@@ -67,7 +67,7 @@ class RunRecord:
         path: the record's folder; its name is the digest.
         cell: the cell's fields as a dictionary.
         history: one row an epoch: epoch, loss, loss_expression, loss_au (NaN without an AU head), train_war,
-            train_uar, test_war, test_uar (shares 0..1), test_loss, learning_rate, seconds.
+            train_uar, test_war, test_uar (shares 0..1; NaN in epochs that were not looked at), test_loss, learning_rate, seconds.
         clip_ids, expressions: of the test split, (N,).
             With a validation split also validation_war, validation_uar and validation_loss.
         scores: (N, 7) soft-max probabilities after the last epoch; ``best_scores`` after the epoch ``best_epoch`` with

@@ -903,7 +903,9 @@ def fig7(data: pd.DataFrame) -> Figure:
                 seeds["mean"],
                 style,
                 color=VARIANT_COLOURS[variant],
-                marker="o" if len(seeds) == 1 else None,
+                # few epochs that were looked at: points say which
+                marker="o" if len(seeds) < 6 else None,
+                markersize=4,
             )
         axes.set_title(f"({'abcdefg'[k]}) {title}")
         axes.set_ylabel(label)

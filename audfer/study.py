@@ -315,8 +315,10 @@ class Study:
         from the window of ``num_frames`` consecutive stored frames whose centre is nearest; windows move by half
         of their length. Frames that the store skipped take their nearest stored neighbour's score.
         """
-        cell = self.cell("m3dfel", self.profile.grid.strategy_dataset)
-        record = self.run([cell])[0]
+        # where cells are trained side by side, cores that would idle meanwhile train the others' baselines: Table 1 needs them too
+        cell, *others = (self.cell(model, self.profile.grid.strategy_dataset)
+                         for model in dict.fromkeys(("m3dfel", *self.profile.grid.models)))
+        record = self.run([cell, *others[:self._side_by_side - 1]])[0]
         packed = self.packed(name)
         folder = self.work / "frame_scores"
         stamp = digest({"record": record.path.name, "packed": self._fingerprint(packed), "code": code_version("study.py")})
@@ -327,6 +329,11 @@ class Study:
             with atomic_file(path) as temporary:
                 scores.to_parquet(temporary)
         return pd.read_parquet(path)
+
+    @property
+    def _side_by_side(self) -> int:
+        """Cells that ``run_cells`` trains at once on this machine."""
+        return self.profile.training.workers or (1 if self.device == "cuda" else os.cpu_count() or 1)
 
     @torch.inference_mode()
     def _window_scores(self, name: str, cell: Cell, record: RunRecord, packed: PackedClips) -> pd.DataFrame:
@@ -423,7 +430,7 @@ class Study:
                     num_frames=training.num_frames, image_size=side, precision=self.precision, device=self.device,
                     recipe=recipe, initialisation=initialisation, fold=fold or self.folds(dataset)[0],
                     reading=reading if au_ratio else "paper", accumulate=training.accumulate, validation=training.validation,
-                    variant=variant, au_source=au_source if au_ratio else "")
+                    evaluate_every=training.evaluate_every, variant=variant, au_source=au_source if au_ratio else "")
 
     @property
     def strategy_datasets(self) -> tuple[str, ...]:

@@ -73,6 +73,8 @@ class Cell:
         validation: share of the training clips, 0 to 0.5, that is not trained on but chooses an epoch ("best-on-validation");
             see ``hold_out``.
         variant: name in ``models.VARIANTS[model]``, for ablations of a network; "" = the network itself.
+        evaluate_every: epochs from one look at the test (and validation) clips to the next; the last epoch is always looked at.
+            "Best-on-test" and "best-on-validation" are the best of those looked at.
         au_source: whose action units both AU labels and knowledge are made of: "" = the profile's extractor, "lac" = Lock and
             Check, "planted" = the truth of rendered clips (to measure what perfect action units would give).
     """
@@ -98,6 +100,7 @@ class Cell:
     validation: float = 0.0
     variant: str = ""
     au_source: str = ""
+    evaluate_every: int = 1
 
     def __post_init__(self):
         if not 0 <= self.au_ratio < 1:
@@ -122,7 +125,8 @@ class Cell:
             raise InputError("cell", "variant", repr(self.variant), f"one of {', '.join(variants)}, or '' for the network itself"
                              if variants else f"'': {self.model} has no variants")
         recipe_name(self.model, self.size, self.recipe)
-        for name, least in (("fold", 1), ("epochs", 1), ("num_frames", 1), ("image_size", 1), ("accumulate", 1), ("seed", 0)):
+        for name, least in (("fold", 1), ("epochs", 1), ("num_frames", 1), ("image_size", 1), ("accumulate", 1), ("seed", 0),
+                            ("evaluate_every", 1)):
             if getattr(self, name) < least:
                 raise InputError("cell", name, getattr(self, name), f"at least {least}")
         if self.accumulate > self.training_recipe.batch_size:
@@ -724,16 +728,19 @@ def _fit(cell, model, au_loss, au_labels, packed, landmarks, train, test, held_o
         seen, right = (distributed.joined(torch.cat(part).cpu().numpy()) for part in (predicted, actual))
         laps = watch.laps()
         trained = time.perf_counter()
-        result = predict(model, packed, test, cell, epoch, landmarks)
-        row = {"epoch": epoch + 1, **means, "learning_rate": rate, "train_war": war(right, seen),
-               "train_uar": uar(right, seen), **_judged("test", result["scores"], expressions[test].numpy())}
-        if len(held_out):
-            judged = predict(model, packed, held_out, cell, epoch, landmarks)
-            row |= _judged("validation", judged["scores"], expressions[held_out].numpy())
+        row = {"epoch": epoch + 1, **means, "learning_rate": rate, "train_war": war(right, seen), "train_uar": uar(right, seen)}
+        looked = (epoch + 1) % cell.evaluate_every == 0 or epoch + 1 == cell.epochs
+        for split, rows in (("test", test), ("validation", held_out)):
+            if not len(rows):
+                continue
+            found = predict(model, packed, rows, cell, epoch, landmarks) if looked else None
+            row |= _judged(split, found["scores"] if found else None, expressions[rows].numpy())
+            if split == "test":
+                result = found
         ended = time.perf_counter()
         history.append(row | {"seconds": ended - started})
         for split, held in best.items():
-            if (value := row.get(f"{split}_war", -1) + row.get(f"{split}_uar", -1)) > held["sum"]:
+            if looked and (value := row.get(f"{split}_war", -1) + row.get(f"{split}_uar", -1)) > held["sum"]:
                 held |= {"epoch": epoch + 1, "sum": value, "scores": torch.from_numpy(result["scores"])}
         for name, value in (("input_seconds", laps[0::2].sum()), ("step_seconds", laps[1::2].sum()),
                             ("evaluation_seconds", ended - trained), ("clips", len(seen))):
@@ -790,8 +797,10 @@ def _backward(cell: Cell, model: ClipModel, au_loss: AULoss | None, clips: torch
     return torch.stack(losses).sum(0), torch.cat(guesses)
 
 
-def _judged(split: str, scores: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """History columns of a split."""
+def _judged(split: str, scores: np.ndarray | None, truth: np.ndarray) -> dict[str, float]:
+    """History columns of a split; NaN where it was not looked at (``scores`` is ``None``)."""
+    if scores is None:
+        return dict.fromkeys((f"{split}_war", f"{split}_uar", f"{split}_loss"), float("nan"))
     guess = scores.argmax(1)
     likelihood = np.clip(scores[np.arange(len(truth)), truth], 1e-12, 1)
     return {f"{split}_war": war(truth, guess), f"{split}_uar": uar(truth, guess),

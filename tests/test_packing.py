@@ -84,7 +84,8 @@ def test_a_killed_pack_goes_on_and_loses_only_its_chunk(tmp_path):
     assert 5 <= marked < 24
     subprocess.run(command, check=True)
     again = log.read_text().split("\n")[len(read):-1]
-    assert again == found.table["clip_id"].tolist()[2 * marked:]  # what was marked is not read again, the rest once
+    # what was marked is not read again, the rest once (threads of a chunk take turns)
+    assert sorted(again) == sorted(found.table["clip_id"].tolist()[2 * marked:])
     datasets.pack(found, tmp_path / "whole", 3, 8, progress=False)
     assert content(out) == content(tmp_path / "whole")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clips", "log", "out", "whole"]

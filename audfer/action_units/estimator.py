@@ -61,11 +61,11 @@ class ActionUnitEstimator(nn.Module):
             raise AudferError(f"the AU estimator's image_size is {image_size}, expected at least 32 pixels")
         self.image_size, self.channels = image_size, tuple(channels)
         self.stem = nn.Sequential(nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False),
-                                  nn.BatchNorm2d(channels[0]), nn.ReLU())
+                                  nn.BatchNorm2d(channels[0]), nn.ReLU(inplace=True))
         widths = (channels[0], *channels)
         self.stages = nn.Sequential(*(residual_stage(widths[i], channels[i], 1, 2 if i else 1) for i in range(4)))
         # a coarse 4 x 4 map keeps where something happens: AUs are local
-        self.squeeze = nn.Sequential(nn.Conv2d(channels[3], 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+        self.squeeze = nn.Sequential(nn.Conv2d(channels[3], 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True),
                                      nn.AdaptiveAvgPool2d(4), nn.Flatten())
         features = 32 * 16 + channels[3]
         self.dropout = nn.Dropout(0.2)

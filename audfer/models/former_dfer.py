@@ -88,16 +88,16 @@ class Transformer(nn.Module):
 
 
 class SpatialFormer(nn.Module):
-    """Frames (N, 3, side, side) -> one vector a frame (N, channels[3])."""
+    """Frames (N, colours, side, side) -> one vector a frame (N, channels[3])."""
 
-    def __init__(self, image_size: int, channels: tuple[int, ...], blocks: tuple[int, ...], stem_kernel: int,
+    def __init__(self, colours: int, image_size: int, channels: tuple[int, ...], blocks: tuple[int, ...], stem_kernel: int,
                  stem_pool: bool, depth: int, heads: int, hidden: int):
         super().__init__()
         side = -(-image_size // 2)
         side = -(-side // 2) if stem_pool else side
         side = -(-side // 4)                                               # stages 2 and 3 halve, rounding up
         self.pos_embedding = nn.Parameter(torch.randn(1, side * side, channels[2]))
-        self.conv1 = nn.Conv2d(3, channels[0], stem_kernel, stride=2, padding=stem_kernel // 2, bias=False)
+        self.conv1 = nn.Conv2d(colours, channels[0], stem_kernel, stride=2, padding=stem_kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem_pool else nn.Identity()
         self.layer1 = residual_stage(channels[0], channels[0], blocks[0], 1)
@@ -109,7 +109,7 @@ class SpatialFormer(nn.Module):
         kaiming_init(self)
 
     def forward(self, frames: Tensor) -> Tensor:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(frames))))
+        x = self.maxpool(F.relu_(self.bn1(self.conv1(frames))))
         x = self.layer3(self.layer2(self.layer1(x)))                       # N, channels, height, width
         _, _, height, width = x.shape
         tokens = x.flatten(2).transpose(1, 2) + self.pos_embedding         # N, height * width, channels
@@ -149,6 +149,7 @@ class FormerDFER(ClipModel):
         temporal_depth, temporal_heads, temporal_hidden: the transformer over frames.
         contrast: local contrast normalisation of the frames (``local_contrast``) instead of the official input scaling; what
             the tiny size uses, trained from scratch on few clips.
+        grey: one channel of contrast instead of three (only with ``contrast``).
 
     Raises:
         AudferError: sizes that do not fit together.
@@ -161,14 +162,16 @@ class FormerDFER(ClipModel):
                  channels: tuple[int, ...] = (64, 128, 256, 512), blocks: tuple[int, ...] = (2, 2, 2, 2),
                  stem_kernel: int = 7, stem_pool: bool = True,
                  spatial_depth: int = 1, spatial_heads: int = 8, spatial_hidden: int = 512,
-                 temporal_depth: int = 3, temporal_heads: int = 8, temporal_hidden: int = 1024, contrast: bool = False):
+                 temporal_depth: int = 3, temporal_heads: int = 8, temporal_hidden: int = 1024, contrast: bool = False,
+                 grey: bool = False):
         super().__init__()
         if num_frames < 1:
             raise AudferError(f"Former-DFER: num_frames is {num_frames}, expected at least 1")
         if image_size < 16:
             raise AudferError(f"Former-DFER: image_size is {image_size}, expected at least 16 pixels")
-        self.num_frames, self.image_size, self.contrast = num_frames, image_size, contrast
-        self.s_former = SpatialFormer(image_size, channels, blocks, stem_kernel, stem_pool,
+        self.num_frames, self.image_size = num_frames, image_size
+        self.see(contrast, grey)
+        self.s_former = SpatialFormer(self.colours, image_size, channels, blocks, stem_kernel, stem_pool,
                                       spatial_depth, spatial_heads, spatial_hidden)
         self.t_former = TemporalFormer(num_frames, channels[3], temporal_depth, temporal_heads, temporal_hidden)
         self.add_heads(channels[3], num_classes, num_aus)

@@ -160,7 +160,7 @@ class Backbone(nn.Module):
         self.layer4 = residual_stage(channels[2], channels[3], blocks[3], 1)        # 2 in the usual network
 
     def forward(self, frames: Tensor) -> Tensor:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(frames))))
+        x = self.maxpool(F.relu_(self.bn1(self.conv1(frames))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
@@ -336,19 +336,18 @@ class KeyPointGCN(ClipModel):
                                    ("temporal_heads", temporal_heads, 1), ("temporal_depth", temporal_depth, 1)):
             if found < least:
                 raise AudferError(f"KP-GCN: {name} is {found}, expected at least {least}")
-        if grey and not contrast:
-            raise AudferError("KP-GCN: grey is True, expected False without contrast: ImageNet's statistics are of colours")
         if min(blocks[1:]) < 1:
             raise AudferError(f"KP-GCN: blocks are {blocks}, expected at least 1 in every stage but the first")
         if not 0 <= auxiliary_weight < 1:
             raise AudferError(f"KP-GCN: auxiliary_weight is {auxiliary_weight}, expected at least 0 and less than 1")
-        self.num_frames, self.image_size, self.contrast, self.grey = num_frames, image_size, contrast, grey
+        self.num_frames, self.image_size = num_frames, image_size
+        self.see(contrast, grey)
         self.sigma = sigma
         self.auxiliary_weight = 0.0 if time == "mean" else auxiliary_weight
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 
-        self.backbone = Backbone(1 if grey else 3, channels, blocks, stem_kernel)
+        self.backbone = Backbone(self.colours, channels, blocks, stem_kernel)
         self.triplet = TripletAttention(triplet_kernel)
         kaiming_init(self)
         width, dim = channels[3], 4 * node_dim

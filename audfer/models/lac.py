@@ -91,9 +91,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        return F.relu(self.bn3(self.conv3(x)) + shortcut)
+        x = F.relu_(self.bn1(self.conv1(x)))
+        x = F.relu_(self.bn2(self.conv2(x)))
+        return F.relu_(self.bn3(self.conv3(x)).add_(shortcut))
 
 
 def _stage(block: type[nn.Module], in_channels: int, channels: int, count: int, stride: int) -> nn.Sequential:
@@ -124,7 +124,7 @@ class ResNet(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """(n, 3 or 1, H, W) in 0..1 -> (n, out_channels, H/32, W/32)."""
         mean, std = (frames.new_tensor(values)[:, None, None] for values in (_MEAN, _STD))
-        x = F.relu(self.bn1(self.conv1(((frames - mean) / std).to(self.conv1.weight.dtype))))
+        x = F.relu_(self.bn1(self.conv1(((frames - mean) / std).to(self.conv1.weight.dtype))))
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         for number in (1, 2, 3, 4):
             x = self.get_submodule(f"layer{number}")(x)
@@ -152,7 +152,7 @@ class TinyBackbone(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """(n, 3 or 1, H, W) in 0..1 -> (n, out_channels, H/8, W/8)."""
         x = local_contrast(frames.mean(dim=1, keepdim=True)).to(self.conv1.weight.dtype)
-        x = self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x)))))
+        x = self.layer2(self.layer1(F.relu_(self.bn1(self.conv1(x)))))
         position = self.position
         if x.shape[-2:] != position.shape[-2:]:
             position = F.interpolate(position, size=x.shape[-2:], mode="bilinear", align_corners=False)
@@ -172,7 +172,7 @@ class EstimatorBackbone(nn.Module):
 
     def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 64, 96), frozen: int = 0):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU(inplace=True))
         widths = (channels[0], *channels)
         self.stages = nn.Sequential(*(residual_stage(widths[i], channels[i], 1, (1, 2, 2, 1)[i]) for i in range(4)))
         last = self.stages[3][0].conv2

@@ -42,7 +42,7 @@ class BasicBlock3d(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
         self.conv1 = nn.Sequential(
-            ShortConv3d(in_channels, channels, 3, stride=stride, padding=1, bias=False), nn.BatchNorm3d(channels), nn.ReLU())
+            ShortConv3d(in_channels, channels, 3, stride=stride, padding=1, bias=False), nn.BatchNorm3d(channels), nn.ReLU(inplace=True))
         self.conv2 = nn.Sequential(
             ShortConv3d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm3d(channels))
         self.downsample = None
@@ -52,7 +52,7 @@ class BasicBlock3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        return F.relu(self.conv2(self.conv1(x)) + shortcut)
+        return F.relu_(self.conv2(self.conv1(x)).add_(shortcut))
 
 
 class DynamicMultiInstanceNorm(nn.Module):
@@ -111,6 +111,7 @@ class M3DFEL(ClipModel):
         heads: attention heads over instances; must divide ``2 * hidden``.
         contrast: local contrast normalisation of the frames (``local_contrast``) instead of the official input scaling; what
             the tiny size uses, trained from scratch on few clips.
+        grey: one channel of contrast instead of three (only with ``contrast``).
 
     Raises:
         AudferError: sizes that do not fit together.
@@ -123,19 +124,20 @@ class M3DFEL(ClipModel):
                  instance_length: int = 4, channels: tuple[int, ...] = (64, 128, 256, 512),
                  blocks: tuple[int, ...] = (2, 2, 2, 2), stem_kernel: tuple[int, int, int] = (3, 7, 7),
                  stem_pool: bool = False,
-                 hidden: int = 512, lstm_layers: int = 2, heads: int = 8, contrast: bool = False):
+                 hidden: int = 512, lstm_layers: int = 2, heads: int = 8, contrast: bool = False, grey: bool = False):
         super().__init__()
         if num_frames % instance_length or num_frames < 2 * instance_length:
             raise AudferError(f"M3DFEL: num_frames is {num_frames}, expected a multiple of the instance length "
                               f"{instance_length} and at least {2 * instance_length} (two instances)")
         if image_size < 16:
             raise AudferError(f"M3DFEL: image_size is {image_size}, expected at least 16 pixels")
-        self.num_frames, self.image_size, self.contrast = num_frames, image_size, contrast
+        self.num_frames, self.image_size = num_frames, image_size
+        self.see(contrast, grey)
         self.instance_length, self.heads = instance_length, heads
 
         stem = nn.Sequential(
-            ShortConv3d(3, channels[0], stem_kernel, stride=(1, 2, 2), padding=tuple(k // 2 for k in stem_kernel), bias=False),
-            nn.BatchNorm3d(channels[0]), nn.ReLU())
+            ShortConv3d(self.colours, channels[0], stem_kernel, stride=(1, 2, 2), padding=tuple(k // 2 for k in stem_kernel), bias=False),
+            nn.BatchNorm3d(channels[0]), nn.ReLU(inplace=True))
         if stem_pool:
             stem.append(FramePool(3, stride=2, padding=1))
         stages, width = [], channels[0]

@@ -173,7 +173,7 @@ class PatchEmbed(nn.Module):
         kernel = (tubelet[0], tubelet[1] // shrink, tubelet[2] // shrink)
         if stem:
             first = nn.Sequential(nn.Conv2d(3, stem[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem[0]),
-                                  nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1))
+                                  nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1))
             self.stem = nn.Sequential(first, *(residual_stage(stem[i - 1], stem[i], 1, 2) for i in range(1, len(stem))))
             kaiming_init(self.stem)
         else:

@@ -115,6 +115,21 @@ class ClipModel(nn.Module):
     num_aus: int | None
     feature_dim: int
 
+    def see(self, contrast: bool, grey: bool) -> None:
+        """Choose what ``encode`` is given.
+
+        Raises:
+            AudferError: grey without contrast: the official input scaling is of colours.
+        """
+        if grey and not contrast:
+            raise AudferError(f"{type(self).__name__}: grey is True, expected False without contrast: the official input is in colour")
+        self.contrast, self.grey = contrast, grey
+
+    @property
+    def colours(self) -> int:
+        """Channels of a frame that ``encode`` is given."""
+        return 1 if self.grey else 3
+
     def add_heads(self, feature_dim: int, num_classes: int, num_aus: int | None) -> None:
         """Add the expression classifier and, unless ``num_aus`` is ``None``, the AU head beside it (section 3.2).
 

@@ -81,6 +81,8 @@ class TrainingSettings:
     """network -> recipe of ``audfer.recipes.RECIPES``, where it is not the default of the size"""
     accumulate: int = 1
     """micro-batches that each batch of a recipe is cut into, for networks that do not fit a GPU otherwise"""
+    evaluate_every: int = 1
+    """epochs from one look at the test clips to the next; the last is always looked at"""
     validation: float = 0.0
     """share of the training clips held out to choose an epoch by ("best-on-validation"); 0 = none"""
 
@@ -311,9 +313,10 @@ def _check(profile: Profile, path: Path) -> None:
     for ratio in (grid.au_ratio, *grid.au_ratios):
         if not 0 <= ratio < 1:
             raise InputError(path, "grid.au_ratio", ratio, "lambda of Eq. 10, at least 0 and less than 1")
-    if training.accumulate < 1 or not 0 <= training.validation <= 0.5:
-        raise InputError(path, "training.accumulate, training.validation", f"{training.accumulate}, {training.validation}",
-                         "at least 1 micro-batch, and a share from 0 to 0.5")
+    if training.accumulate < 1 or training.evaluate_every < 1 or not 0 <= training.validation <= 0.5:
+        raise InputError(path, "training.accumulate, evaluate_every, validation",
+                         f"{training.accumulate}, {training.evaluate_every}, {training.validation}",
+                         "at least 1 micro-batch, at least 1 epoch, and a share from 0 to 0.5")
     if training.stored_frames < training.num_frames:
         raise InputError(path, "training.stored_frames", training.stored_frames,
                          f"at least training.num_frames ({training.num_frames})")

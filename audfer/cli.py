@@ -243,6 +243,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--epochs", type=int, help="default: the profile's")
     command.add_argument("--accumulate", type=int, metavar="N", help="cut every batch into N micro-batches, for a network that "
                          "does not fit the GPU otherwise (default: the profile's, 1)")
+    command.add_argument("--evaluate-every", type=int, metavar="EPOCHS", help="look at the test clips only every so many epochs, and "
+                         "after the last (default: the profile's)")
     command.add_argument("--validation", type=float, metavar="SHARE", help="hold out this share of the training clips, whole "
                          "subjects where known, and choose an epoch by it (default: the profile's, 0)")
     command.add_argument("--processes", type=int, metavar="N", help="train with N processes of this machine, one a GPU; for "
@@ -678,7 +680,7 @@ def _train_cell(study, options) -> None:
     if options.landmarks and not cell.uses_landmarks:
         raise InputError("command line", "--landmarks", repr(options.landmarks), f"nothing for {cell.model}: it looks at no landmarks")
     study.landmark_source = options.landmarks
-    chosen = {name: getattr(options, name) for name in ("epochs", "accumulate", "validation")}
+    chosen = {name: getattr(options, name) for name in ("epochs", "accumulate", "evaluate_every", "validation")}
     cell = replace(cell, **{name: value for name, value in chosen.items() if value is not None})
     (record,) = study.run([cell], initial_weights=options.initial_weights or "")
     print(f"{cell.label}: WAR and UAR, 95 % intervals")

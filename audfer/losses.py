@@ -158,8 +158,8 @@ class AULoss(nn.Module):
         -5 K[y, j] * (pw[y, j] * t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x)))
 
     so the positive class weight touches the positive part only. Buffers, (7, 18), that follow ``.to`` and are saved
-    with a state dict: ``negative`` = 5 K and ``positive`` = 5 K pw. The loss is some dozen operations on a hundred numbers, whose
-    cost is their number: what can be prepared is, and each is done once.
+    with a state dict: ``negative`` = 5 K and ``positive`` = 5 K pw. The loss is a dozen operations on some hundred numbers, so
+    that its cost is how many there are: what can be prepared is, and nothing is done twice.
 
     Args:
         knowledge: (7, 18) in (0, 1), a tensor, array or ``KnowledgeMatrix``; the factor 5 is applied here. ``None``:
@@ -187,8 +187,16 @@ class AULoss(nn.Module):
         ratio = torch.ones(shape) if pos_weight is None else _matrix(pos_weight, "pos_weight", (shape, shape[1:]))
         self.register_buffer("negative", negative)
         self.register_buffer("positive", negative * ratio)
+        self.register_buffer("table", torch.empty(0), persistent=False)
+        self._tabulate()
+
+    def _tabulate(self) -> None:
         # both weights of an expression in one row: one look-up a batch instead of two
-        self.register_buffer("table", torch.cat((negative, _quotient(self.positive, negative)), dim=1), persistent=False)
+        self.table = torch.cat((self.negative, _quotient(self.positive, self.negative)), dim=1)
+
+    def _load_from_state_dict(self, *arguments) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._tabulate()
 
     def forward(self, au_logits: Tensor, au_labels: Tensor, expressions: Tensor, units: Tensor | None = None) -> Tensor:
         """The loss as a scalar, computed in float32 also under autocast.

@@ -3,7 +3,7 @@
 "official" (KP-GCN has no official code: its parts as printed): float32, plain memory layout, every layer as published (explicit
 soft-max attention, 3-D convolutions with their padding, tubelets by convolution; ``by_definition``), PyTorch's default optimizer.
 On a GPU its convolutions then use TF32, PyTorch's default.
-"ours": bfloat16 autocast, the network's own memory layout, fused attention where there is a kernel for it, equal-valued shortcuts,
+"ours": bfloat16 autocast (float32 on a processor that does not compute in it, as audfer trains there), the network's own memory layout, fused attention where there is a kernel for it, equal-valued shortcuts,
 fused optimizer, and on a GPU ``torch.compile`` and cuDNN's trial of its convolutions. Both start from the same weights and see the same rendered clips and the same random
 numbers, step by step in turns, so what else the machine does meets both. Ratios are medians of the pairs; both loss curves are in the record.
 
@@ -29,7 +29,7 @@ from audfer.losses import AULoss, clip_au_labels, combined_loss, expression_loss
 from audfer.models import MODELS, build_model, count_flops, default_clip_shape
 from audfer.models.output import by_definition
 from audfer.synth import rendered_clips
-from audfer.training import resolve_device
+from audfer.training import resolve_device, resolve_precision
 
 VARIANTS = ("official", "ours")
 #: what is to be reached on two CPU cores: steps a second, ours over official's
@@ -48,6 +48,7 @@ class Trainee:
     def __init__(self, name: str, variant: str, device: str, compiled: bool, num_aus: int | None = 18):
         torch.manual_seed(0)
         self.official, self.device = variant == "official", device
+        self.reduced = resolve_precision("auto", device) == "bf16"
         self.model = build_model(name, num_aus=num_aus).to(device)
         if not self.official:
             self.model = self.model.to(memory_format=self.model.memory_format)
@@ -62,7 +63,7 @@ class Trainee:
         self.au_loss = AULoss(torch.full((7, 18), 0.5), torch.full((7, 18), 3.0)).to(device)
 
     def _context(self):
-        return by_definition() if self.official else torch.autocast(self.device, dtype=torch.bfloat16)
+        return by_definition() if self.official else torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.reduced)
 
     def loss(self, clips, landmarks, expressions, au_labels) -> torch.Tensor:
         """Eq. 10 with lambda = 0.25; Eq. 5 for a network without an AU head. Of KP-GCN with its auxiliary loss."""
@@ -193,7 +194,8 @@ def prepare(arguments: argparse.Namespace) -> tuple[str, Clock, dict]:
         "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[0], 2), "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "bf16_on_cpu": torch.cpu._is_avx512_bf16_supported(), "amx_on_cpu": torch.cpu._is_amx_tile_supported(),
-        "python": platform.python_version(), "torch": torch.__version__, "clock": arguments.clock,
+        "precision": resolve_precision("auto", device), "python": platform.python_version(), "torch": torch.__version__,
+        "clock": arguments.clock,
     }
 
 

@@ -159,6 +159,14 @@ def test_a_damaged_record_is_not_taken_for_one(copied, name, how):
             RunRecord.load(path)
 
 
+def test_a_copy_without_the_weights_is_whole_for_tables_and_not_for_training(copied):
+    store, path = copied
+    (path / "weights.safetensors").unlink()
+    assert store.has(path.name, weights=False) and not store.has(path.name)
+    (path / "weights.safetensors").write_bytes(b"cut")
+    assert not store.has(path.name, weights=False)
+
+
 def test_a_damaged_record_is_named_and_made_again(copied, study, cells, capfd):
     store, path = copied
     before = RunRecord.load(path).scores

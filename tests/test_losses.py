@@ -288,3 +288,15 @@ def test_combined_loss_by_hand():
 def test_a_ratio_outside_zero_to_one_is_refused(ratio):
     with pytest.raises(InputError, match="au_ratio"):
         combined_loss(torch.tensor(1.0), torch.tensor(1.0), ratio)
+
+
+def test_weights_that_are_loaded_are_the_weights_that_count():
+    generator = torch.Generator().manual_seed(0)
+    knowledge, ratio = torch.rand(7, 18, generator=generator), 1 + torch.rand(7, 18, generator=generator)
+    logits, labels = torch.randn(9, 18, generator=generator), (torch.rand(9, 18, generator=generator) < 0.4).float()
+    expressions = torch.arange(9) % 7
+    saved, other = AULoss(knowledge, ratio), AULoss(1 - knowledge, 3.0 - ratio)
+    assert set(saved.state_dict()) == {"negative", "positive"}
+    assert other(logits, labels, expressions) != saved(logits, labels, expressions)
+    other.load_state_dict(saved.state_dict())
+    assert other(logits, labels, expressions) == saved(logits, labels, expressions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from official import EVERY, MANIFESTS, NAMES, tiny, tiny_clips
+from official import EVERY, MANIFESTS, NAMES, relative_error, tiny, tiny_clips
 from torch import nn
 
 from audfer.errors import AudferError
@@ -179,3 +179,15 @@ def test_pooling_frame_by_frame_is_pooling_in_3d():
     towards = torch.randn(mine.shape)                                      # ties: the same one of equal neighbours is chosen
     for a, b in zip(torch.autograd.grad(mine, clips, towards), torch.autograd.grad(theirs, clips, towards)):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["m3dfel", "former_dfer", "keypoint_gcn"])
+def test_one_channel_of_contrast_instead_of_three_colours(name):
+    assert tiny(name, grey=False).state_dict().keys() == tiny(name).state_dict().keys()
+    with torch.no_grad():
+        # a tint is an offset of the logarithm, as the light is
+        clips = 0.2 + 0.6 * tiny_clips(name, 2).float() / 255
+        assert relative_error(tiny(name)(clips * torch.tensor([1.0, 0.9, 0.8]).view(3, 1, 1)).features,
+                              tiny(name)(clips).features) < 0.05
+    with pytest.raises(AudferError, match="grey is True, expected False without contrast"):
+        build_model(name, grey=True)

@@ -272,3 +272,23 @@ def test_alignment_is_part_of_what_a_store_is_made_from(moving_faces, tmp_path):
         datasets.pack(manifest, tmp_path / "out", 2, 16, progress=False, align=tmp_path / "nowhere")
     with pytest.raises(InputError, match="none of 3 can be read.*OpenFace file of clip"):
         datasets.pack(manifest, tmp_path / "none", 2, 16, progress=False, align=tmp_path)
+
+
+def test_reading_ahead_keeps_the_order_and_raises_in_place():
+    from audfer.datasets.workers import ahead
+
+    begun = []
+
+    def read(item: int) -> int:
+        begun.append(item)
+        time.sleep(0.001 * (item % 3))
+        if item == 30:
+            raise InputError("clip", "frames", item, "another")
+        return 2 * item
+
+    results = ahead(read, range(1000))
+    assert [next(results) for _ in range(30)] == [2 * item for item in range(30)]
+    with pytest.raises(InputError, match="found 30"):
+        next(results)
+    assert len(begun) < 100                                                 # only a few clips are in memory at a time
+    assert list(ahead(read, [])) == []

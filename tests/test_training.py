@@ -401,6 +401,17 @@ def test_clips_of_nobody_in_particular_are_held_out_alike_in_every_expression():
         hold_out(table, np.arange(21), 0.01, 0)
 
 
+def test_looking_at_the_test_clips_less_often_changes_no_training(study, baseline):
+    cell, every = baseline
+    seldom = fit(replace(cell, evaluate_every=2), study.inputs["DFEW"])
+    np.testing.assert_array_equal(seldom["scores"], every["scores"])
+    seen, whole = seldom["history"], every["history"]
+    assert seen["test_war"].notna().tolist() == [False, True, True]            # every second epoch, and the last
+    looked = ["epoch", "train_war", "test_war", "test_uar", "test_loss"]
+    assert seen[looked][1:].equals(whole[looked][1:]) and seen["loss"].equals(whole["loss"])
+    assert seldom["protocols"]["best-on-test"]["epoch"] in (2, 3)
+
+
 def test_held_out_clips_choose_an_epoch_and_teach_nothing(study, tmp_path):
     cell, inputs = replace(study.cell("former_dfer", "DFEW", 0.25), validation=0.25), study.inputs["DFEW"]
     outcome = fit(cell, inputs)

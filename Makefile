@@ -44,14 +44,14 @@ $(STAMP): pyproject.toml constraints.txt
 	fi; \
 	echo "Making $(VENV) with $$("$$chosen" --version) and installing the pinned packages: 1 to 5 minutes, once ..."; \
 	"$$chosen" -m venv $(VENV); \
-	$(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input --no-compile -c constraints.txt -e .; \
+	$(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt -e .; \
 	touch $@; \
 	echo "Done: $$($(PY) -c 'import torch; print("torch", torch.__version__)') in $(VENV)"
 
 # what only the tests need
 $(DEV_STAMP): $(STAMP)
 	@echo "Adding the pinned packages of the tests, once ..."
-	@$(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input --no-compile -c constraints.txt -e '.[dev]'
+	@$(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[dev]'
 	@touch $@
 
 reproduce: $(STAMP)

@@ -482,7 +482,7 @@ def class_distribution(data: pd.DataFrame) -> Figure:
     axes.set_ylabel("frames with the AU present (%)")
     axes.set_xlim(-0.6, len(ACTION_UNITS) - 0.4)
     axes.grid(axis="y")
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)  # the bars fill the axes
     return figure
 
 

@@ -141,8 +141,8 @@ def test_cost_shows_what_head_and_loss_add():
 
 def test_cost_of_the_real_networks_is_the_linear_layers(study):
     operations = study.au_loss_operations()
-    # 18 AUs, some ten element operations each, and about as many again in the backward pass
-    assert 18 * 10 < operations["forward"] < operations["training"] < 18 * 100
+    # 18 AUs, nine element operations each, some a clip, and about as many again in the backward pass
+    assert 18 * 9 < operations["forward"] < operations["training"] < 18 * 100
     flops = {"former_dfer": study.paper_flops()["former_dfer"]}
     value = tables.cost(flops, operations).tidy.set_index(["part", "metric"])["value"]
     assert value["AU head", "FLOPs"] == 2 * 512 * 18 and value["AU head", "parameters"] == 513 * 18

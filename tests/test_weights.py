@@ -251,6 +251,10 @@ def test_a_tiny_pretraining_file_of_ours_follows_the_official_rules(tmp_path, wr
 
 # ---------------------------------------------------------------------------- weights that do not fit
 
+#: of the tiny M3DFEL's features
+WIDTH = tiny("m3dfel").feature_dim
+
+
 def spoiled(**changes) -> dict[str, torch.Tensor]:
     """Tiny M3DFEL's weights with keys replaced, or taken out where the value is ``None``."""
     state = tiny("m3dfel").state_dict() | {key.replace("__", "."): value for key, value in changes.items()}
@@ -260,11 +264,12 @@ def spoiled(**changes) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("state,words", [
     (lambda: spoiled(lstm__bias_hh_l0=None), "1 missing: lstm.bias_hh_l0"),
     (lambda: spoiled(surplus=torch.zeros(2)), "1 unknown: surplus"),
-    (lambda: spoiled(to_qkv__weight=torch.zeros(3, 4)), r"1 of another shape: to_qkv.weight \(3, 4\) instead of \(384, 128\)"),
+    (lambda: spoiled(to_qkv__weight=torch.zeros(3, 4)),
+     rf"1 of another shape: to_qkv.weight \(3, 4\) instead of \({3 * WIDTH}, {WIDTH}\)"),
     (lambda: spoiled(pwconv__bias=None, pwconv__offset=torch.zeros(1)), "1 missing: pwconv.bias; 1 unknown: pwconv.offset"),
-    (lambda: spoiled(fc__weight=torch.zeros(11, 128), fc__bias=torch.zeros(11)),
+    (lambda: spoiled(fc__weight=torch.zeros(11, WIDTH), fc__bias=torch.zeros(11)),
      r"fc.weight is for 11 expressions, this network for 7 \(build it with num_classes=11, or load with heads=False\)$"),
-    (lambda: spoiled(fc_au__weight=torch.zeros(12, 128), fc_au__bias=torch.zeros(12)),
+    (lambda: spoiled(fc_au__weight=torch.zeros(12, WIDTH), fc_au__bias=torch.zeros(12)),
      "fc_au.weight is for 12 AUs, this network for 18"),
     (lambda: tiny("former_dfer").state_dict(), r"do not fit M3DFEL: they are for FormerDFER \(fine-tuned Former-DFER\)"),
     (lambda: {"a": torch.zeros(1)}, "missing: features.0.0.weight"),

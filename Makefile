@@ -21,6 +21,10 @@ DEV_STAMP := $(VENV)/.installed-dev
 TEST_WORK := $(CURDIR)/work/test
 TEST_ENVIRONMENT := AUDFER_PROFILE=smoke AUDFER_WORK=$(TEST_WORK) AUDFER_FIGURES=$(TEST_WORK)/figures AUDFER_HEADLESS=1
 
+INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input --no-compile -c constraints.txt
+# pip would compile the packages on one core; a file that is no Python (templates, other versions' syntax) is none to anybody
+COMPILE = $(PY) -m compileall -q -q -j 0 -x '/tests/' $(VENV)/lib audfer || true
+
 .PHONY: help env reproduce test lab bench clean distclean
 .DEFAULT_GOAL := help
 
@@ -44,14 +48,14 @@ $(STAMP): pyproject.toml constraints.txt
 	fi; \
 	echo "Making $(VENV) with $$("$$chosen" --version) and installing the pinned packages: 1 to 5 minutes, once ..."; \
 	"$$chosen" -m venv $(VENV); \
-	$(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt -e .; \
+	$(INSTALL) -e .; $(COMPILE); \
 	touch $@; \
 	echo "Done: $$($(PY) -c 'import torch; print("torch", torch.__version__)') in $(VENV)"
 
 # what only the tests need
 $(DEV_STAMP): $(STAMP)
 	@echo "Adding the pinned packages of the tests, once ..."
-	@$(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[dev]'
+	@$(INSTALL) -e '.[dev]' && { $(COMPILE); }
 	@touch $@
 
 reproduce: $(STAMP)

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from .errors import InputError
 from .facs import ACTION_UNITS, EXPRESSIONS
@@ -149,7 +149,7 @@ def wilson_interval(hits, count, level: float = LEVEL) -> tuple[np.ndarray, np.n
     the fractional hits that averaging over seeds gives. NaN where ``count`` is 0.
     """
     hits, count = np.asarray(hits, float), np.asarray(count, float)
-    z = stats.norm.ppf(0.5 + level / 2)
+    z = scipy.stats.norm.ppf(0.5 + level / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = hits / count
         centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
@@ -167,8 +167,8 @@ def exact_interval(hits, count, level: float = LEVEL) -> tuple[np.ndarray, np.nd
     """
     hits, count = np.asarray(hits, float), np.asarray(count, float)
     tail = (1 - level) / 2
-    low = np.where(hits == 0, 0.0, stats.beta.ppf(tail, hits, count - hits + 1))
-    high = np.where(hits == count, 1.0, stats.beta.ppf(1 - tail, hits + 1, count - hits))
+    low = np.where(hits == 0, 0.0, scipy.stats.beta.ppf(tail, hits, count - hits + 1))
+    high = np.where(hits == count, 1.0, scipy.stats.beta.ppf(1 - tail, hits + 1, count - hits))
     return np.where(count > 0, low, np.nan), np.where(count > 0, high, np.nan)
 
 
@@ -553,7 +553,7 @@ def _intervals(values, sample, freedom, level, expressions, draws, groups, by_se
     what = "clips within classes" if groups is None else f"{len(np.unique(groups))} subjects or videos"
     method = f"paired bootstrap of {what}{' and of seeds' if by_seed else ''}, {draws:,} draws"
     upper = 0.5 + level / 2
-    stretch = stats.t.ppf(upper, freedom) / stats.norm.ppf(upper)
+    stretch = scipy.stats.t.ppf(upper, freedom) / scipy.stats.norm.ppf(upper)
     limits = np.quantile(sample, [1 - upper, upper], axis=0)
     limits = np.clip(values + (limits - values) * stretch, -1, 1)
     sizes = [*counts, len(expressions), len(expressions)]
@@ -568,7 +568,7 @@ def _intervals(values, sample, freedom, level, expressions, draws, groups, by_se
 def _t_test(values, variance, freedom) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(values) / np.sqrt(variance)
-    p = 2 * stats.t.sf(t, freedom)
+    p = 2 * scipy.stats.t.sf(t, freedom)
     return np.where(np.isnan(values), np.nan, np.where(values == 0, 1.0, p))
 
 
@@ -585,7 +585,7 @@ def mcnemar(gained: int, lost: int) -> float:
 
     1.0 if they differ on none.
     """
-    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return float(scipy.stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def sign_flip(change, expressions, metric: str = "uar", draws: int = DRAWS, groups=None) -> float:
@@ -683,7 +683,7 @@ def minimum_detectable_difference(
     for name, value, top in (("discordance", discordance, 1.0), ("power", power, 0.9999)):
         if not 0 < value <= top:
             raise InputError("minimum_detectable_difference", name, value, "a share above 0 and up to 1")
-    z_a, z_b = stats.norm.ppf(0.5 + level / 2), stats.norm.ppf(power)
+    z_a, z_b = scipy.stats.norm.ppf(0.5 + level / 2), scipy.stats.norm.ppf(power)
     inside = count + z_b**2 - z_a**2
     if inside <= 0:
         return float("nan")
@@ -766,7 +766,7 @@ def calibration(record, protocol: str = "last", bins: int = BINS, level: float =
 def _mean_interval(values: np.ndarray, level: float) -> Interval:
     """Mean of clip-wise numbers with Student's interval."""
     mean = float(np.mean(values)) if len(values) else float("nan")
-    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1) * stats.sem(values)) if len(values) > 1 else float("nan")
+    half = float(scipy.stats.t.ppf(0.5 + level / 2, len(values) - 1) * scipy.stats.sem(values)) if len(values) > 1 else float("nan")
     return Interval(mean, mean - half, mean + half, len(values), "Student's t over clips", level)
 
 

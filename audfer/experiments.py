@@ -470,6 +470,13 @@ def do_cell(store: RunStore, key: str, cell: Cell, inputs: CellInputs, report=No
     return "made"
 
 
+def cells_at_once(device: str, workers: int = 0) -> int:
+    """Cells that ``run_cells`` trains side by side on this machine, with its ``workers``."""
+    if world_size() > 1:  # under torchrun all processes train one cell together
+        return 1
+    return workers or (1 if device == "cuda" else os.cpu_count() or 1)
+
+
 def run_cells(cells: list[Cell], inputs: dict[str, CellInputs], store: RunStore, executor=None, workers: int = 0,
               desc: str = "training") -> pd.DataFrame:
     """Records of all cells; trains what the store lacks.
@@ -503,8 +510,7 @@ def run_cells(cells: list[Cell], inputs: dict[str, CellInputs], store: RunStore,
     outcomes: dict[str, str | Exception] = {}
     if missing:
         on_gpu = any(cell.device == "cuda" for cell in missing.values())
-        # under torchrun all processes train one cell together
-        workers = 1 if world_size() > 1 else min(workers or (1 if on_gpu else os.cpu_count() or 1), len(missing))
+        workers = min(cells_at_once("cuda" if on_gpu else "cpu", workers), len(missing))
         with opened(executor, workers, on_gpu) as (pool, at_once, tries), GridProgress(len(missing), desc) as bar:
             outcomes = _Run(missing, inputs, store, pool, at_once, tries, bar).through()
     errors = {key: f"{type(error).__name__}: {error}" for key, error in outcomes.items() if isinstance(error, Exception)}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from . import published
 from .errors import InputError
@@ -71,7 +71,7 @@ def rank_correlations(first, second) -> pd.Series:
         known = np.isfinite(x) & np.isfinite(y)
         if known.sum() < 3 or np.ptp(x[known]) == 0 or np.ptp(y[known]) == 0:
             return float("nan")
-        return float(stats.spearmanr(x[known], y[known]).statistic)
+        return float(scipy.stats.spearmanr(x[known], y[known]).statistic)
 
     rows = {name: spearman(a[k], b[k]) for k, name in enumerate(EXPRESSIONS)}
     return pd.Series({**rows, "overall": spearman(a.ravel(), b.ravel())}, name="rank correlation")

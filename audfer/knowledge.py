@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from . import published
 from .action_units.table import interpolate_zeros
@@ -241,7 +241,7 @@ class KnowledgeMatrix:
         result = {name: _spearman(ours[i], other[i]) for i, name in enumerate(EXPRESSIONS)}
         result["overall"] = _spearman(ours.ravel(), other.ravel())
         centred = [ranks - ranks.mean(axis=0) for ranks in
-                   (stats.rankdata(m).reshape(m.shape) for m in (ours, other))]
+                   (scipy.stats.rankdata(m).reshape(m.shape) for m in (ours, other))]
         result["within_au"] = _spearman(centred[0].ravel(), centred[1].ravel())
         return pd.Series(result, name="spearman")
 
@@ -387,7 +387,7 @@ def _presence_share(frames: pd.DataFrame, kept: np.ndarray) -> np.ndarray:
 def _spearman(a, b) -> float:
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
-    return float(stats.spearmanr(a, b).statistic)
+    return float(scipy.stats.spearmanr(a, b).statistic)
 
 
 # ------------------------------------------------------------------------------------- which AUs separate expressions
@@ -447,7 +447,7 @@ def _kruskal(clips: pd.DataFrame, au: str) -> dict:
     means = values.groupby("expression")[au].mean()
     count = len(values)
     varies = len(groups) > 1 and np.ptp(values[au]) > 0
-    h, p = stats.kruskal(*groups) if varies else (0.0, 1.0)  # identical everywhere: nothing to rank
+    h, p = scipy.stats.kruskal(*groups) if varies else (0.0, 1.0)  # identical everywhere: nothing to rank
     return {"au": au, "h": float(h), "epsilon2": float(h) / max(count - 1, 1), "p": float(p), "clips": count,
             "expressions": len(groups), "highest": EXPRESSIONS[int(means.idxmax())] if varies else "",
             "lowest": EXPRESSIONS[int(means.idxmin())] if varies else ""}

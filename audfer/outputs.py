@@ -125,6 +125,7 @@ def save_figure(
                 kind = path.suffix[1:]
                 information = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
                 figure.savefig(temporary, format=kind, dpi=figure.dpi, metadata=information)
+            figure.set_layout_engine("none")  # laid out once, for both: half of the time goes there
     _write_csv(paths[2], data)
     _write_provenance(paths[3], name, caption, digests_of(records))
     plt.close(figure)

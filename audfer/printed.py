@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from . import published
 from .audit import Sheet, protocols
@@ -272,9 +272,9 @@ def _clips_of_rows() -> dict[tuple[str, str], list[int]]:
 def _gain(method: str, dataset: str, measure: str, clips: int, without: float, with_: float) -> dict:
     before, after = (round(value * clips / 100) for value in (without, with_))
     net = abs(after - before)
-    z = stats.norm.ppf(0.5 + LEVEL / 2)
+    z = scipy.stats.norm.ppf(0.5 + LEVEL / 2)
     share = (before + after) / (2 * clips)
-    p_unpaired = float(stats.fisher_exact([[before, clips - before], [after, clips - after]]).pvalue)
+    p_unpaired = float(scipy.stats.fisher_exact([[before, clips - before], [after, clips - after]]).pvalue)
     p_best = mcnemar(net, 0)
     return {
         "dataset": dataset, "method": method, "measure": measure, "without": without, "with": with_, "gain": with_ - without,
@@ -303,10 +303,10 @@ def _uar_gain(method: str, dataset: str, counts: Sequence[int], before: pd.Serie
     known = EXPRESSION_HEADINGS[0] in before
     counts = np.asarray(counts, float)
     rates = [np.array([row[h] if known else row["UAR"] for h in EXPRESSION_HEADINGS]) / 100 for row in (before, after)]
-    z, gain = stats.norm.ppf(0.5 + LEVEL / 2), after["UAR"] - before["UAR"]
+    z, gain = scipy.stats.norm.ppf(0.5 + LEVEL / 2), after["UAR"] - before["UAR"]
     unpaired = np.sqrt(sum((p * (1 - p) / counts).sum() for p in rates)) / len(counts)
     best = np.sqrt((np.abs(np.round(rates[1] * counts) - np.round(rates[0] * counts)) / counts**2).sum()) / len(counts)
-    p_unpaired, p_best = (float(2 * stats.norm.sf(abs(gain) / 100 / s)) if s > 0 else 1.0 for s in (unpaired, best))
+    p_unpaired, p_best = (float(2 * scipy.stats.norm.sf(abs(gain) / 100 / s)) if s > 0 else 1.0 for s in (unpaired, best))
     return {
         "dataset": dataset, "method": method, "measure": "UAR", "without": before["UAR"], "with": after["UAR"], "gain": gain,
         "clips": int(counts.sum()), "hits_without": np.nan, "hits_with": np.nan, "unpaired": 100 * z * unpaired,

@@ -8,11 +8,11 @@ a cell in ``recognition``, the profile's recogniser in ``lac``, AU tables in ``a
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
-from . import datasets
 from .action_units.estimator import predict
 from .action_units.extraction import extract_clips
 from .action_units.recognition import (COMPONENTS, RECIPES, AnnotatedFrames, Recogniser, RecognitionCell, RecognitionInputs,
@@ -92,19 +92,16 @@ def store(study: Study) -> RecognitionStore:
     return RecognitionStore(study.work / "recognition")
 
 
+@lru_cache(maxsize=1)
 def annotated(study: Study) -> AnnotatedFrames:
     """The profile's annotated frames, packed on first use; DISFA or, where that is not there, BP4D.
 
     Raises:
         InputError: the data folder has neither.
     """
-    root = study.data_root
-    name = next((name for name in datasets.annotated.READERS if (root / name).is_dir()), "")
-    if not name:
-        raise InputError(root, "annotated frames", "neither DISFA nor BP4D", "one of them, to train an AU recogniser on")
-    table = datasets.read_annotated(name, root / name)
+    table = study.annotated_table
     size = study.profile.data.render_size if study.profile.embedded else cell(study).image_size or 224
-    return pack_annotated(table, root / name, study.work / "annotated", size)
+    return pack_annotated(table, study.data_root / table.attrs["dataset"], study.work / "annotated", size)
 
 
 def inputs(study: Study) -> RecognitionInputs:

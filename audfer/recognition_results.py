@@ -28,6 +28,7 @@ from .datasets.annotated import READERS
 from .errors import InputError
 from .evaluation import LEVEL, compare_f1, f1_intervals, holm, presence_counts
 from .facs import ACTION_UNIT_NAMES, ACTION_UNITS, INTENSITY_ACTION_UNITS
+from .models.heads import weightless
 from .models.lac import build_lac, lac_flops
 from .outputs import Result
 from .plots import PICTURE_DPI, _empty, _styled
@@ -366,8 +367,9 @@ def cost_table(measured: Mapping[str, Mapping[str, float]], frames: int = 16) ->
 def paper_costs() -> dict[str, dict[str, float]]:
     """Paper-size networks of Table VIII that are rebuilt here, as printed there -> ``lac_flops``; for BP4D's AUs."""
     units = printed_units(2)
-    return {"Resnet50": lac_flops(build_lac("paper", action_units=units, lock=False, sequence=False)),
-            OWN: lac_flops(build_lac("paper", action_units=units))}
+    with weightless():
+        networks = {"Resnet50": build_lac("paper", action_units=units, lock=False, sequence=False), OWN: build_lac("paper", action_units=units)}
+    return {name: lac_flops(network) for name, network in networks.items()}
 
 
 # --------------------------------------------------------------------------------------------------------- intensity

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
+import scipy
 from scipy.optimize import linear_sum_assignment
 from scipy.special import logit
 
@@ -93,7 +93,7 @@ def _density(values: np.ndarray, source: np.ndarray) -> tuple | None:
     columns = np.ptp(values, axis=0) > _SAME
     scores, seen = logit(source)[:, columns], values[:, columns]
     deviations = scores.std(), scores.std(ddof=1)
-    errors = [np.abs(stats.norm.pdf(scores, scores.mean(), deviation) / seen - 1).max() for deviation in deviations]
+    errors = [np.abs(scipy.stats.norm.pdf(scores, scores.mean(), deviation) / seen - 1).max() for deviation in deviations]
     if min(errors) > 0.01:
         return None
     return ("normal density of the other's logits", np.corrcoef(seen.ravel(), source[:, columns].ravel())[0, 1], min(errors),

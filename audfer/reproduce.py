@@ -1,5 +1,7 @@
 """Run the notebooks 01 to 05 and the appendices headlessly, one process each, and gather them into one report.
 
+One after the other, but for those that only draw (``BESIDE``): they use what cores the training notebooks leave idle.
+
 Everything that can be refused is refused before a kernel starts: an unknown profile, a misspelt parameter, a
 parameter of the wrong type, a disk that is nearly full, a work folder that another run is using. papermill alone only
 warns about a misspelt parameter and then reports success.
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from difflib import get_close_matches
@@ -36,6 +39,8 @@ NOTEBOOKS: tuple[str, ...] = (
     "01_au_extraction", "02_knowledge_matrix", "03_training", "04_strategies", "05_visualisations",
     "A1_published_audit", "A2_keypoint_gcn", "A3_lock_and_check",
 )
+#: notebooks that only draw, from what is published or from what the named one has made: they run beside the others, which train
+BESIDE: dict[str, str] = {"A1_published_audit": "", "04_strategies": "03_training", "05_visualisations": "03_training"}
 WIDTH = 79
 #: seconds that an interrupted notebook is given to end by itself
 GRACE = 10.0
@@ -172,7 +177,7 @@ def reproduce(profile: str = "laptop", notebooks: tuple[str, ...] = NOTEBOOKS,
 
     Args:
         profile: name of a profile or path of a ``.toml`` file.
-        notebooks: stems, run in this order.
+        notebooks: stems, run in this order; those of ``BESIDE`` next to the others, as soon as what they draw is there.
         parameters: values for the notebooks' parameters cells; each must be declared by one of the notebooks.
         source: folder of the notebooks; ``None`` for the repository's ``notebooks/``.
         work: folder of generated work; ``None`` for ``AUDFER_WORK``, else ``work/`` in the repository. This run uses
@@ -215,10 +220,10 @@ def reproduce(profile: str = "laptop", notebooks: tuple[str, ...] = NOTEBOOKS,
     here = work / settings.name
     with locked(here, "work folder"):
         screen = _Screen(sum(_code_cells(path) for path in paths))
-        runs, start = [], time.monotonic()
+        start, stopping = time.monotonic(), threading.Event()
         try:
-            for path in paths:
-                runs.append(_run(path, here, figures / settings.name, given[path.stem], environment, minutes, screen))
+            runs = _side_by_side(paths, lambda path: _run(path, here, figures / settings.name, given[path.stem], environment, minutes,
+                                                          screen, stopping), stopping)
         finally:
             screen.close()
         summary = _summary(settings, runs, time.monotonic() - start)
@@ -269,8 +274,53 @@ def _check_disk(folder: Path, free_gb: float) -> None:
                           "started: free some space, or choose another folder with AUDFER_WORK")
 
 
+class _Halted(Exception):
+    """Another notebook has failed, or the user has had enough: this one was stopped."""
+
+
+def _side_by_side(paths: list[Path], run: Callable[[Path], NotebookRun], stopping: threading.Event) -> list[NotebookRun]:
+    """``run(path)`` of every notebook, in the order of ``paths``: those that train here, one after the other, the rest in a thread.
+
+    Raises:
+        What the first one that failed raised; the other was stopped by ``stopping``, and later ones were not begun.
+    """
+    done = {path.stem: threading.Event() for path in paths}
+    runs: dict[str, NotebookRun] = {}
+    failures: list[BaseException] = []
+
+    def go(own: list[Path]) -> None:
+        try:
+            for path in own:
+                if (first := done.get(BESIDE.get(path.stem, ""))) is not None:
+                    while not first.wait(0.2) and not stopping.is_set():
+                        pass
+                if stopping.is_set():
+                    return
+                runs[path.stem] = run(path)
+                done[path.stem].set()
+        except BaseException as error:
+            if not isinstance(error, _Halted):
+                failures.append(error)
+            stopping.set()
+
+    # those that wait for nothing first
+    drawing = sorted((path for path in paths if path.stem in BESIDE), key=lambda path: BESIDE[path.stem] in done)
+    beside = threading.Thread(target=go, args=(drawing,))
+    beside.start()
+    go([path for path in paths if path.stem not in BESIDE])
+    try:
+        beside.join()
+    except BaseException as error:
+        failures.append(error)
+        stopping.set()
+        beside.join()
+    if failures:
+        raise failures[0]
+    return [runs[path.stem] for path in paths]
+
+
 def _run(path: Path, work: Path, figures: Path, parameters: dict, environment: dict[str, str], minutes: float | None,
-         screen: _Screen) -> NotebookRun:
+         screen: _Screen, stopping: threading.Event) -> NotebookRun:
     """Execute one notebook in its own process, follow it, and raise if it does not end well."""
     output = work / "notebooks" / path.name
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -286,7 +336,7 @@ def _run(path: Path, work: Path, figures: Path, parameters: dict, environment: d
             # its own session: Ctrl-C reaches this process only, which then ends the notebook in order
             start_new_session=True)
         try:
-            failure, peak = _follow(process, log_file, minutes, screen)
+            failure, peak = _follow(process, log_file, minutes, screen, path.stem.split("_")[0], stopping)
         except BaseException:
             _stop(process)
             raise
@@ -294,8 +344,9 @@ def _run(path: Path, work: Path, figures: Path, parameters: dict, environment: d
     if failure is not None:
         raise NotebookFailed(_explain(path, failure, process.returncode, peak, log),
                              2 if failure.get("ename") in _USER_ERRORS else 1)
-    after = _stamps(figures)
-    changed = {name for name in after if after[name] != before.get(name)}
+    after, said = _stamps(figures), set(re.findall(r"\w+", output.read_text().replace("\\n", " ")))
+    # the notebook beside this one writes there too, but this one does not speak of what that one writes
+    changed = {name for name in after if after[name] != before.get(name) and Path(name).stem in said}
     run.figures = sorted(Path(name).stem for name in changed if name.endswith(".png"))
     run.tables = sorted(Path(name).stem for name in changed if name.endswith(".md"))
     return run
@@ -316,8 +367,13 @@ def _child_environment(extra: dict[str, str]) -> dict[str, str]:
     return environment
 
 
-def _follow(process: subprocess.Popen, log, minutes: float | None, screen: _Screen) -> tuple[dict | None, float]:
-    """Show a notebook's events until it ends; returns (failure event or None, peak memory in bytes)."""
+def _follow(process: subprocess.Popen, log, minutes: float | None, screen: _Screen, number: str,
+            stopping: threading.Event) -> tuple[dict | None, float]:
+    """Show a notebook's events until it ends; returns (failure event or None, peak memory in bytes).
+
+    Args:
+        number: what its lines on the screen begin with. stopping: set when it is to end.
+    """
     events: queue.Queue = queue.Queue()
 
     def read() -> None:
@@ -339,6 +395,8 @@ def _follow(process: subprocess.Popen, log, minutes: float | None, screen: _Scre
             sampled, peak = now, max(peak, _memory(process))
         if line is None:
             break
+        if stopping.is_set():
+            raise _Halted
         if now > deadline:
             _stop(process)
             return {**last, "ename": "TimeoutError",
@@ -349,11 +407,11 @@ def _follow(process: subprocess.Popen, log, minutes: float | None, screen: _Scre
         event = json.loads(line)
         if event["kind"] == "cell":
             last = event
-            screen.cell(event)
+            screen.cell(number, event)
             log.write(f"[cell {event['cell']}] {event['question']}\n")
         elif event["kind"] == "output":
             log.write(event["text"] + "\n")
-            screen.line("    " + event["text"])
+            screen.line(f"{number}        {event['text']}")
         elif event["kind"] == "error":
             failure = {**last, **event}
         elif event["kind"] == "done":
@@ -434,10 +492,13 @@ def _code_cells(path: Path) -> int:
 
 
 class _Screen:
-    """What the person at the terminal sees: a bar over all cells on a terminal, plain lines everywhere else."""
+    """What the person at the terminal sees: a bar over all cells on a terminal, plain lines everywhere else.
+
+    Two notebooks may write to it at once; a line begins with its notebook's number.
+    """
 
     def __init__(self, cells: int):
-        self.bar, self.begun = None, 0
+        self.bar, self.begun, self.lock = None, 0, threading.RLock()
         if sys.stderr.isatty() and os.environ.get("AUDFER_PROGRESS", "bar") == "bar":
             from tqdm import tqdm
 
@@ -446,21 +507,24 @@ class _Screen:
 
     def line(self, text: str) -> None:
         text = text[:WIDTH]
-        if self.bar is not None:
-            self.bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with self.lock:
+            if self.bar is not None:
+                self.bar.write(text, file=sys.stderr)
+            else:
+                print(text, file=sys.stderr, flush=True)
 
-    def cell(self, event: dict) -> None:
-        self.line(f"  {event['cell']:>2}/{event['total']}  {event['question']}")
-        if self.bar is not None:
-            self.bar.update(self.begun - self.bar.n)  # those before this one are done
-        self.begun += 1
+    def cell(self, number: str, event: dict) -> None:
+        with self.lock:
+            self.line(f"{number}  {event['cell']:>2}/{event['total']}  {event['question']}")
+            if self.bar is not None:
+                self.bar.update(self.begun - self.bar.n)  # those before this one are done
+            self.begun += 1
 
     def tick(self) -> None:
         """Keep the clock of the bar running while a long cell says nothing."""
-        if self.bar is not None:
-            self.bar.refresh()
+        with self.lock:
+            if self.bar is not None:
+                self.bar.refresh()
 
     def close(self) -> None:
         if self.bar is not None:

@@ -30,11 +30,12 @@ from .action_units.extraction import extract
 from .action_units.importing import import_openface
 from .action_units.table import AUTable, clip_presence, interpolate_zeros, table_from_openface_folder
 from .datasets import Manifest, PackedClips
+from .datasets.disfa import subject_manifest
 from .datasets.packing import tracks_of
 from .datasets.sampling import stored_indices
 from .errors import AudferError, InputError
 from .executors import SCHEDULER
-from .experiments import WEIGHTS_FILE, RunRecord, RunStore, load_records, run_cells
+from .experiments import WEIGHTS_FILE, RunRecord, RunStore, cells_at_once, load_records, run_cells
 from .facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
 from .figure_data import matrix, rank_correlations
 from .files import atomic_file, atomic_folder, code_version, digest, file_digest, write_json
@@ -42,6 +43,7 @@ from .knowledge import KnowledgeMatrix, control_matrix
 from .landmarks import DLIB_MODEL, PointsOfClip, dlib_points, embedded_points, openface_points, packed_landmarks
 from .losses import PLAIN, AULoss, positive_class_weight
 from .models import VARIANTS, build_model, count_element_operations, count_flops, default_clip_shape
+from .models.heads import weightless
 from .openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 from .pretraining import Pretraining, load_pretrained, pretrain, reconstruct
 from .profiles import Profile, load_profile
@@ -185,16 +187,32 @@ class Study:
     # ------------------------------------------------------------------------------------------- action units
 
     @cached_property
+    def annotated_table(self) -> pd.DataFrame:
+        """Every annotated frame of DISFA or, where that is not there, of BP4D (``datasets.read_annotated``).
+
+        Raises:
+            InputError: the data folder has neither.
+        """
+        name = next((name for name in datasets.annotated.READERS if (self.data_root / name).is_dir()), "")
+        if not name:
+            raise InputError(self.data_root, "annotated frames", "neither DISFA nor BP4D", "one of them, to learn action units from")
+        return datasets.read_annotated(name, self.data_root / name)
+
+    @cached_property
     def _estimator(self) -> tuple[ActionUnitEstimator, pd.DataFrame, pd.DataFrame, str]:
         settings = self.profile.estimator
-        root = self.data_root / "DISFA"
-        annotated = datasets.read_annotated("DISFA", root)
-        stamp = digest({"settings": asdict(settings), "data": datasets.read_dataset("DISFA", root).fingerprint(),
+        root, annotated = self.data_root / "DISFA", self.annotated_table
+        stamp = digest({"settings": asdict(settings), "data": subject_manifest(annotated, root).fingerprint(),
                         "codes": digest(annotated.to_csv()), "precision": self.precision, "device": self.device,
                         "size": self.profile.data.render_size, "code": code_version("action_units/estimator.py")})
         folder = self.work / "estimator"
         if _stamp(folder) != stamp:
-            images = datasets.load_annotated_frames(root, annotated, self.profile.data.render_size)
+            if self.profile.embedded:
+                from .recognition import annotated as packed  # what Lock and Check learns from, too
+
+                images = np.array(packed(self).frames)
+            else:
+                images = datasets.load_annotated_frames(root, annotated, self.profile.data.render_size)
             codes, subjects = annotated[list(ACTION_UNITS)].to_numpy(), annotated["subject"].to_numpy()
             held_out = annotated["fold"].to_numpy() == settings.held_out_fold
             estimator, history = train_estimator(
@@ -318,7 +336,7 @@ class Study:
         # where cells are trained side by side, cores that would idle meanwhile train the others' baselines: Table 1 needs them too
         cell, *others = (self.cell(model, self.profile.grid.strategy_dataset)
                          for model in dict.fromkeys(("m3dfel", *self.profile.grid.models)))
-        record = self.run([cell, *others[:self._side_by_side - 1]])[0]
+        record = self.run([cell, *others[:cells_at_once(self.device, self.profile.training.workers) - 1]])[0]
         packed = self.packed(name)
         folder = self.work / "frame_scores"
         stamp = digest({"record": record.path.name, "packed": self._fingerprint(packed), "code": code_version("study.py")})
@@ -329,11 +347,6 @@ class Study:
             with atomic_file(path) as temporary:
                 scores.to_parquet(temporary)
         return pd.read_parquet(path)
-
-    @property
-    def _side_by_side(self) -> int:
-        """Cells that ``run_cells`` trains at once on this machine."""
-        return self.profile.training.workers or (1 if self.device == "cuda" else os.cpu_count() or 1)
 
     @torch.inference_mode()
     def _window_scores(self, name: str, cell: Cell, record: RunRecord, packed: PackedClips) -> pd.DataFrame:
@@ -825,7 +838,9 @@ class Study:
 @lru_cache(maxsize=None)
 def paper_cost(model: str, aus: int | None) -> dict[str, float]:
     """``count_flops`` of one clip in a network's paper-size form; ``aus``: outputs of its AU head, ``None`` for none."""
-    return count_flops(build_model(model, num_aus=aus), default_clip_shape(model))
+    with weightless():
+        network = build_model(model, num_aus=aus)
+    return count_flops(network, default_clip_shape(model))
 
 
 def _stamp(folder: Path) -> str | None:

@@ -23,7 +23,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import nn
 
 from . import distributed
@@ -341,6 +340,8 @@ def hold_out(clips: pd.DataFrame, rows: np.ndarray, share: float, seed: int) -> 
     """
     if not share:
         return rows, rows[:0], ""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     table = clips.iloc[rows]
     groups, expressions = clip_groups(table), table["expression"].to_numpy()
     if (groups != "").any():

@@ -13,7 +13,7 @@ from audfer.action_units.regions import group_of, landmark_boxes
 from audfer.errors import AudferError
 from audfer.facs import ACTION_UNITS
 from audfer.models import LAC, build_lac, lac_flops, load_imagenet
-from audfer.models.lac import BACKBONES, SHARPNESS, Check, CrossGroupAttention
+from audfer.models.lac import BACKBONES, SHARPNESS, Check, CrossGroupAttention, EveryOther
 from audfer.published import load
 
 #: the AUs of BP4D, which Table VIII is about
@@ -98,7 +98,18 @@ def test_the_trunk_and_the_rest_are_the_whole_and_the_trunk_does_not_learn():
         assert torch.equal(one, other)
     whole.logits.sum().backward()
     learning = {name.split(".")[2] for name, value in model.backbone.named_parameters() if value.grad is not None}
-    assert learning == {"0"} and {name.split(".")[1] for name, value in model.backbone.named_parameters() if value.grad is not None} == {"3"}
+    assert learning == {"0"} and {name.split(".")[1] for name, value in model.backbone.named_parameters() if value.grad is not None} == {"2"}
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (6, 4), (5, 6)])
+def test_a_convolution_of_every_other_place_is_a_dilated_one(sides):
+    torch.manual_seed(0)
+    layer, x = EveryOther(5, 7, 3, padding=1, bias=False).double(), random(3, 5, *sides, dtype=torch.float64).requires_grad_()
+    wanted = F.conv2d(x, layer.weight, padding=2, dilation=2)
+    torch.testing.assert_close(layer(x), wanted)
+    weights = random(*wanted.shape, seed=1, dtype=torch.float64)
+    for ours, theirs in zip(*(torch.autograd.grad((made * weights).sum(), (x, layer.weight)) for made in (layer(x), wanted))):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_maps_of_a_featureless_place_are_zero_not_nan():

@@ -153,9 +153,9 @@ print(profile, epochs, sys.executable == os.environ["EXPECTED_PYTHON"])"""))
     monkeypatch.setenv("EXPECTED_PYTHON", sys.executable)
     report = reproduce("smoke", ("a", "b"), {"epochs": 7}, **places)
     printed, progress_lines = capfd.readouterr()
-    assert "  4/4  How many clips?" in progress_lines
-    assert "    clips: 3/3 clip, 0 s" in progress_lines
-    assert "    smoke 7 True" in progress_lines  # the kernel is this interpreter
+    assert "a   4/4  How many clips?" in progress_lines
+    assert "a        clips: 3/3 clip, 0 s" in progress_lines
+    assert "a        smoke 7 True" in progress_lines  # the kernel is this interpreter
     lines = (printed + progress_lines).splitlines()
     # paths are as long as they are
     assert max(len(line) for line in lines if str(places["work"].parent) not in line) <= 80
@@ -174,6 +174,48 @@ print(profile, epochs, sys.executable == os.environ["EXPECTED_PYTHON"])"""))
     assert "<script" not in page and "https://" not in page
     summary = json.loads((places["work"] / "smoke/reproduce.json").read_text())
     assert [run["name"] for run in summary["notebooks"]] == ["a", "b"]
+
+
+def _times(places, name: str) -> tuple[float, float]:
+    return tuple(map(float, (places["work"].parent / name).read_text().split()))
+
+
+def _timed(places, name: str, seconds: float) -> tuple[str, str]:
+    """A cell that writes down when it began and ended."""
+    return "code", f"""
+import time
+from pathlib import Path
+begun = time.time()
+time.sleep({seconds})
+Path({str(places["work"].parent / name)!r}).write_text(f"{{begun}} {{time.time()}}")"""
+
+
+def test_notebooks_that_only_draw_run_beside_the_others_and_after_what_they_draw(places):
+    saves = "code", """
+from audfer.outputs import save_table
+import os, pandas as pd
+save_table(pd.DataFrame({"a": [1.5]}), "table3", os.environ["AUDFER_FIGURES"] + "/smoke", "Three.")"""
+    notebook(places["source"] / "03_training.ipynb", _timed(places, "03", 3))
+    notebook(places["source"] / "04_strategies.ipynb", _timed(places, "04", 0), saves)
+    notebook(places["source"] / "A1_published_audit.ipynb", _timed(places, "A1", 0))
+    notebook(places["source"] / "A2_keypoint_gcn.ipynb", _timed(places, "A2", 6))
+    names = ("03_training", "04_strategies", "A1_published_audit", "A2_keypoint_gcn")
+    reproduce("smoke", names, **places)
+    assert _times(places, "A1")[0] < _times(places, "03")[1]
+    assert _times(places, "03")[1] < _times(places, "04")[0] < _times(places, "A2")[1]
+    runs = json.loads((places["work"] / "smoke/reproduce.json").read_text())["notebooks"]
+    assert [(run["name"], run["tables"]) for run in runs] == [(name, ["table3"] if "04" in name else []) for name in names]
+
+
+def test_a_notebook_that_fails_stops_the_one_beside_it(places):
+    notebook(places["source"] / "A1_published_audit.ipynb", ("code", "raise ValueError('no such number')"))
+    notebook(places["source"] / "02_knowledge_matrix.ipynb", _timed(places, "02", 60))
+    notebook(places["source"] / "03_training.ipynb", _timed(places, "03", 0))
+    begun = time.monotonic()
+    with pytest.raises(NotebookFailed, match="A1_published_audit.ipynb, cell 3.*no such number"):
+        reproduce("smoke", ("02_knowledge_matrix", "03_training", "A1_published_audit"), **places)
+    assert time.monotonic() - begun < 40
+    assert not (places["work"].parent / "02").exists() and not (places["work"].parent / "03").exists()
 
 
 def test_the_report_links_to_where_a_notebook_shows_a_figure_or_table_and_embeds_it_once(tmp_path):

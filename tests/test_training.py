@@ -115,13 +115,13 @@ def test_au_labels_of_other_clips_are_refused(study, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_clips(study, monkeypatch):
     cell, packed = study.cell("former_dfer", "DFEW"), study.packed("DFEW")
-    wild = replace(RECIPES["former_dfer-tiny"], learning_rate=1e30, clip_gradient=0.0, warmup=0.0)
+    wild = replace(RECIPES["former_dfer-tiny"], batch_size=16, learning_rate=1e30, clip_gradient=0.0, warmup=0.0)
     monkeypatch.setitem(RECIPES, "former_dfer-tiny", wild)
     # the first step is taken with whole weights, so the second batch is the first to fail
     second = np.random.default_rng([cell.seed, 1]).permutation(packed.split("train"))[16:32]
     with pytest.raises(AudferError) as caught:
         fit(cell, study.inputs["DFEW"])
-    assert (f"former_dfer DFEW: the loss became nan in epoch 1, batch 2 of {len(packed.split('train')) // 16} (clips "
+    assert (f"former_dfer DFEW: the loss became nan in epoch 1, batch 2 of {len(packed.split('train')) // wild.batch_size} (clips "
             + ", ".join(packed.clip_ids[row] for row in second) + ")") in str(caught.value)
 
 
@@ -516,14 +516,15 @@ def test_a_process_killed_at_any_moment_loses_nothing(study, tmp_path, fresh_pro
 
 def test_a_cell_says_what_it_cost_and_what_it_waited_for(study, baseline, monkeypatch):
     costs = baseline[1]["costs"]
-    clips = 3 * 16 * (len(study.packed("DFEW").split("train")) // 16)
+    batch = baseline[0].training_recipe.batch_size
+    clips = 3 * batch * (len(study.packed("DFEW").split("train")) // batch)
     assert costs["clips_per_second"] * costs["training_seconds"] == pytest.approx(clips)
     assert 0 < costs["input_share"] < 0.5 and costs["bound"] == "compute" and costs["processes"] == 1
     assert costs["training_seconds"] + costs["evaluation_seconds"] < baseline[1]["seconds"]
     assert 50 < costs["peak_memory_mb"] < 1e5
     read = training.gather_frames
     monkeypatch.setattr(training, "gather_frames", lambda *a: (time.sleep(0.5), read(*a))[1])
-    slow = fit(replace(baseline[0], epochs=1), study.inputs["DFEW"])["costs"]
+    slow = fit(replace(baseline[0], epochs=4), study.inputs["DFEW"])["costs"]
     assert slow["bound"] == "input" and slow["input_share"] * slow["training_seconds"] > 1.5
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ class ActionUnitEstimator(nn.Module):
 
     Args:
         image_size: side of the pictures it is made for, at least 32.
-        channels: of the four residual stages, one block each; the first two work at a quarter of the side.
+        channels: of the stem, which works at half of the side, and of three residual stages of one block, each at half of the one before.
+            A block at the stem's resolution would cost as much as all that follows and gains nothing.
 
     Attributes:
         thresholds: (18,) presence logits from which an AU counts as present; 0 until calibrated.
@@ -62,8 +64,7 @@ class ActionUnitEstimator(nn.Module):
         self.image_size, self.channels = image_size, tuple(channels)
         self.stem = nn.Sequential(nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False),
                                   nn.BatchNorm2d(channels[0]), nn.ReLU(inplace=True))
-        widths = (channels[0], *channels)
-        self.stages = nn.Sequential(*(residual_stage(widths[i], channels[i], 1, 2 if i else 1) for i in range(4)))
+        self.stages = nn.Sequential(*(residual_stage(narrow, wide, 1, 2) for narrow, wide in pairwise(channels)))
         # a coarse 4 x 4 map keeps where something happens: AUs are local
         self.squeeze = nn.Sequential(nn.Conv2d(channels[3], 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True),
                                      nn.AdaptiveAvgPool2d(4), nn.Flatten())

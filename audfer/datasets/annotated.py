@@ -19,6 +19,7 @@ from ..progress import progress as progress_bar
 from . import alignment, bp4d, disfa
 from .common import dataset_folder, known_name, locate, numbered_images, reader_choices
 from .manifest import RENDERED_STAMP, is_video, read_image, resize_image, resized, video_frames
+from .workers import IO_THREADS
 
 #: dataset -> reader of its annotated frames
 READERS = {"DISFA": disfa.read_disfa, "BP4D": bp4d.read_bp4d}
@@ -149,7 +150,7 @@ def _pictures(base: Path, paths: np.ndarray, frames: np.ndarray, size: int | Non
         for number, picture in video_frames(base / path, rows_of):
             yield [rows_of[number]], [picture if size is None else resized(picture, size)]
     if images:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(IO_THREADS) as pool:
             for start in range(0, len(images), _BATCH):
                 part = images[start : start + _BATCH]
                 yield [rows for _, rows in part], list(pool.map(lambda item: read_image(item[0], shape), part))

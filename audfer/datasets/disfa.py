@@ -42,6 +42,11 @@ def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error", clip
         InputError: see ``read_disfa``.
     """
     table = read_disfa(root, missing="error" if missing == "error" else "drop", clips=clips)
+    return subject_manifest(table, root, fold, missing=missing)
+
+
+def subject_manifest(table: pd.DataFrame, root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> Manifest:
+    """``read`` for a table that ``read_disfa`` has given already: the embedded set has thousands of label files."""
     check_fold("DISFA", fold, FOLDS)
     listing = Listing("DISFA", dataset_folder(root, "DISFA"), fold, notes=[table.attrs["folds"], table.attrs["clips"]])
     for row in table.drop_duplicates("subject").itertuples():

@@ -13,6 +13,10 @@ from multiprocessing import get_context
 from ..errors import AudferError, InputError
 
 
+#: threads that read or write picture files: more gain nothing on the disks at hand
+IO_THREADS = min(8, os.cpu_count() or 1)
+
+
 def chunks(items: list, size: int) -> list[list]:
     """``items`` in pieces of ``size``, the last one shorter."""
     return [items[start : start + size] for start in range(0, len(items), size)]
@@ -57,13 +61,12 @@ def ahead(function: Callable, items: Iterable) -> Iterator:
     For reading clips: decoders leave the interpreter free, so that several clips are decoded at once and while a network is
     at work. What an item raises is raised in its place.
     """
-    threads = min(8, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(IO_THREADS)
     try:
         waiting: deque = deque()
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * threads:
+            if len(waiting) > 2 * IO_THREADS:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -39,11 +39,11 @@ SIZES: dict[str, dict[str, dict]] = {
     "tiny": {
         "m3dfel": dict(num_frames=8, image_size=48, contrast=True, grey=True, instance_length=2, channels=(12, 24, 48, 96),
                        blocks=(1, 1, 1, 1), stem_kernel=(3, 5, 5), stem_pool=True, hidden=48, lstm_layers=1, heads=4),
-        "former_dfer": dict(num_frames=8, image_size=48, contrast=True, grey=True, channels=(16, 24, 48, 96),
+        "former_dfer": dict(num_frames=8, image_size=48, contrast=True, grey=True, channels=(16, 24, 48, 64),
                             blocks=(1, 1, 1, 1), stem_kernel=5, spatial_heads=4, spatial_hidden=96,
                             temporal_depth=2, temporal_heads=4, temporal_hidden=128),
         "mae_dfer": dict(num_frames=8, image_size=48, contrast=True, tubelet=(2, 16, 16), region=(2, 3, 3),
-                         stem=(12, 24, 64), dim=64, depth=2, heads=4, hidden=128, drop_path=0.0, head_scale=1.0,
+                         stem=(8, 24, 64), dim=64, depth=2, heads=4, hidden=128, drop_path=0.0, head_scale=1.0,
                          init_std=0.05),
         "keypoint_gcn": dict(num_frames=8, image_size=48, contrast=True, grey=True, channels=(12, 24, 32, 32),
                              blocks=(0, 1, 1, 1), stem_kernel=5, triplet_kernel=3, sigma=0.5, node_dim=16, head_dim=8,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -167,6 +167,11 @@ def count_element_operations(work: Callable[[], object]) -> int:
     return elements.count
 
 
+def weightless() -> FakeTensorMode:
+    """Networks that are built inside have shapes and no numbers: for ``count_flops``."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
 def count_flops(model: nn.Module, clip_shape: tuple[int, ...]) -> dict[str, float]:
     """Cost of one clip's forward pass, measured by ``torch.utils.flop_counter`` without computing anything.
 
@@ -175,7 +180,8 @@ def count_flops(model: nn.Module, clip_shape: tuple[int, ...]) -> dict[str, floa
     the layer sizes.
 
     Args:
-        model: left as it is; runs on tensors without memory (fake tensors), so a paper-size network takes a moment only.
+        model: left as it is; runs on tensors without memory (fake tensors), so a paper-size network takes a moment only. It may
+            have been built inside ``weightless()``, which saves drawing its weights.
         clip_shape: (T, 3, H, W) of one clip.
 
     Returns:
@@ -198,8 +204,8 @@ def count_flops(model: nn.Module, clip_shape: tuple[int, ...]) -> dict[str, floa
             names[f"{type(model).__name__}.{name}"] = module
             hooks.append(module.register_forward_hook(add_lstm))
     # tensors that are neither parameters nor buffers, as position tables in some networks, come along as they are
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    state = {key: fake.from_tensor(tensor.detach())
+    fake = getattr(next(model.parameters()), "fake_mode", None) or weightless()
+    state = {key: tensor.detach() if isinstance(tensor, FakeTensor) else fake.from_tensor(tensor.detach())
              for group in (model.named_parameters(), model.named_buffers()) for key, tensor in group}
     device = next(model.parameters()).device
     training = model.training

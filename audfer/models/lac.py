@@ -27,6 +27,7 @@ What the paper leaves open, and what is used here:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -159,6 +160,23 @@ class TinyBackbone(nn.Module):
         return self.layer3(x + position.to(x.dtype))
 
 
+class EveryOther(nn.Conv2d):
+    """A 3 x 3 convolution whose taps step over every other place (a trous).
+
+    Of maps with even sides the four interleaved ones are convolved side by side: the same products as with ``dilation=2``, whose
+    derivative takes twice the time on a CPU.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, h, w) -> (n, C', h, w)."""
+        count, _, height, width = x.shape
+        if height % 2 or width % 2:
+            return F.conv2d(x, self.weight, self.bias, padding=2, dilation=2)
+        parts = x.permute(0, 2, 3, 1).reshape(count, height // 2, 2, width // 2, 2, -1).permute(0, 2, 4, 5, 1, 3)
+        made = super().forward(parts.flatten(0, 2)).unflatten(0, (count, 2, 2))
+        return made.permute(0, 4, 1, 5, 2, 3).reshape(count, height, width, -1).permute(0, 3, 1, 2)
+
+
 class EstimatorBackbone(nn.Module):
     """The convolutions of notebook 01's estimator (``action_units.estimator``), whose weights fit: ``load_estimator``.
 
@@ -173,10 +191,9 @@ class EstimatorBackbone(nn.Module):
     def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 64, 96), frozen: int = 0):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU(inplace=True))
-        widths = (channels[0], *channels)
-        self.stages = nn.Sequential(*(residual_stage(widths[i], channels[i], 1, (1, 2, 2, 1)[i]) for i in range(4)))
-        last = self.stages[3][0].conv2
-        last.dilation, last.padding = (2, 2), (2, 2)
+        self.stages = nn.Sequential(*(residual_stage(narrow, wide, 1, stride)
+                                      for (narrow, wide), stride in zip(pairwise(channels), (2, 2, 1))))
+        self.stages[2][0].conv2 = EveryOther(channels[3], channels[3], 3, padding=1, bias=False)
         self.out_channels = channels[3]
         kaiming_init(self)
         self.frozen = (self.stem, *self.stages)[:frozen]
@@ -393,7 +410,7 @@ LAC_SIZES: dict[str, dict] = {
     "small": dict(backbone="resnet18", image_size=112, dim=256, hidden=256, backbone_options=dict(last_stride=1)),
     "tiny": dict(backbone="tiny", image_size=48, dim=32, hidden=32),
     "estimator": dict(backbone="estimator", image_size=64, gate="softmax", residual=True, dim=48, hidden=48,
-                      backbone_options=dict(frozen=4)),
+                      backbone_options=dict(frozen=3)),
 }
 
 

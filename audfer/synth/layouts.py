@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from .. import files, published
+from ..datasets.workers import IO_THREADS
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, EXPRESSIONS, LABEL_SPACES
 from ..progress import progress as progress_bar
@@ -438,7 +439,8 @@ class _Sink:
         suffix = next(path for clip in range(len(drawn.plan.lengths)) if (path := path_of(clip, 0)) is not None).suffix
         self.stills = suffix in (".jpg", ".png")
         # a video's frames go into it one after another; pictures in any order
-        self.pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1) if self.stills else 1)
+        self.threads = IO_THREADS if self.stills else 1
+        self.pool = ThreadPoolExecutor(self.threads)
         self.pending: list[Future] = []
         self.made: set[Path] = set()
         self.container = None
@@ -458,7 +460,7 @@ class _Sink:
     def write(self, first: int, images: np.ndarray) -> None:
         """Take the frames from number ``first`` on, (n, H, W, 3); returns once the batch before them is written."""
         self.wait()
-        parts = np.array_split(np.arange(len(images)), self.pool._max_workers)
+        parts = np.array_split(np.arange(len(images)), self.threads)
         self.pending = [self.pool.submit(self._write_part, first, images, part) for part in parts if len(part)]
 
     def wait(self) -> None:

@@ -1,6 +1,6 @@
 """Run the notebooks 01 to 05 and the appendices headlessly, one process each, and gather them into one report.
 
-One after the other, but for those that only draw (``BESIDE``): they use what cores the training notebooks leave idle.
+One after the other, but for those that no other one waits for (``BESIDE``): they use what cores the others leave idle.
 
 Everything that can be refused is refused before a kernel starts: an unknown profile, a misspelt parameter, a
 parameter of the wrong type, a disk that is nearly full, a work folder that another run is using. papermill alone only
@@ -39,8 +39,9 @@ NOTEBOOKS: tuple[str, ...] = (
     "01_au_extraction", "02_knowledge_matrix", "03_training", "04_strategies", "05_visualisations",
     "A1_published_audit", "A2_keypoint_gcn", "A3_lock_and_check",
 )
-#: notebooks that only draw, from what is published or from what the named one has made: they run beside the others, which train
-BESIDE: dict[str, str] = {"A1_published_audit": "", "04_strategies": "03_training", "05_visualisations": "03_training"}
+#: notebooks that no other one waits for, and which one has to be through before them ("": none): they run beside the others
+BESIDE: dict[str, str] = {"A1_published_audit": "", "04_strategies": "03_training", "05_visualisations": "03_training",
+                          "A3_lock_and_check": "03_training"}
 WIDTH = 79
 #: seconds that an interrupted notebook is given to end by itself
 GRACE = 10.0
@@ -279,7 +280,7 @@ class _Halted(Exception):
 
 
 def _side_by_side(paths: list[Path], run: Callable[[Path], NotebookRun], stopping: threading.Event) -> list[NotebookRun]:
-    """``run(path)`` of every notebook, in the order of ``paths``: those that train here, one after the other, the rest in a thread.
+    """``run(path)`` of every notebook, in the order of ``paths``: those of ``BESIDE`` in a thread, the others here, one after the other.
 
     Raises:
         What the first one that failed raised; the other was stopped by ``stopping``, and later ones were not begun.
@@ -304,8 +305,8 @@ def _side_by_side(paths: list[Path], run: Callable[[Path], NotebookRun], stoppin
             stopping.set()
 
     # those that wait for nothing first
-    drawing = sorted((path for path in paths if path.stem in BESIDE), key=lambda path: BESIDE[path.stem] in done)
-    beside = threading.Thread(target=go, args=(drawing,))
+    aside = sorted((path for path in paths if path.stem in BESIDE), key=lambda path: BESIDE[path.stem] in done)
+    beside = threading.Thread(target=go, args=(aside,))
     beside.start()
     go([path for path in paths if path.stem not in BESIDE])
     try:
@@ -344,9 +345,9 @@ def _run(path: Path, work: Path, figures: Path, parameters: dict, environment: d
     if failure is not None:
         raise NotebookFailed(_explain(path, failure, process.returncode, peak, log),
                              2 if failure.get("ename") in _USER_ERRORS else 1)
-    after, said = _stamps(figures), set(re.findall(r"\w+", output.read_text().replace("\\n", " ")))
-    # the notebook beside this one writes there too, but this one does not speak of what that one writes
-    changed = {name for name in after if after[name] != before.get(name) and Path(name).stem in said}
+    after, said = _stamps(figures), set(re.findall(r"[\w.]+", output.read_text().replace("\\n", " ")))
+    # the notebook beside this one writes there too, but this one does not name those files
+    changed = {name for name in after if after[name] != before.get(name) and name in said}
     run.figures = sorted(Path(name).stem for name in changed if name.endswith(".png"))
     run.tables = sorted(Path(name).stem for name in changed if name.endswith(".md"))
     return run
@@ -364,6 +365,7 @@ def _child_environment(extra: dict[str, str]) -> dict[str, str]:
     # glibc gives large blocks back after every batch and faults them in again for the next: keep them instead
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
         environment.setdefault(name, str(2**30))
+    environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # and ask for it in large pages
     return environment
 
 

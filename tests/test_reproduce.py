@@ -190,7 +190,7 @@ time.sleep({seconds})
 Path({str(places["work"].parent / name)!r}).write_text(f"{{begun}} {{time.time()}}")"""
 
 
-def test_notebooks_that_only_draw_run_beside_the_others_and_after_what_they_draw(places):
+def test_notebooks_that_none_waits_for_run_beside_the_others_and_after_what_they_need(places):
     saves = "code", """
 from audfer.outputs import save_table
 import os, pandas as pd

@@ -345,9 +345,10 @@ def _run(path: Path, work: Path, figures: Path, parameters: dict, environment: d
     if failure is not None:
         raise NotebookFailed(_explain(path, failure, process.returncode, peak, log),
                              2 if failure.get("ename") in _USER_ERRORS else 1)
-    after, said = _stamps(figures), set(re.findall(r"[\w.]+", output.read_text().replace("\\n", " ")))
-    # the notebook beside this one writes there too, but this one does not name those files
-    changed = {name for name in after if after[name] != before.get(name) and name in said}
+    # the notebook beside this one writes there too, but this one names neither those files nor, in quotes, their stem
+    after, text = _stamps(figures), output.read_text().replace("\\n", " ")
+    said = set(re.findall(r"\w+\.\w+", text)) | set(re.findall(r"""["'](\w+)\\?["']""", text))
+    changed = {name for name in after if after[name] != before.get(name) and {name, Path(name).stem} & said}
     run.figures = sorted(Path(name).stem for name in changed if name.endswith(".png"))
     run.tables = sorted(Path(name).stem for name in changed if name.endswith(".md"))
     return run

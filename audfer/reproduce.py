@@ -42,6 +42,8 @@ NOTEBOOKS: tuple[str, ...] = (
 #: notebooks that no other one waits for, and which one has to be through before them ("": none): they run beside the others
 BESIDE: dict[str, str] = {"A1_published_audit": "", "04_strategies": "03_training", "05_visualisations": "03_training",
                           "A3_lock_and_check": "03_training"}
+#: of those the ones that train: paper-size networks of two notebooks may be too much for one GPU, so then they wait their turn
+TRAINS = ("A3_lock_and_check",)
 WIDTH = 79
 #: seconds that an interrupted notebook is given to end by itself
 GRACE = 10.0
@@ -223,8 +225,10 @@ def reproduce(profile: str = "laptop", notebooks: tuple[str, ...] = NOTEBOOKS,
         screen = _Screen(sum(_code_cells(path) for path in paths))
         start, stopping = time.monotonic(), threading.Event()
         try:
-            runs = _side_by_side(paths, lambda path: _run(path, here, figures / settings.name, given[path.stem], environment, minutes,
-                                                          screen, stopping), stopping)
+            alone = TRAINS if settings.training.size != "tiny" else ()
+            aside = {name: first for name, first in BESIDE.items() if name not in alone}
+            runs = _side_by_side(paths, aside, lambda path: _run(path, here, figures / settings.name, given[path.stem], environment,
+                                                                 minutes, screen, stopping), stopping)
         finally:
             screen.close()
         summary = _summary(settings, runs, time.monotonic() - start)
@@ -279,8 +283,12 @@ class _Halted(Exception):
     """Another notebook has failed, or the user has had enough: this one was stopped."""
 
 
-def _side_by_side(paths: list[Path], run: Callable[[Path], NotebookRun], stopping: threading.Event) -> list[NotebookRun]:
-    """``run(path)`` of every notebook, in the order of ``paths``: those of ``BESIDE`` in a thread, the others here, one after the other.
+def _side_by_side(paths: list[Path], aside: dict[str, str], run: Callable[[Path], NotebookRun],
+                  stopping: threading.Event) -> list[NotebookRun]:
+    """``run(path)`` of every notebook, in the order of ``paths``: one after the other here, and those of ``aside`` in a thread.
+
+    Args:
+        aside: as ``BESIDE``.
 
     Raises:
         What the first one that failed raised; the other was stopped by ``stopping``, and later ones were not begun.
@@ -292,7 +300,7 @@ def _side_by_side(paths: list[Path], run: Callable[[Path], NotebookRun], stoppin
     def go(own: list[Path]) -> None:
         try:
             for path in own:
-                if (first := done.get(BESIDE.get(path.stem, ""))) is not None:
+                if (first := done.get(aside.get(path.stem, ""))) is not None:
                     while not first.wait(0.2) and not stopping.is_set():
                         pass
                 if stopping.is_set():
@@ -305,10 +313,10 @@ def _side_by_side(paths: list[Path], run: Callable[[Path], NotebookRun], stoppin
             stopping.set()
 
     # those that wait for nothing first
-    aside = sorted((path for path in paths if path.stem in BESIDE), key=lambda path: BESIDE[path.stem] in done)
-    beside = threading.Thread(target=go, args=(aside,))
+    second = sorted((path for path in paths if path.stem in aside), key=lambda path: aside[path.stem] in done)
+    beside = threading.Thread(target=go, args=(second,))
     beside.start()
-    go([path for path in paths if path.stem not in BESIDE])
+    go([path for path in paths if path.stem not in aside])
     try:
         beside.join()
     except BaseException as error:

@@ -217,7 +217,8 @@ def test_rank_0_writes_the_record_and_goes_on_where_one_process_was_interrupted(
 
 
 def _fail(cell, inputs):
-    RECIPES["former_dfer-tiny"] = replace(RECIPES["former_dfer-tiny"], learning_rate=1e30, clip_gradient=0.0, warmup=0.0)
+    RECIPES["former_dfer-tiny"] = replace(RECIPES["former_dfer-tiny"], batch_size=16, learning_rate=1e30, clip_gradient=0.0,
+                                          warmup=0.0)
     distributed.announce = lambda *_: None
     try:
         fit(cell, inputs)

@@ -180,7 +180,7 @@ def reproduce(profile: str = "laptop", notebooks: tuple[str, ...] = NOTEBOOKS,
 
     Args:
         profile: name of a profile or path of a ``.toml`` file.
-        notebooks: stems, run in this order; those of ``BESIDE`` next to the others, as soon as what they draw is there.
+        notebooks: stems, run in this order; those of ``BESIDE`` next to the others, as soon as what they need is there.
         parameters: values for the notebooks' parameters cells; each must be declared by one of the notebooks.
         source: folder of the notebooks; ``None`` for the repository's ``notebooks/``.
         work: folder of generated work; ``None`` for ``AUDFER_WORK``, else ``work/`` in the repository. This run uses

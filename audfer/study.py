@@ -201,6 +201,8 @@ class Study:
     @cached_property
     def _estimator(self) -> tuple[ActionUnitEstimator, pd.DataFrame, pd.DataFrame, str]:
         settings = self.profile.estimator
+        if not self.has_annotated_set:
+            raise InputError(self.data_root, "annotated frames", "no folder DISFA", "DISFA, to train the AU estimator on")
         root, annotated = self.data_root / "DISFA", self.annotated_table
         stamp = digest({"settings": asdict(settings), "data": subject_manifest(annotated, root).fingerprint(),
                         "codes": digest(annotated.to_csv()), "precision": self.precision, "device": self.device,

@@ -12,7 +12,6 @@ from multiprocessing import get_context
 
 from ..errors import AudferError, InputError
 
-
 #: threads that read or write picture files: more gain nothing on the disks at hand
 IO_THREADS = min(8, os.cpu_count() or 1)
 

@@ -9,7 +9,7 @@
 #   make distclean                   the same and .venv
 #
 # PROFILE is smoke, laptop, gpu, paper or a path to a .toml file; PYTHON names the interpreter that .venv is made from;
-# AUDFER_WORK moves the folder of generated work.
+# VENV moves .venv; AUDFER_WORK moves the folder of generated work. Nothing outside this folder is ever deleted.
 
 PROFILE ?= laptop
 PYTHON ?=
@@ -17,13 +17,17 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
-# the tests keep their own folder, so that they never touch the user's records
-TEST_WORK := $(CURDIR)/work/test
-TEST_ENVIRONMENT := AUDFER_PROFILE=smoke AUDFER_WORK=$(TEST_WORK) AUDFER_FIGURES=$(TEST_WORK)/figures AUDFER_HEADLESS=1
+# make splits names at blanks; the folder of the checkout itself may have any name
+ifneq ($(words $(VENV)),1)
+$(error VENV is '$(VENV)': expected a path without blanks)
+endif
+# The tests keep their own folder, so that they never touch the user's records. Recipes quote it: the path may hold blanks.
+TEST_WORK := work/test
+TEST_ENVIRONMENT = AUDFER_PROFILE=smoke AUDFER_WORK="$$PWD/$(TEST_WORK)" AUDFER_FIGURES="$$PWD/$(TEST_WORK)/figures" AUDFER_HEADLESS=1
 
 INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input --no-compile -c constraints.txt
 # pip would compile the packages on one core; a file that is no Python (templates, other versions' syntax) is none to anybody
-COMPILE = $(PY) -m compileall -q -q -j 0 -x '/tests/' $(VENV)/lib audfer || true
+COMPILE = $(PY) -m compileall -q -q -j 0 -x '/tests/' "$(VENV)/lib" audfer || true
 
 .PHONY: help env reproduce test lab bench clean distclean
 .DEFAULT_GOAL := help
@@ -59,10 +63,10 @@ $(DEV_STAMP): $(STAMP)
 	@touch $@
 
 reproduce: $(STAMP)
-	@$(VENV)/bin/audfer reproduce --profile $(PROFILE)
+	@$(VENV)/bin/audfer reproduce --profile "$(PROFILE)"
 
 test: $(DEV_STAMP)
-	@rm -rf $(TEST_WORK)
+	@rm -rf -- $(TEST_WORK)
 	@echo "1 of 2: pytest"
 	@$(TEST_ENVIRONMENT) $(PY) -m pytest -q
 	@echo "2 of 2: notebooks in the smoke profile"
@@ -75,9 +79,16 @@ lab: $(STAMP)
 bench: $(STAMP)
 	@set -e; for file in benchmarks/*.py; do echo "$$file"; $(PY) "$$file"; done
 
+# only names that are written out here, so that no variable and no blank in a path can lead elsewhere
 clean:
-	rm -rf work .pytest_cache build audfer.egg-info
-	find audfer tests notebooks benchmarks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+	rm -rf -- work .pytest_cache .ruff_cache build audfer.egg-info
+	find audfer tests notebooks benchmarks -depth \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf -- {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	@if [ ! -e "$(VENV)" ]; then exit 0; fi; \
+	place=$$(cd -P -- "$(VENV)" && pwd); \
+	case "$$place" in \
+	  "$$(pwd -P)"/?*) if [ ! -f "$$place/pyvenv.cfg" ]; then echo "$(VENV) is no virtual environment (no pyvenv.cfg in it): not deleted" >&2; exit 2; fi; \
+	    echo "rm -rf -- $(VENV)"; rm -rf -- "$(VENV)" ;; \
+	  *) echo "$(VENV) lies outside this folder: not deleted" >&2; exit 2 ;; \
+	esac

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import sys
 import threading
 import time
@@ -37,7 +36,7 @@ from .distributed import world_size
 from .errors import AudferError, InputError
 from .executors import Here, lost_worker, opened, was_stopped
 from .facs import EXPRESSIONS
-from .files import DiskFull, atomic_folder, code_version, digest, write_json
+from .files import DiskFull, atomic_folder, code_version, digest, remove_tree, write_json
 from .progress import GridProgress
 from .training import Cell, CellInputs, fit
 
@@ -240,10 +239,10 @@ class RunStore:
     def writing(self, key: str) -> Iterator[Path]:
         """A folder for the files of a record, which is the record once the block has ended; its unfinished state goes then."""
         for left in self.folder.glob(f".{key}.*"):  # by a process that was killed while it wrote this record
-            shutil.rmtree(left, ignore_errors=True)
+            remove_tree(left, self.folder)
         with atomic_folder(self.path(key)) as folder:
             yield folder
-        shutil.rmtree(self.scratch(key), ignore_errors=True)
+        remove_tree(self.scratch(key), self.folder)
 
     # ------------------------------------------------- what ``run_cells`` asks a store; stores of other cells have their own
 

@@ -31,7 +31,7 @@ import requests
 from . import __version__
 from .datasets.ravdess import parse_name
 from .errors import AudferError, InputError
-from .files import atomic_folder, locked, write_json
+from .files import atomic_folder, locked, remove_tree, write_json
 from .progress import progress
 
 ZENODO = "https://zenodo.org"
@@ -241,7 +241,7 @@ def fetch(todo: Plan, *, waits: tuple[float, ...] = WAITS) -> dict[str, int]:
         raise InputError(stage, "--root", error.strerror or str(error), "a folder that can be written") from error
     with locked(stage, "download folder", "with --root"):
         for left in stage.glob(".*.unpacked.*"):  # of a run that was killed while it unpacked
-            shutil.rmtree(left, ignore_errors=True)
+            remove_tree(left, stage)
         _room(todo.root, sum(_left(todo.root, file) for _, file in todo.missing), "the downloads")
         for what, file in todo.missing:
             archive = _download(file, stage, waits)
@@ -437,7 +437,7 @@ def _unpack(archive: Path, source: Source, root: Path, name: str, song: bool) ->
             for target in members:
                 (root / target).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(archive.with_suffix(".unpacked") / Path(target).name, root / target)
-            shutil.rmtree(archive.with_suffix(".unpacked"))
+            remove_tree(archive.with_suffix(".unpacked"), archive.parent)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(name, "archive", str(error)[:100], "a zip file without password; nothing of it was unpacked") from error
     return {target: member.file_size for target, member in members.items()}

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Collection
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -46,21 +47,79 @@ def atomic_file(path: str | os.PathLike):
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike):
-    """Yield a temporary folder beside ``path``; on success it replaces ``path``, on any failure it is removed."""
+def atomic_folder(path: str | os.PathLike, stamp: str = ""):
+    """Yield a temporary folder beside ``path``; on success it replaces ``path``, on any failure it is removed.
+
+    Args:
+        stamp: name of the file by which an older folder of ours is known; "" = by holding nothing that the new one has not.
+
+    Raises:
+        AudferError: ``path`` holds somebody else's files, so that replacing it would lose them.
+    """
     path = Path(path)
+    if stamp and not (path / stamp).is_file():
+        require_replaceable(path, ())
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        replace_folder(temporary, path, [entry.name for entry in path.iterdir()] if (path / stamp).is_file() else ())
     except Exception as error:
         _raise_disk_error(path, error)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_tree(temporary, path.parent)
+
+
+def replace_folder(new: Path, path: Path, names: Collection[str] = ()) -> None:
+    """Put the finished folder ``new`` in the place of ``path``, which stays whole until the last moment.
+
+    Args:
+        names: further file names that an older version of the folder may hold.
+
+    Raises:
+        AudferError: ``path`` is a file, or holds files that are not of our making.
+    """
+    require_replaceable(path, {*names, *(entry.name for entry in new.iterdir())})
+    older = new.with_name(f"{new.name}.older")
+    if path.exists():
+        os.replace(path, older)
+    os.replace(new, path)
+    remove_tree(older, older.parent)
+
+
+def require_replaceable(path: Path, names: Collection[str]) -> None:
+    """Refuse to replace a folder that holds anything but ``names``: it is somebody's, not ours.
+
+    Raises:
+        AudferError: ``path`` is a file or a link, or holds something else.
+    """
+    if path.is_symlink() or path.is_file():
+        raise AudferError(f"{path}: a {'link' if path.is_symlink() else 'file'}, where a new or empty folder is expected; "
+                          "nothing was deleted")
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in names) if path.is_dir() else []
+    if others:
+        raise AudferError(f"{path}: holds {others[0]!r}{f' and {len(others) - 1} more' if others[1:] else ''}, which this command "
+                          "did not write; nothing was deleted: name a new or empty folder")
+
+
+def remove_tree(path: str | os.PathLike, inside: str | os.PathLike) -> None:
+    """Delete the folder ``path``, the one way in which this package deletes folders; no folder there is fine.
+
+    Args:
+        inside: the folder that the caller works in. A link is removed, never what it leads to.
+
+    Raises:
+        AudferError: ``path`` is not strictly inside ``inside``.
+    """
+    path = Path(path)
+    place, root = path.parent.resolve() / path.name, Path(inside).resolve()
+    if path.name in ("", "..") or root not in place.parents:
+        raise AudferError(f"{path}: is not inside {root}, so it is not ours to delete")
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from .datasets import PackedClips, open_packed
 from .datasets.sampling import stored_indices
 from .errors import AudferError, InputError
 from .experiments import environment
-from .files import atomic_file, code_version, digest, locked, write_json
+from .files import atomic_file, code_version, digest, locked, remove_tree, write_json
 from .models import SIZES
 from .models.mae_pretraining import DECODERS, MAEPretraining, tube_masks
 from .progress import progress
@@ -214,7 +213,7 @@ def pretrain(settings: Pretraining, stores: Sequence[str | Path], out: str | Pat
                       "embedded": [bool(store.meta["embedded"]) for store in clips.stores]},
             "parameters": sum(p.numel() for p in model.parameters()), "history": history,
             "environment": environment(settings.device)})
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove_tree(scratch, out.parent)
     return pd.DataFrame(history, columns=_HISTORY)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import parent_process
@@ -24,7 +23,7 @@ from pyarrow import parquet
 from ..datasets.manifest import frame_numbers
 from ..datasets.workers import each
 from ..errors import AudferError, InputError
-from ..files import atomic_file, code_version, digest, locked
+from ..files import atomic_file, code_version, digest, locked, remove_tree
 from ..openface import SMOOTHING_RADII, SUCCESS_BOUNDARY, AUTrack, check_choices, read_openface
 from ..progress import progress
 from .processes import end_with_parent
@@ -155,7 +154,7 @@ def import_folder(folder, out, options: ImportOptions | None = None, *, manifest
         with table_writer(out, json.dumps(about, sort_keys=True)) as write:
             for path in paths:
                 write(parquet.read_table(path))
-    shutil.rmtree(parts, ignore_errors=True)
+    remove_tree(parts, parts.parent)
     return files
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,8 @@ QUARANTINE = ("clip_id", "path", "split", "expression", "reason")
 CHUNK = 16
 #: clips and frames a clip on the contact sheet
 _SHEET = (8, 6)
+#: what a store consists of
+_FILES = ("frames.npy", "frame_numbers.npy", "manifest.parquet", "quarantine.csv", "meta.json", "alignment.csv", "contact_sheet.png")
 #: whose code decides about the bytes
 _CODE = ("datasets/manifest.py", "datasets/packing.py", "datasets/sampling.py", "datasets/alignment.py", "openface.py")
 
@@ -114,6 +115,7 @@ def pack(
     out = Path(os.path.abspath(out))
     if os.path.lexists(out) and not (out / "meta.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(out, "folder to write", "something else than a packed store", "a new folder")
+    files.require_replaceable(out, _FILES)  # before the work, not after it
     meta = {
         "format": FORMAT,
         "dataset": manifest.name,
@@ -140,10 +142,10 @@ def pack(
             try:
                 _finish(manifest, store, meta, done, align)
             except InputError:  # nothing worth going on from
-                shutil.rmtree(work)
+                files.remove_tree(work, out.parent)
                 raise
-            _swap(store, out)
-        shutil.rmtree(work)
+            files.replace_folder(store, out, _FILES)
+        files.remove_tree(work, out.parent)
     return open_packed(out)
 
 
@@ -201,7 +203,7 @@ def _prepare(work: Path, meta: dict, shape: tuple[int, ...]) -> None:
         return
     plan.unlink(missing_ok=True)
     for name in ("store", "done"):
-        shutil.rmtree(work / name, ignore_errors=True)
+        files.remove_tree(work / name, work)
         (work / name).mkdir()
     try:
         array = np.lib.format.open_memmap(work / "store" / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -210,7 +212,7 @@ def _prepare(work: Path, meta: dict, shape: tuple[int, ...]) -> None:
         with open(work / "store" / "frames.npy", "r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, end)  # a disk that is too small is noticed now
     except OSError as error:
-        shutil.rmtree(work, ignore_errors=True)
+        files.remove_tree(work, work.parent)
         raise files.disk_error(work, error) from error
     files.write_json(plan, meta)
 
@@ -333,12 +335,3 @@ def _contact_sheet(manifest: Manifest, store: Path, numbers: np.ndarray, align) 
         rows.append((title, load_frames(manifest, row, position), stored[index][shown], cuts))
     with files.atomic_file(store / "contact_sheet.png") as path:
         alignment.contact_sheet(rows).save(path)
-
-
-def _swap(store: Path, out: Path) -> None:
-    """Put the finished store in the place of an older one, which is complete until the last moment."""
-    older = store.with_name("older")
-    shutil.rmtree(older, ignore_errors=True)
-    if out.exists():
-        os.replace(out, older)
-    os.replace(store, out)

@@ -700,7 +700,7 @@ def write_benchmark(
             continue
         drawn = _draw(name, config)
         with (
-            files.atomic_folder(root / name) as folder,
+            files.atomic_folder(root / name, STAMP) as folder,
             progress_bar(total=len(drawn.clip), desc=f"render {name}", unit="frame", disable=not progress) as bar,
         ):
             landmarks = _render_all(drawn, _Sink(drawn, folder, _LAYOUTS[name](drawn, folder)), config, bar, device)

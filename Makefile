@@ -67,6 +67,7 @@ reproduce: $(STAMP)
 
 test: $(DEV_STAMP)
 	@rm -rf -- $(TEST_WORK)
+	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --quiet --check .
 	@echo "1 of 2: pytest"
 	@$(TEST_ENVIRONMENT) $(PY) -m pytest -q
 	@echo "2 of 2: notebooks in the smoke profile"

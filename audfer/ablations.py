@@ -32,18 +32,28 @@ class Ablation:
 ABLATIONS: dict[str, Ablation] = {
     NO_HEAD: Ablation({}, "the network alone"),
     PLAIN_BCE: Ablation({"weights": "none"}, "AU head, no matrix; positive weights as the strategy says"),
-    "plain BCE, no positive weights": Ablation({"weights": "none", "strategy": "plain"}, "AU head, no weights of any kind"),
-    "uniform": Ablation({"weights": "uniform"}, "the matrix's mean everywhere: the same scale of the AU loss, no knowledge"),
+    "plain BCE, no positive weights": Ablation(
+        {"weights": "none", "strategy": "plain"}, "AU head, no weights of any kind"
+    ),
+    "uniform": Ablation(
+        {"weights": "uniform"}, "the matrix's mean everywhere: the same scale of the AU loss, no knowledge"
+    ),
     "shuffled AUs": Ablation({"weights": "shuffled-aus"}, "each AU has another AU's weights"),
-    "shuffled expressions": Ablation({"weights": "shuffled-expressions"}, "each expression has another expression's weights"),
+    "shuffled expressions": Ablation(
+        {"weights": "shuffled-expressions"}, "each expression has another expression's weights"
+    ),
     KNOWLEDGE: Ablation({"weights": "knowledge"}, "AU-DFER"),
     "own training split": Ablation({"weights": "train-only"}, "the matrix of this dataset's training clips alone"),
     "Fig. 4": Ablation({"weights": "figure4"}, "the paper's printed matrix"),
     "release's K2": Ablation({"weights": "release"}, "the released code's matrix"),
-    "release's votes": Ablation({"weights": "knowledge", "reading": "release-votes"},
-                                "AU-DFER, but AU labels (Eq. 4) are voted by the frames that the network sees"),
-    "release's counts": Ablation({"weights": "knowledge", "reading": "release-counts"},
-                                 "AU-DFER, but positive weights (Eqs. 6 to 8) count frames, those of test clips too"),
+    "release's votes": Ablation(
+        {"weights": "knowledge", "reading": "release-votes"},
+        "AU-DFER, but AU labels (Eq. 4) are voted by the frames that the network sees",
+    ),
+    "release's counts": Ablation(
+        {"weights": "knowledge", "reading": "release-counts"},
+        "AU-DFER, but positive weights (Eqs. 6 to 8) count frames, those of test clips too",
+    ),
 }
 #: matrices of the same scale without the knowledge's meaning
 CONTROLS: tuple[str, ...] = ("uniform", "shuffled AUs", "shuffled expressions")

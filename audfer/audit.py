@@ -80,7 +80,7 @@ class Sheet:
     def method(self) -> dict[str, str]:
         """Row label -> method's name in a spelling that tables share."""
         names = self.rows.index if self.methods is None else self.methods
-        return {label: plain_method(name) for label, name in zip(self.rows.index, names)}
+        return {label: plain_method(name) for label, name in zip(self.rows.index, names, strict=True)}
 
     @cached_property
     def totals(self) -> dict[str, int]:
@@ -92,8 +92,14 @@ class Sheet:
         return column != "" and column in self.rows
 
 
-_ALIASES = {"reslstm": "resnet18+lstm", "r(2+1)d": "r(2+1)d18", "nrdfer": "nrdfernet", "dense161": "densenet161",
-            "reslstm18": "resnet18+lstm", "res+lstm": "resnet18+lstm"}
+_ALIASES = {
+    "reslstm": "resnet18+lstm",
+    "r(2+1)d": "r(2+1)d18",
+    "nrdfer": "nrdfernet",
+    "dense161": "densenet161",
+    "reslstm18": "resnet18+lstm",
+    "res+lstm": "resnet18+lstm",
+}
 
 
 def plain_method(name: str) -> str:
@@ -134,18 +140,33 @@ def recomputed(sheet: Sheet) -> pd.DataFrame:
     rows, columns = [], list(sheet.classes)
     shares = {name: np.asarray(counts, float) / np.sum(counts) for name, counts in sheet.counts.items()}
     slack = FOLD_SLACK if len(shares) > 1 else 0.0
-    table = zip(sheet.rows.index, sheet.values[columns].to_numpy(float), sheet.half[columns].to_numpy(float))
+    table = zip(
+        sheet.rows.index, sheet.values[columns].to_numpy(float), sheet.half[columns].to_numpy(float), strict=True
+    )
     for label, accuracy, half in table if columns else ():
         if np.isnan(accuracy).any():
             continue
         mean, mean_beyond = _total(sheet, label, sheet.mean, accuracy.mean(), half.mean())
-        options = {name: (*_total(sheet, label, sheet.weighted, accuracy @ share, half @ share + slack), accuracy @ share)
-                   for name, share in shares.items()}
+        options = {
+            name: (*_total(sheet, label, sheet.weighted, accuracy @ share, half @ share + slack), accuracy @ share)
+            for name, share in shares.items()
+        }
         nearest = min(options, key=lambda name: np.nan_to_num(options[name][1])) if options else ""
         weighted, weighted_beyond, value = options.get(nearest, (np.nan, np.nan, np.nan))
         rows.append((label, mean, accuracy.mean(), mean_beyond, weighted, value, weighted_beyond, nearest))
-    return pd.DataFrame(rows, columns=["row", "mean_printed", "mean_recomputed", "mean_beyond", "weighted_printed",
-                                       "weighted_recomputed", "weighted_beyond", "protocol"])
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "row",
+            "mean_printed",
+            "mean_recomputed",
+            "mean_beyond",
+            "weighted_printed",
+            "weighted_recomputed",
+            "weighted_beyond",
+            "protocol",
+        ],
+    )
 
 
 def _total(sheet: Sheet, label: str, column: str, expected: float, tolerance: float) -> tuple[float, float]:
@@ -160,14 +181,24 @@ def check_sums(sheet: Sheet) -> pd.DataFrame:
     """Mean of the classes = UAR, and their mean weighted by the clips = WAR (whatever the protocol)."""
     findings = []
     for row in recomputed(sheet).itertuples():
-        for kind, column, printed, expected, beyond in (
+        for kind, column, _printed, expected, beyond in (
             ("mean of classes", sheet.mean, row.mean_printed, row.mean_recomputed, row.mean_beyond),
             ("count-weighted mean", sheet.weighted, row.weighted_printed, row.weighted_recomputed, row.weighted_beyond),
         ):
             if beyond > 0:
-                findings.append((kind, sheet.name, row.row, column, sheet.rows.loc[row.row, column], _number(expected),
-                                 beyond, f"the row's classes give {expected:.3f}"
-                                 + (f" with the counts of {row.protocol}" if column == sheet.weighted else "")))
+                findings.append(
+                    (
+                        kind,
+                        sheet.name,
+                        row.row,
+                        column,
+                        sheet.rows.loc[row.row, column],
+                        _number(expected),
+                        beyond,
+                        f"the row's classes give {expected:.3f}"
+                        + (f" with the counts of {row.protocol}" if column == sheet.weighted else ""),
+                    )
+                )
     return _frame(findings)
 
 
@@ -198,12 +229,21 @@ def check_cells(sheet: Sheet) -> pd.DataFrame:
                 if sums["mean_beyond"] == 0 and not sums["weighted_beyond"] > 0 and (whole or not sheet.counts):
                     mended[column] = (text, whole[0] if whole else "")
         if len(mended) == 1:
-            (column, (text, protocol)), = mended.items()
+            ((column, (text, protocol)),) = mended.items()
             printed = sheet.values.loc[label, column]
-            findings.append(("misprinted cell", sheet.name, label, column, sheet.rows.loc[label, column], text,
-                             abs(printed - float(text)) - 2 * sheet.half.loc[label, column],
-                             "the only digit that mends the row's sums"
-                             + (f", with whole clips of {protocol}" if protocol else "")))
+            findings.append(
+                (
+                    "misprinted cell",
+                    sheet.name,
+                    label,
+                    column,
+                    sheet.rows.loc[label, column],
+                    text,
+                    abs(printed - float(text)) - 2 * sheet.half.loc[label, column],
+                    "the only digit that mends the row's sums"
+                    + (f", with whole clips of {protocol}" if protocol else ""),
+                )
+            )
     return _frame(findings)
 
 
@@ -214,9 +254,9 @@ def _digits(text: str) -> int:
 def _one_digit(first: str, second: str) -> bool:
     """Whether one character changed, lost or added leads from one text to the other."""
     if len(first) == len(second):
-        return sum(a != b for a, b in zip(first, second)) == 1
+        return sum(a != b for a, b in zip(first, second, strict=True)) == 1
     short, long = sorted((first, second), key=len)
-    return len(long) - len(short) == 1 and any(long[:k] + long[k + 1:] == short for k in range(len(long)))
+    return len(long) - len(short) == 1 and any(long[:k] + long[k + 1 :] == short for k in range(len(long)))
 
 
 def _replace(sheet: Sheet, label: str, cells: Mapping[str, str]) -> Sheet:
@@ -235,16 +275,26 @@ def check_swaps(sheet: Sheet) -> pd.DataFrame:
     """
     findings = []
     for row in recomputed(sheet).itertuples():
-        if not (row.mean_beyond > 0 or row.weighted_beyond > 0) or not sheet.has(sheet.mean) or not sheet.has(sheet.weighted):
+        if (
+            not (row.mean_beyond > 0 or row.weighted_beyond > 0)
+            or not sheet.has(sheet.mean)
+            or not sheet.has(sheet.weighted)
+        ):
             continue
         label, totals = row.row, row.mean_beyond > 0
         share = np.asarray(sheet.counts[row.protocol], float) / np.sum(sheet.counts[row.protocol])
         accuracy = sheet.values.loc[label, list(sheet.classes)].to_numpy(float)
         missing = row.weighted_printed - row.weighted_recomputed
-        pairs = [(sheet.mean, sheet.weighted)] if totals else [
-            (sheet.classes[i], sheet.classes[j]) for i, j in combinations(range(len(sheet.classes)), 2)
-            # a first look, so that the rest is rarely needed; half a point covers rounding and other protocols
-            if abs((accuracy[j] - accuracy[i]) * (share[i] - share[j]) - missing) < 0.5]
+        pairs = (
+            [(sheet.mean, sheet.weighted)]
+            if totals
+            else [
+                (sheet.classes[i], sheet.classes[j])
+                for i, j in combinations(range(len(sheet.classes)), 2)
+                # a first look, so that the rest is rarely needed; half a point covers rounding and other protocols
+                if abs((accuracy[j] - accuracy[i]) * (share[i] - share[j]) - missing) < 0.5
+            ]
+        )
         mended = []
         for first, second in pairs:
             one = _replace(sheet, label, {first: sheet.rows.at[label, second], second: sheet.rows.at[label, first]})
@@ -255,8 +305,18 @@ def check_swaps(sheet: Sheet) -> pd.DataFrame:
         if len(mended) == 1:
             first, second = mended[0]
             a, b = sheet.rows.at[label, first], sheet.rows.at[label, second]
-            findings.append(("swapped columns", sheet.name, label, f"{first} / {second}", f"{a} / {b}", f"{b} / {a}",
-                             abs(float(a) - float(b)), "only with the two exchanged do the row's sums agree"))
+            findings.append(
+                (
+                    "swapped columns",
+                    sheet.name,
+                    label,
+                    f"{first} / {second}",
+                    f"{a} / {b}",
+                    f"{b} / {a}",
+                    abs(float(a) - float(b)),
+                    "only with the two exchanged do the row's sums agree",
+                )
+            )
     return _frame(findings)
 
 
@@ -295,10 +355,19 @@ def check_shifts(sheet: Sheet) -> pd.DataFrame:
                     solved.append((whole, -gap, lost, from_mean, from_weighted))
         if solved:
             _, gap, lost, from_mean, from_weighted = max(solved)
-            findings.append(("shifted row", sheet.name, row.row, f"{lost} to {columns[-1]}", " ".join(text[-gap:]),
-                             " ".join([_number(from_weighted), *text[-gap:-1]]), np.nan,
-                             f"with {lost} lost and the rest moved right, UAR asks for {from_mean:.2f} there and WAR for "
-                             f"{from_weighted:.2f}"))
+            findings.append(
+                (
+                    "shifted row",
+                    sheet.name,
+                    row.row,
+                    f"{lost} to {columns[-1]}",
+                    " ".join(text[-gap:]),
+                    " ".join([_number(from_weighted), *text[-gap:-1]]),
+                    np.nan,
+                    f"with {lost} lost and the rest moved right, UAR asks for {from_mean:.2f} there and WAR for "
+                    f"{from_weighted:.2f}",
+                )
+            )
     return _frame(findings)
 
 
@@ -313,7 +382,9 @@ def _whole(sheet: Sheet, label: str, column: str, count: int) -> bool:
 
 
 def _fits(sheet: Sheet, label: str, protocol: str) -> int:
-    return sum(_whole(sheet, label, column, count) for column, count in zip(sheet.classes, sheet.counts[protocol]))
+    return sum(
+        _whole(sheet, label, column, count) for column, count in zip(sheet.classes, sheet.counts[protocol], strict=True)
+    )
 
 
 def protocols(sheet: Sheet) -> pd.DataFrame:
@@ -335,9 +406,14 @@ def protocols(sheet: Sheet) -> pd.DataFrame:
             continue
         options = []
         for counts, names in merged.items():
-            fit = [_whole(sheet, label, c, n) for c, n in zip(sheet.classes, counts)]
-            chance = np.prod([_chance(values[c], sheet.half.at[label, c], n)
-                              for c, n, ok in zip(sheet.classes, counts, fit) if ok])
+            fit = [_whole(sheet, label, c, n) for c, n in zip(sheet.classes, counts, strict=True)]
+            chance = np.prod(
+                [
+                    _chance(values[c], sheet.half.at[label, c], n)
+                    for c, n, ok in zip(sheet.classes, counts, fit, strict=True)
+                    if ok
+                ]
+            )
             options.append((-sum(fit), chance, " or ".join(names), fit))
         if not options:
             continue
@@ -364,18 +440,47 @@ def check_clips(sheet: Sheet) -> pd.DataFrame:
             count = sheet.counts[row.proven.split(" or ")[0]][sheet.classes.index(row.misfit)]
             value = sheet.values.loc[row.row, row.misfit]
             nearest = 100 * round(value * count / 100) / count
-            findings.append(("not whole clips", sheet.name, row.row, row.misfit, sheet.rows.loc[row.row, row.misfit],
-                             _number(nearest), abs(value - nearest) - sheet.half.loc[row.row, row.misfit],
-                             f"not k of {count}, while the row's other cells are whole clips of {row.proven}"))
+            findings.append(
+                (
+                    "not whole clips",
+                    sheet.name,
+                    row.row,
+                    row.misfit,
+                    sheet.rows.loc[row.row, row.misfit],
+                    _number(nearest),
+                    abs(value - nearest) - sheet.half.loc[row.row, row.misfit],
+                    f"not k of {count}, while the row's other cells are whole clips of {row.proven}",
+                )
+            )
         if not row.proven and row.fits < row.classes:
-            findings.append(("no protocol fits", sheet.name, row.row, "all classes", "", "", np.nan,
-                             f"an average of folds, other clips or misprints; at best {row.fits} of {row.classes} cells "
-                             f"({row.best})"))
+            findings.append(
+                (
+                    "no protocol fits",
+                    sheet.name,
+                    row.row,
+                    "all classes",
+                    "",
+                    "",
+                    np.nan,
+                    f"an average of folds, other clips or misprints; at best {row.fits} of {row.classes} cells "
+                    f"({row.best})",
+                )
+            )
         if row.proven and expected and row.proven != expected:
             stated = "the paper states" if sheet.stated else f"most of the table's proven rows ({usual[0][1]}) are"
-            findings.append(("other protocol", sheet.name, row.row, "all classes", row.proven, expected, np.nan,
-                             f"{row.fits} of {row.classes} cells are whole clips of {row.proven} (by accident: "
-                             f"{row.by_accident:.0e}); {stated} {expected}"))
+            findings.append(
+                (
+                    "other protocol",
+                    sheet.name,
+                    row.row,
+                    "all classes",
+                    row.proven,
+                    expected,
+                    np.nan,
+                    f"{row.fits} of {row.classes} cells are whole clips of {row.proven} (by accident: "
+                    f"{row.by_accident:.0e}); {stated} {expected}",
+                )
+            )
     return _frame(findings)
 
 
@@ -392,16 +497,30 @@ def check_total(sheet: Sheet) -> pd.DataFrame:
     options = []
     for name, total in sheet.totals.items():
         fit = [_whole(sheet, label, sheet.weighted, total) for label in column.index]
-        chance = np.prod([_chance(sheet.values.loc[label, sheet.weighted], sheet.half.loc[label, sheet.weighted], total)
-                          for label in column.index])
+        chance = np.prod(
+            [
+                _chance(sheet.values.loc[label, sheet.weighted], sheet.half.loc[label, sheet.weighted], total)
+                for label in column.index
+            ]
+        )
         options.append((-sum(fit), chance, name, total))
     if not options or not len(column):
         return _frame(findings)
     missed, chance, name, total = min(options)
     if -missed == len(column) and chance * len(options) < 0.01 and sheet.stated and name not in sheet.stated:
-        findings.append(("other protocol", sheet.name, "all rows", sheet.weighted, f"{len(column)} values",
-                         " or ".join(sheet.stated), np.nan, f"all {len(column)} different values are whole clips of {total} "
-                         f"({name}; by accident: {chance:.0e}); the paper states {' or '.join(sheet.stated)}"))
+        findings.append(
+            (
+                "other protocol",
+                sheet.name,
+                "all rows",
+                sheet.weighted,
+                f"{len(column)} values",
+                " or ".join(sheet.stated),
+                np.nan,
+                f"all {len(column)} different values are whole clips of {total} "
+                f"({name}; by accident: {chance:.0e}); the paper states {' or '.join(sheet.stated)}",
+            )
+        )
     return _frame(findings)
 
 
@@ -422,16 +541,35 @@ def check_copies(sheet: Sheet, run: int = 3) -> pd.DataFrame:
             if end == len(same) or not same[end]:
                 if end - start >= run:
                     columns = accuracies[start:end]
-                    findings.append(("copied cells", sheet.name, f"{second} = {first}", f"{columns[0]} to {columns[-1]}",
-                                     " ".join(sheet.rows.loc[second, columns]), "", np.nan,
-                                     f"{end - start} neighbouring cells of two methods are equal"))
+                    findings.append(
+                        (
+                            "copied cells",
+                            sheet.name,
+                            f"{second} = {first}",
+                            f"{columns[0]} to {columns[-1]}",
+                            " ".join(sheet.rows.loc[second, columns]),
+                            "",
+                            np.nan,
+                            f"{end - start} neighbouring cells of two methods are equal",
+                        )
+                    )
                 start = end + 1
     if sheet.has(sheet.mean) and sheet.has(sheet.weighted):
         for label in sheet.rows.index:
             mean, weighted = sheet.rows.loc[label, [sheet.mean, sheet.weighted]]
             if mean == weighted and _interior(sheet.values.loc[label, sheet.mean]):
-                findings.append(("copied cells", sheet.name, label, f"{sheet.mean} = {sheet.weighted}", mean, "", np.nan,
-                                 "one number in both columns"))
+                findings.append(
+                    (
+                        "copied cells",
+                        sheet.name,
+                        label,
+                        f"{sheet.mean} = {sheet.weighted}",
+                        mean,
+                        "",
+                        np.nan,
+                        "one number in both columns",
+                    )
+                )
     for column in sheet.costs:
         by_text: dict[str, list[str]] = {}
         for label in sheet.rows.index:
@@ -441,8 +579,18 @@ def check_copies(sheet: Sheet, run: int = 3) -> pd.DataFrame:
         for text, labels in by_text.items():
             names = {sheet.method[label] for label in labels}
             if len(names) > 1:
-                findings.append(("copied cells", sheet.name, ", ".join(labels), column, text, "", np.nan,
-                                 f"one cost for {len(names)} methods"))
+                findings.append(
+                    (
+                        "copied cells",
+                        sheet.name,
+                        ", ".join(labels),
+                        column,
+                        text,
+                        "",
+                        np.nan,
+                        f"one cost for {len(names)} methods",
+                    )
+                )
     return _frame(findings)
 
 
@@ -456,17 +604,31 @@ def check_order(sheets: Sequence[Sheet]) -> pd.DataFrame:
     for sheet in sheets:
         if sheet.has(sheet.mean) and sheet.has(sheet.weighted):
             gap = (sheet.values[sheet.weighted] - sheet.values[sheet.mean]).dropna()
-            gaps += [(sheet, label, value) for label, value in gap.items() if abs(value) > 2 * sheet.half.loc[label, sheet.mean]]
+            gaps += [
+                (sheet, label, value)
+                for label, value in gap.items()
+                if abs(value) > 2 * sheet.half.loc[label, sheet.mean]
+            ]
     above = np.array([value > 0 for *_, value in gaps])
     if not len(above) or max(above.mean(), 1 - above.mean()) < 0.8:
         return _frame(findings)
     usual = above.mean() > 0.5
-    for (sheet, label, value), up in zip(gaps, above):
+    for (sheet, label, value), up in zip(gaps, above, strict=True):
         if up != usual and not sheet.classes:
             weighted, mean = sheet.rows.loc[label, [sheet.weighted, sheet.mean]]
-            findings.append(("swapped columns", sheet.name, label, f"{sheet.weighted} / {sheet.mean}", f"{weighted} / {mean}",
-                             f"{mean} / {weighted}", abs(value), f"{sheet.weighted} is {'below' if usual else 'above'} "
-                             f"{sheet.mean}; in {max(above.sum(), (~above).sum())} of {len(above)} rows it is the other way"))
+            findings.append(
+                (
+                    "swapped columns",
+                    sheet.name,
+                    label,
+                    f"{sheet.weighted} / {sheet.mean}",
+                    f"{weighted} / {mean}",
+                    f"{mean} / {weighted}",
+                    abs(value),
+                    f"{sheet.weighted} is {'below' if usual else 'above'} "
+                    f"{sheet.mean}; in {max(above.sum(), (~above).sum())} of {len(above)} rows it is the other way",
+                )
+            )
     return _frame(findings)
 
 
@@ -477,8 +639,18 @@ def check_claims(sheet: Sheet) -> pd.DataFrame:
         for column in (sheet.weighted, sheet.mean):
             printed, expected = sheet.values.loc[label, column], sheet.values.loc[other, column]
             if printed <= expected:
-                findings.append(("claim contradicted", sheet.name, label, column, sheet.rows.loc[label, column],
-                                 f"above {sheet.rows.loc[other, column]}", expected - printed, f"not above {other}"))
+                findings.append(
+                    (
+                        "claim contradicted",
+                        sheet.name,
+                        label,
+                        column,
+                        sheet.rows.loc[label, column],
+                        f"above {sheet.rows.loc[other, column]}",
+                        expected - printed,
+                        f"not above {other}",
+                    )
+                )
     return _frame(findings)
 
 
@@ -488,8 +660,18 @@ def check_ranks(sheet: Sheet) -> pd.DataFrame:
     for (label, column), rank in sheet.ranks.items():
         better = sorted({v for v in sheet.values[column].dropna() if v > sheet.values.loc[label, column]}, reverse=True)
         if len(better) + 1 != rank:
-            findings.append(("wrong rank", sheet.name, label, column, f"{sheet.rows.loc[label, column]} (rank {rank})",
-                             f"rank {len(better) + 1}", np.nan, "higher: " + ", ".join(f"{v:g}" for v in better)))
+            findings.append(
+                (
+                    "wrong rank",
+                    sheet.name,
+                    label,
+                    column,
+                    f"{sheet.rows.loc[label, column]} (rank {rank})",
+                    f"rank {len(better) + 1}",
+                    np.nan,
+                    "higher: " + ", ".join(f"{v:g}" for v in better),
+                )
+            )
     return _frame(findings)
 
 
@@ -521,18 +703,40 @@ def check_agreement(sheets: Sequence[Sheet]) -> pd.DataFrame:
                 continue
             done.add((value, theirs))
             partner = {sheet.weighted: sheet.mean, sheet.mean: sheet.weighted}.get(column)
-            crossed = partner and other.has(partner) and (
-                abs(other.values.loc[row, partner] - value) + abs(theirs - sheet.values.loc[label, partner]) < _TINY)
-            elsewhere = sorted({f"{s.name} ({key[2]})" for key, group in seen.items() for s, _, v, _ in group
-                                if key[:2] == (own, who) and key[2] not in ("", dataset) and abs(v - value) < _TINY})
+            crossed = (
+                partner
+                and other.has(partner)
+                and (
+                    abs(other.values.loc[row, partner] - value) + abs(theirs - sheet.values.loc[label, partner]) < _TINY
+                )
+            )
+            elsewhere = sorted(
+                {
+                    f"{s.name} ({key[2]})"
+                    for key, group in seen.items()
+                    for s, _, v, _ in group
+                    if key[:2] == (own, who) and key[2] not in ("", dataset) and abs(v - value) < _TINY
+                }
+            )
             kind = "swapped columns" if crossed else "number of another dataset" if elsewhere else "disagreement"
             if crossed:
                 why = f"{other.name} prints this number under {partner}"
             else:
                 why = f"{other.name} prints {other.rows.loc[row, column]}" + (
-                    f"; the number itself stands in {', '.join(elsewhere)}" if elsewhere else "")
-            findings.append((kind, sheet.name, label, column, sheet.rows.loc[label, column], other.rows.loc[row, column],
-                             beyond, why))
+                    f"; the number itself stands in {', '.join(elsewhere)}" if elsewhere else ""
+                )
+            findings.append(
+                (
+                    kind,
+                    sheet.name,
+                    label,
+                    column,
+                    sheet.rows.loc[label, column],
+                    other.rows.loc[row, column],
+                    beyond,
+                    why,
+                )
+            )
     return _frame(findings)
 
 
@@ -551,8 +755,15 @@ def check_misplaced(sheets: Sequence[Sheet], run: int = 2) -> pd.DataFrame:
 def _moved(sheet: Sheet, label: str, other: Sheet, row: str, run: int) -> list[tuple]:
     findings = []
     a, b = sheet.rows.loc[label], other.rows.loc[row]
-    x, y = (np.array([text if _interior(number) else None for text, number in zip(part.rows.loc[name], part.values.loc[name])])
-            for part, name in ((sheet, label), (other, row)))
+    x, y = (
+        np.array(
+            [
+                text if _interior(number) else None
+                for text, number in zip(part.rows.loc[name], part.values.loc[name], strict=True)
+            ]
+        )
+        for part, name in ((sheet, label), (other, row))
+    )
     for offset in range(-len(x) + 1, len(y)):
         end, length = min(len(x), len(y) - offset), 0
         for i in range(max(0, -offset), end + 1):
@@ -561,11 +772,20 @@ def _moved(sheet: Sheet, label: str, other: Sheet, row: str, run: int) -> list[t
                 length += 1
                 continue
             if length >= run:
-                here, there = a.index[i - length:i], b.index[i - length + offset:i + offset]
-                findings.append(("misplaced cells", other.name, row, f"{there[0]} to {there[-1]}",
-                                 " ".join(b.loc[there]), "", np.nan,
-                                 f"{sheet.name} prints the same {length} numbers under {', '.join(here)}"
-                                 + (f" of {sheet.dataset}" if sheet.dataset != other.dataset else "")))
+                here, there = a.index[i - length : i], b.index[i - length + offset : i + offset]
+                findings.append(
+                    (
+                        "misplaced cells",
+                        other.name,
+                        row,
+                        f"{there[0]} to {there[-1]}",
+                        " ".join(b.loc[there]),
+                        "",
+                        np.nan,
+                        f"{sheet.name} prints the same {length} numbers under {', '.join(here)}"
+                        + (f" of {sheet.dataset}" if sheet.dataset != other.dataset else ""),
+                    )
+                )
             length = 0
     return findings
 
@@ -587,16 +807,34 @@ def check_origin(sheets: Sequence[Sheet], origins: Sequence[Sheet]) -> pd.DataFr
                         theirs = origin.values.loc[row, column] if origin.has(column) else np.nan
                         printed = sheet.values.loc[label, column]
                         if printed <= theirs:
-                            findings.append((
-                                "not above the original baseline", sheet.name, label, column, sheet.rows.loc[label, column],
-                                f"above {origin.rows.loc[row, column]}", theirs - printed,
-                                f"{origin.name} prints {origin.rows.loc[row, column]} for the baseline, this table "
-                                f"{sheet.rows.loc[baseline, column]}"))
+                            findings.append(
+                                (
+                                    "not above the original baseline",
+                                    sheet.name,
+                                    label,
+                                    column,
+                                    sheet.rows.loc[label, column],
+                                    f"above {origin.rows.loc[row, column]}",
+                                    theirs - printed,
+                                    f"{origin.name} prints {origin.rows.loc[row, column]} for the baseline, this table "
+                                    f"{sheet.rows.loc[baseline, column]}",
+                                )
+                            )
     return _frame(findings)
 
 
 #: checks of one sheet
-CHECKS = (check_sums, check_cells, check_swaps, check_shifts, check_clips, check_total, check_copies, check_claims, check_ranks)
+CHECKS = (
+    check_sums,
+    check_cells,
+    check_swaps,
+    check_shifts,
+    check_clips,
+    check_total,
+    check_copies,
+    check_claims,
+    check_ranks,
+)
 #: checks of several sheets together
 CROSS_CHECKS = (check_agreement, check_misplaced)
 

@@ -1,12 +1,12 @@
 """Clip augmentation, batched on the device: one draw a clip, the same for all of its frames.
 
-Equal in distribution to what the official recipes do picture by picture on the processor, in their order. All numbers are
-drawn from a generator of ours, so that a seed and a saved state give the same clips again. Colours are kornia's;
-crops and warps are one affine grid a clip (pixels are areas, as in Pillow), through which its frames go as channels of one
-picture. What differs from the releases: values are not rounded to 1/255 between two steps; a crop that shrinks is not
-smoothed first (a store is at most half as large again as the network's picture); and the ImageNet normalisation of
-MAE-DFER, there between RandAugment and the crop, is done by the network itself: crop and flip do not notice, and the noise of
-random erasing is drawn so that it is standard normal after it.
+Equal in distribution to what the official recipes do picture by picture on the processor, in their order. All numbers
+are drawn from a generator of ours, so that a seed and a saved state give the same clips again. Colours are kornia's;
+crops and warps are one affine grid a clip (pixels are areas, as in Pillow), through which its frames go as channels of
+one picture. What differs from the releases: values are not rounded to 1/255 between two steps; a crop that shrinks is
+not smoothed first (a store is at most half as large again as the network's picture); and the ImageNet normalisation of
+MAE-DFER, there between RandAugment and the crop, is done by the network itself: crop and flip do not notice, and the
+noise of random erasing is drawn so that it is standard normal after it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,28 @@ from .facs import EXPRESSIONS
 from .models.mae_dfer import IMAGENET_MEAN, IMAGENET_STD
 
 #: place of each of the 68 iBUG points' counterpart on the other half of the face: jaw, brows, nose, eyes, lips
-MIRRORED = (*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38, 37, 36,
-            41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1))
+MIRRORED = (
+    *range(16, -1, -1),
+    *range(26, 16, -1),
+    *range(27, 31),
+    *range(35, 30, -1),
+    45,
+    44,
+    43,
+    42,
+    47,
+    46,
+    39,
+    38,
+    37,
+    36,
+    41,
+    40,
+    *range(54, 47, -1),
+    *range(59, 54, -1),
+    *range(64, 59, -1),
+    *range(67, 64, -1),
+)
 #: tries to find a box inside the picture, in crops and random erasing
 _TRIES = 10
 
@@ -46,9 +66,9 @@ class Augmentation:
     operation_probability: float = 0.5
     """RandAugment: with which a drawn operation is done"""
     crop: str = "none"
-    """"none"; "mild" (ours: aspect ratio uniform on a log scale, sides cut to the picture's); "swapped" (M3DFEL and Former-DFER:
-    aspect ratio uniform, then width and height swapped with probability 0.5); "log" (MAE-DFER: uniform on a log scale). The last
-    two try ten times for a crop inside the picture, and else take the whole"""
+    """"none"; "mild" (ours: aspect ratio uniform on a log scale, sides cut to the picture's); "swapped" (M3DFEL and
+    Former-DFER: aspect ratio uniform, then width and height swapped with probability 0.5); "log" (MAE-DFER: uniform on
+    a log scale). The last two try ten times for a crop inside the picture, and else take the whole"""
     crop_area: tuple[float, float] = (0.08, 1.0)
     """share of the picture's area, uniform"""
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
@@ -60,7 +80,9 @@ class Augmentation:
     hue_jitter: float = 0.0
     """the hue is turned by a uniform -x .. x of the whole circle"""
     erase: float = 0.0
-    """probability of random erasing: one box of a clip, in all of its frames, is filled with normal noise, each pixel its own"""
+    """probability of random erasing: one box of a clip, in all of its frames, is filled with normal noise, each pixel
+    its own
+    """
     erase_area: tuple[float, float] = (0.02, 1 / 3)
     """share of the picture's area, uniform"""
     erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
@@ -75,16 +97,23 @@ class Augmentation:
 Batch = tuple[int, np.ndarray]
 
 
-def augment(clips: Tensor, augmentation: Augmentation, generator: torch.Generator, size: int | None = None,
-            batch: Batch | None = None) -> Tensor:
+def augment(
+    clips: Tensor,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    size: int | None = None,
+    batch: Batch | None = None,
+) -> Tensor:
     """Augment a batch: RandAugment, crop and flip, colour jitter, random erasing, as far as the numbers ask for them.
 
     Args:
         clips: (B, T, 3, S, S) uint8.
         generator: on the CPU; everything random comes from it.
-        size: side of the result; ``None`` = S. Crops are cut from the clips as they come; RandAugment gets them at ``size``.
-        batch: of which batch these clips are a part, and where in it: what is drawn is drawn for the whole batch, so that each
-            part comes out as in the whole, and the generator is left in the same state. ``None``: they are all.
+        size: side of the result; ``None`` = S. Crops are cut from the clips as they come; RandAugment gets them at
+            ``size``.
+        batch: of which batch these clips are a part, and where in it: what is drawn is drawn for the whole batch, so
+            that each part comes out as in the whole, and the generator is left in the same state. ``None``: they are
+            all.
 
     Returns:
         (B, T, 3, size, size) float32 on the clips' device, in [0, 1] except where random erasing put noise.
@@ -92,17 +121,26 @@ def augment(clips: Tensor, augmentation: Augmentation, generator: torch.Generato
     return augment_with_points(clips, None, augmentation, generator, size, batch)[0]
 
 
-def augment_with_points(clips: Tensor, points: Tensor | None, augmentation: Augmentation, generator: torch.Generator,
-                        size: int | None = None, batch: Batch | None = None) -> tuple[Tensor, Tensor | None]:
+def augment_with_points(
+    clips: Tensor,
+    points: Tensor | None,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    size: int | None = None,
+    batch: Batch | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """``augment``, and where facial landmarks have come to lie. The clips and the draws do not depend on the points.
 
     Args:
-        points: (B, T, 68, 2) floating point, iBUG points in units of the side (x right, y down), NaN where unknown; or ``None``.
+        points: (B, T, 68, 2) floating point, iBUG points in units of the side (x right, y down), NaN where unknown; or
+            ``None``.
         clips, augmentation, generator, size, batch: as in ``augment``.
 
     Returns:
-        The augmented clips, and the points on them (``None`` of ``None``): points that have left the picture are NaN, and in a
-        flipped clip left and right have changed names as well as sides. Random erasing leaves the points that it covers.
+        The augmented clips, and the points on them (``None`` of ``None``): points that have left the picture are NaN,
+            and in a
+        flipped clip left and right have changed names as well as sides. Random erasing leaves the points that it
+        covers.
     """
     size = size or clips.shape[-1]
     frames = clips.shape[1]
@@ -133,11 +171,19 @@ def _batch(clips: Tensor, batch: Batch | None) -> tuple[int, slice | np.ndarray]
 
 
 def resize(pictures: Tensor, size: int) -> Tensor:
-    """(..., C, S, S) floating point -> (..., C, size, size), bilinear, smoothed where it shrinks; as it is if S = size."""
+    """(..., C, S, S) floating point -> (..., C, size, size), bilinear, smoothed where it shrinks.
+
+    As it is if S = size.
+    """
     if pictures.shape[-1] == size:
         return pictures
-    flat = F.interpolate(pictures.reshape(-1, *pictures.shape[-3:]), size=(size, size), mode="bilinear", antialias=True,
-                         align_corners=False)
+    flat = F.interpolate(
+        pictures.reshape(-1, *pictures.shape[-3:]),
+        size=(size, size),
+        mode="bilinear",
+        antialias=True,
+        align_corners=False,
+    )
     return flat.reshape(*pictures.shape[:-2], size, size)
 
 
@@ -175,11 +221,15 @@ def _official(count: int, side: int, augmentation: Augmentation, generator: torc
 
 
 def _place(width: Tensor, height: Tensor, fits: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """The first of several tries (B, tries) that fits, at a random place: (B, 4) x, y, width, height; NaN where none does."""
+    """The first of several tries (B, tries) that fits, at a random place: (B, 4) x, y, width, height; NaN where none
+    does.
+    """
     first = fits.int().argmax(1, keepdim=True)
     width, height = width.gather(1, first)[:, 0], height.gather(1, first)[:, 0]
     draw = torch.rand(len(width), 2, generator=generator)
-    box = torch.stack(((draw[:, 0] * (side - width + 1)).floor(), (draw[:, 1] * (side - height + 1)).floor(), width, height), 1)
+    box = torch.stack(
+        ((draw[:, 0] * (side - width + 1)).floor(), (draw[:, 1] * (side - height + 1)).floor(), width, height), 1
+    )
     return torch.where(fits.any(1, keepdim=True), box, torch.nan)
 
 
@@ -221,7 +271,7 @@ def _inside(points: Tensor) -> Tensor:
 
 
 def _warp(pictures: Tensor, theta: Tensor, size: int, mode: str, padding: str) -> Tensor:
-    """Pictures (B, C, S, S) through affine maps (B, 2, 3) from places in the result to places in the source, -1 to 1."""
+    """Pictures (B, C, S, S) through affine maps (B, 2, 3) from places in the result to the source, -1 to 1."""
     grid = F.affine_grid(theta.to(pictures.device), (len(theta), 1, size, size), align_corners=False)
     return F.grid_sample(pictures, grid, mode=mode, padding_mode=padding, align_corners=False)
 
@@ -230,7 +280,10 @@ def _warp(pictures: Tensor, theta: Tensor, size: int, mode: str, padding: str) -
 
 
 def _kornia(name: str) -> Callable[..., Tensor]:
-    """A function of ``kornia.enhance``, which takes half a second to import and which the tiny networks' recipes do without."""
+    """A function of ``kornia.enhance``, which takes half a second to import and which the tiny networks' recipes do
+    without.
+    """
+
     def change(*arguments: Tensor) -> Tensor:
         from kornia import enhance
 
@@ -240,12 +293,20 @@ def _kornia(name: str) -> Callable[..., Tensor]:
 
 
 _ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
-    _kornia("adjust_brightness_accumulative"), _kornia("adjust_contrast_with_mean_subtraction"),
-    _kornia("adjust_saturation_with_gray_subtraction"), lambda clips, turn: _kornia("adjust_hue")(clips, turn * 2 * math.pi))
+    _kornia("adjust_brightness_accumulative"),
+    _kornia("adjust_contrast_with_mean_subtraction"),
+    _kornia("adjust_saturation_with_gray_subtraction"),
+    lambda clips, turn: _kornia("adjust_hue")(clips, turn * 2 * math.pi),
+)
 
 
-def colour_jitter(clips: Tensor, augmentation: Augmentation, generator: torch.Generator, batch: Batch | None = None) -> Tensor:
-    """Brightness, contrast (about a frame's mean grey), saturation and hue, in random order; (B, T, 3, H, W) in [0, 1]."""
+def colour_jitter(
+    clips: Tensor, augmentation: Augmentation, generator: torch.Generator, batch: Batch | None = None
+) -> Tensor:
+    """Brightness, contrast (about a frame's mean grey), saturation and hue, in random order.
+
+    (B, T, 3, H, W) in [0, 1].
+    """
     count, own = _batch(clips, batch)
     draw = 2 * torch.rand(count, 4, generator=generator)[own] - 1
     amounts = torch.cat((1 + augmentation.colour_jitter * draw[:, :3], augmentation.hue_jitter * draw[:, 3:]), dim=1)
@@ -268,7 +329,8 @@ def _apply(clips: Tensor, kinds: Tensor, changes: tuple[Callable, ...], *amounts
 
 
 # ------------------------------------------------------------------------------------------------------ RandAugment
-# magnitudes to parameters as timm documents them for "inc1"; each takes clips (n, T, 3, H, W), level 0..1 (n,), sign (n,)
+# magnitudes to parameters as timm documents them for "inc1"; each takes clips (n, T, 3, H, W), level 0..1 (n,), sign
+# (n,)
 
 
 def _column(values: Tensor) -> Tensor:
@@ -307,6 +369,7 @@ def _geometric(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         theta = _map(name, level * sign)
         moved = _warp(clips.flatten(1, 2) - 128 / 255, theta, clips.shape[-1], "bicubic", "zeros") + 128 / 255
         return moved.clamp_(0, 1).view_as(clips)
+
     return change
 
 
@@ -348,7 +411,9 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-def draw_operations(count: int, augmentation: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def draw_operations(
+    count: int, augmentation: Augmentation, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     """RandAugment's draw for ``count`` clips, each (count, operations).
 
     Returns:
@@ -364,10 +429,10 @@ def draw_operations(count: int, augmentation: Augmentation, generator: torch.Gen
 
 
 def _operated(clips: Tensor, kinds: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-    """RandAugment (Cubuk et al. 2020) of clips (B, T, 3, S, S) in [0, 1], as timm's ``rand-m7-n4-mstd0.5-inc1``: the operations
-    of ``draw_operations``, one after another."""
+    """RandAugment (Cubuk et al. 2020) of clips (B, T, 3, S, S) in [0, 1], as timm's ``rand-m7-n4-mstd0.5-inc1``: the
+    operations of ``draw_operations``, one after another."""
     changes = tuple(OPERATIONS.values())
-    for kind, strength, direction in zip(kinds.T, level.T, sign.T):
+    for kind, strength, direction in zip(kinds.T, level.T, sign.T, strict=True):
         clips = _apply(clips, kind, changes, strength, direction)
     return clips
 
@@ -375,7 +440,7 @@ def _operated(clips: Tensor, kinds: Tensor, level: Tensor, sign: Tensor) -> Tens
 def _operated_points(points: Tensor | None, kinds: Tensor, level: Tensor, sign: Tensor) -> Tensor | None:
     if points is None:
         return None
-    for kind, signed in zip(kinds.T, (level * sign).T):
+    for kind, signed in zip(kinds.T, (level * sign).T, strict=True):
         points = points.clone()
         for number, name in enumerate(OPERATIONS):
             index = (kind == number).nonzero()[:, 0]
@@ -401,20 +466,26 @@ def draw_erasing(count: int, side: int, augmentation: Augmentation, generator: t
     return torch.where(erased, box, torch.nan)
 
 
-def random_erasing(clips: Tensor, augmentation: Augmentation, generator: torch.Generator, batch: Batch | None = None) -> Tensor:
-    """Random erasing (Zhong et al. 2020) of clips (B, T, 3, S, S): noise that is standard normal after ImageNet normalisation."""
+def random_erasing(
+    clips: Tensor, augmentation: Augmentation, generator: torch.Generator, batch: Batch | None = None
+) -> Tensor:
+    """Random erasing (Zhong et al. 2020) of clips (B, T, 3, S, S): noise that is standard normal after ImageNet
+    normalisation.
+    """
     count, own = _batch(clips, batch)
     boxes = draw_erasing(count, clips.shape[-1], augmentation, generator)[own]
     seeds = torch.randint(2**31, (count,), generator=generator)[own]
     # noise is drawn where it is needed, from a seed of the clip's own
     noise = torch.Generator(clips.device)
-    mean, deviation = (torch.tensor(values, device=clips.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, deviation = (
+        torch.tensor(values, device=clips.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
     clips = clips.clone()
-    for clip, box, seed in zip(clips, boxes, seeds.tolist()):
+    for clip, box, seed in zip(clips, boxes, seeds.tolist(), strict=True):
         if not box.isnan().any():
             noise.manual_seed(seed)
             x, y, width, height = box.int().tolist()
-            part = clip[..., y:y + height, x:x + width]
+            part = clip[..., y : y + height, x : x + width]
             part.copy_(mean + deviation * torch.randn(part.shape, generator=noise, device=clips.device))
     return clips
 
@@ -425,15 +496,16 @@ def random_erasing(clips: Tensor, augmentation: Augmentation, generator: torch.G
 def mix(clips: Tensor, mixup: float, cutmix: float, generator: np.random.Generator) -> tuple[Tensor, float]:
     """Mix a batch with itself in reverse order, one draw for the whole batch.
 
-    Mixup (Zhang et al. 2018) blends the clips; cutmix (Yun et al. 2019) puts a box of the partner's, the same in all frames.
-    With both, each has probability 0.5.
+    Mixup (Zhang et al. 2018) blends the clips; cutmix (Yun et al. 2019) puts a box of the partner's, the same in all
+    frames. With both, each has probability 0.5.
 
     Args:
         clips: (B, T, C, H, W) floating point.
         mixup, cutmix: alpha of Beta(alpha, alpha), of which the share is drawn; 0 = off.
 
     Returns:
-        The mixed clips and the share of each that is its own (of the area, for cutmix); with both off, the same clips and 1.
+        The mixed clips and the share of each that is its own (of the area, for cutmix); with both off, the same clips
+        and 1.
     """
     if not mixup and not cutmix:
         return clips, 1.0

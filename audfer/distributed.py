@@ -1,11 +1,14 @@
 """Several processes training one cell together: plain ``torch.distributed``, one process a GPU (or a CPU core).
 
-Started by ``torchrun --nproc-per-node N -m audfer train ...`` or by ``audfer train --processes N``. The first process (rank 0)
-is the driver: it prepares data, keeps the store and writes records; the others wait in ``serve`` until it begins a cell.
+Started by ``torchrun --nproc-per-node N -m audfer train ...`` or by ``audfer train --processes N``. The first process
+(rank 0)
+is the driver: it prepares data, keeps the store and writes records; the others wait in ``serve`` until it begins a
+    cell.
 
-The number of processes changes no number beyond rounding: every random draw is one of the whole batch, made alike in all
-processes, each of which keeps what concerns its own clips (``places``); sums are added up over processes before they are
-divided; batch norms see the whole batch.
+The number of processes changes no number beyond rounding: every random draw is one of the whole batch, made alike in
+    all
+processes, each of which keeps what concerns its own clips (``places``); sums are added up over processes before they
+are divided; batch norms see the whole batch.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import numpy as np
@@ -26,7 +29,8 @@ from torch import Tensor, nn
 
 from .errors import AudferError, InputError
 
-#: the others wait this long for rank 0, which may render and pack first; a process that dies ends all of them at once anyway
+#: the others wait this long for rank 0, which may render and pack first; a process that dies ends all of them at once
+#: anyway
 _PATIENCE = timedelta(days=7)
 
 
@@ -50,10 +54,11 @@ def launched() -> int:
 
 @contextmanager
 def together(device: str) -> Iterator[int]:
-    """Join the processes that torchrun started, for the block; gives this one's rank. Alone, nothing happens and it is 0.
+    """Join the processes that torchrun started, for the block; gives this one's rank. Alone, nothing happens and it is
+    0.
 
-    Rank 0 sends the others home at the end of the block; after an error it does not, for they may be in the middle of a cell:
-    the launcher ends them.
+    Rank 0 sends the others home at the end of the block; after an error it does not, for they may be in the middle of a
+    cell: the launcher ends them.
 
     Args:
         device: "cpu" or "cuda"; on GPUs each process takes the one of its local rank.
@@ -86,20 +91,21 @@ def check_gpus(processes: int) -> None:
         AudferError: there are fewer GPUs.
     """
     if processes > torch.cuda.device_count():
-        raise AudferError(f"{processes} processes on this machine with {torch.cuda.device_count()} GPUs: found fewer GPUs than "
-                          "processes, expected one each; start as many processes as there are GPUs")
+        raise AudferError(
+            f"{processes} processes on this machine with {torch.cuda.device_count()} GPUs: found fewer GPUs than "
+            "processes, expected one each; start as many processes as there are GPUs"
+        )
 
 
 def serve(work: Callable[..., object]) -> None:
-    """What all ranks but 0 do: ``work`` with the arguments of each call that rank 0 announces, until it sends them home.
+    """What all ranks but 0 do: ``work`` with the arguments of each call that rank 0 announces, until it sends them
+    home.
 
     An error that a user can mend is rank 0's to report: it meets the same one.
     """
     while (arguments := _broadcast(None)) is not None:
-        try:
+        with suppress(AudferError):
             work(*arguments)
-        except AudferError:
-            pass
 
 
 def announce(*arguments) -> None:
@@ -147,21 +153,33 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         InputError: a number below 1.
 
     Example:
-        >>> launch(["train", "--model", "m3dfel", "--au-ratio", "0.25"], processes=2)                         # doctest: +SKIP
-        0
+        >>> launch(["train", "--model", "m3dfel", "--au-ratio", "0.25"], processes=2)                         # doctest:
+        +SKIP 0
     """
     if processes < 1:
         raise InputError("command line", "--processes", processes, "at least 1")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes),
-              "LOCAL_WORLD_SIZE": str(processes)}
+    shared = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
     # a notebook shows what this process prints, not what its children do
     shown = subprocess.PIPE if "ipykernel" in sys.modules else None
-    team = [subprocess.Popen([sys.executable, "-m", "audfer", *arguments], text=True, env={**shared, "RANK": str(number),
-                             "LOCAL_RANK": str(number)}, stdout=subprocess.DEVNULL if number else shown,
-                             stderr=None if number else shown and subprocess.STDOUT) for number in range(processes)]
+    team = [
+        subprocess.Popen(
+            [sys.executable, "-m", "audfer", *arguments],
+            text=True,
+            env={**shared, "RANK": str(number), "LOCAL_RANK": str(number)},
+            stdout=subprocess.DEVNULL if number else shown,
+            stderr=None if number else shown and subprocess.STDOUT,
+        )
+        for number in range(processes)
+    ]
     try:
         if shown:
             for line in team[0].stdout:
@@ -181,14 +199,15 @@ def launch(arguments: Sequence[str], processes: int) -> int:
                 process.wait()
 
 
-# --------------------------------------------------------------------------------------------------- who has which clips
+# --------------------------------------------------------------------------------------------------- who has which
+# clips
 
 
 def places(count: int) -> np.ndarray:
     """Places of this process's clips in a batch of ``count``, rising.
 
-    A clip and its partner of mixup (the one at its place in the reversed batch) are of one process, and stay partners in the
-    process's own part.
+    A clip and its partner of mixup (the one at its place in the reversed batch) are of one process, and stay partners
+    in the process's own part.
 
     Raises:
         AudferError: too few clips for every process to have one.
@@ -201,8 +220,10 @@ def places(count: int) -> np.ndarray:
     own = np.array_split(pairs, world_size())[rank()]
     middle = [count // 2] if count % 2 and rank() == world_size() - 1 else []
     if world_size() > 1 and count // 2 < world_size():
-        raise AudferError(f"{world_size()} processes for a batch of {count} clips: found fewer than two clips for each; start "
-                          "fewer processes, or take a recipe with larger batches")
+        raise AudferError(
+            f"{world_size()} processes for a batch of {count} clips: found fewer than two clips for each; start "
+            "fewer processes, or take a recipe with larger batches"
+        )
     return np.concatenate((own, middle, count - 1 - own[::-1])).astype(np.int64)
 
 
@@ -213,8 +234,10 @@ def part(rows: np.ndarray) -> np.ndarray:
         AudferError: fewer rows than processes.
     """
     if len(rows) < world_size():
-        raise AudferError(f"{world_size()} processes for {len(rows)} clips to be judged: found too few, expected one for each; "
-                          "start fewer processes")
+        raise AudferError(
+            f"{world_size()} processes for {len(rows)} clips to be judged: found too few, expected one for each; "
+            "start fewer processes"
+        )
     return np.array_split(rows, world_size())[rank()]
 
 
@@ -257,7 +280,9 @@ def add_gradients(model: nn.Module) -> None:
     if world_size() > 1:
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         together = total(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, added in zip(gradients, together.split([gradient.numel() for gradient in gradients])):
+        for gradient, added in zip(
+            gradients, together.split([gradient.numel() for gradient in gradients]), strict=True
+        ):
             gradient.copy_(added.view_as(gradient))
 
 
@@ -276,7 +301,8 @@ class _Sum(torch.autograd.Function):
 
 
 class BatchNormOverProcesses(nn.modules.batchnorm._BatchNorm):
-    """Batch norm with the mean and the deviation of all processes' clips, on CPUs (``nn.SyncBatchNorm`` is for GPUs only).
+    """Batch norm with the mean and the deviation of all processes' clips, on CPUs (``nn.SyncBatchNorm`` is for GPUs
+    only).
 
     Takes (N, C, ...) of any number of axes; processes may have different N.
     """

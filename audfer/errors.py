@@ -2,7 +2,10 @@
 
 
 class AudferError(Exception):
-    """Something the user gave or the machine lacks; the message is one plain sentence. The command line exits with 2."""
+    """Something the user gave or the machine lacks.
+
+    The message is one plain sentence. The command line exits with 2.
+    """
 
 
 class InputError(AudferError, ValueError):

@@ -287,7 +287,9 @@ def _chosen(record, protocol: str) -> tuple[np.ndarray, int]:
     if protocol == "best-on-test":
         return np.asarray(record.best_scores), int(record.best_epoch)
     if getattr(record, "validated_scores", None) is None:
-        raise InputError(record.path, "validation clips", "none", "a cell with validation above 0 for best-on-validation")
+        raise InputError(
+            record.path, "validation clips", "none", "a cell with validation above 0 for best-on-validation"
+        )
     return np.asarray(record.validated_scores), int(record.validated_epoch)
 
 
@@ -339,9 +341,9 @@ def summary(record, protocol: str = "last", level: float = LEVEL) -> Summary:
     return Summary(
         war=proportion_interval(hits.sum(), int(counts.sum()), level),
         uar=mean_recall_interval(hits, counts, level),
-        per_class=tuple(proportion_interval(h, c, level) for h, c in zip(hits, counts)),
+        per_class=tuple(proportion_interval(h, c, level) for h, c in zip(hits, counts, strict=True)),
         confusion=sum(confusion_matrix(said.expressions, row) for row in said.predicted),
-        classes_without_clips=tuple(name for name, c in zip(EXPRESSIONS, counts) if c == 0),
+        classes_without_clips=tuple(name for name, c in zip(EXPRESSIONS, counts, strict=True) if c == 0),
         war_by_seed=tuple(war(said.expressions, row) for row in said.predicted),
         uar_by_seed=tuple(uar(said.expressions, row) for row in said.predicted),
         seeds=said.seeds,
@@ -380,9 +382,7 @@ class Comparison:
     seeds: tuple[int, int]
 
 
-def compare(
-    first, second, protocol: str = "last", level: float = LEVEL, draws: int = DRAWS, groups=None
-) -> Comparison:
+def compare(first, second, protocol: str = "last", level: float = LEVEL, draws: int = DRAWS, groups=None) -> Comparison:
     """Compare two cells on the clips that both were tested on.
 
     Clips are drawn again within their classes, so that the class sizes stay what the test set's design made them; with
@@ -501,7 +501,7 @@ def _clip_draws(change: np.ndarray, expressions: np.ndarray, draws: int, groups:
             picks = generator.integers(0, number, size=(size, taken)) + number * np.arange(size)[:, None]
             times = np.bincount(picks.ravel(), minlength=size * number).reshape(size, number).astype(float)
             pieces.append((times @ sums, times @ clips))
-        total, sizes = (np.concatenate(part) for part in zip(*pieces))
+        total, sizes = (np.concatenate(part) for part in zip(*pieces, strict=True))
         means = _ratio(total, sizes)
     sample = _with_totals(means, sizes)
     # half a gained and half a lost clip, unseen: Poisson(1/2) each is what a multinomial with them would draw
@@ -542,8 +542,10 @@ def _seed_draws(signed: np.ndarray, expressions: np.ndarray, draws: int, stream:
 
 def _degrees_of_freedom(variance: np.ndarray, components: list[tuple[np.ndarray, int]]) -> np.ndarray:
     """Satterthwaite's degrees of freedom of a sum of variances; infinite where no component limits them."""
-    used = sum((_ratio(part**2, np.full(part.shape, max(freedom, 1.0))) for part, freedom in components),
-               np.zeros(len(variance)))
+    used = sum(
+        (_ratio(part**2, np.full(part.shape, max(freedom, 1.0))) for part, freedom in components),
+        np.zeros(len(variance)),
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(used > 0, variance**2 / used, np.inf)
 
@@ -561,7 +563,7 @@ def _intervals(values, sample, freedom, level, expressions, draws, groups, by_se
         Interval(float(v), float(min(low, v)), float(max(high, v)), int(n), method, level)
         if np.isfinite(v)
         else Interval(float("nan"), float("nan"), float("nan"), 0, method, level)
-        for v, low, high, n in zip(values, *limits, sizes)
+        for v, low, high, n in zip(values, *limits, sizes, strict=True)
     ]
 
 
@@ -635,7 +637,8 @@ def holm(p_values) -> np.ndarray:
     return adjusted
 
 
-# ------------------------------------------------------------------------------------- how small a difference can be seen
+# ------------------------------------------------------------------------------------- how small a difference can be
+# seen
 def effective_count(counts, metric: str = "war") -> float:
     """Clips that a metric's standard error is worth: all of them for WAR; for UAR K^2 / sum(1 / n_k).
 
@@ -653,15 +656,13 @@ def effective_count(counts, metric: str = "war") -> float:
     return float(counts.sum() if metric == "war" else len(counts) ** 2 / (1 / counts).sum())
 
 
-def minimum_detectable_difference(
-    count: float, discordance: float, power: float = 0.8, level: float = LEVEL
-) -> float:
+def minimum_detectable_difference(count: float, discordance: float, power: float = 0.8, level: float = LEVEL) -> float:
     """Smallest true difference that McNemar's test finds with the given power.
 
     Connor's formula ("Sample size for testing differences in proportions for the paired-sample design", Biometrics
     1987), ``n = (z_a sqrt(psi) + z_b sqrt(psi - d^2))^2 / d^2``, solved for d:
-    ``d = sqrt(psi) (z_a sqrt(n) + z_b sqrt(n + z_b^2 - z_a^2)) / (n + z_b^2)``, with psi the discordance, z_a the normal
-    quantile of 1 - (1 - level) / 2 and z_b that of the power. One seed a side; training again adds to it.
+    ``d = sqrt(psi) (z_a sqrt(n) + z_b sqrt(n + z_b^2 - z_a^2)) / (n + z_b^2)``, with psi the discordance, z_a the
+    normal quantile of 1 - (1 - level) / 2 and z_b that of the power. One seed a side; training again adds to it.
 
     Args:
         count: clips n (``effective_count``).
@@ -716,7 +717,9 @@ class Calibration:
     method: str
 
 
-def calibration(record, protocol: str = "last", bins: int = BINS, level: float = LEVEL, draws: int = 2000) -> Calibration:
+def calibration(
+    record, protocol: str = "last", bins: int = BINS, level: float = LEVEL, draws: int = 2000
+) -> Calibration:
     """Expected calibration error, reliability diagram and Brier's score of one record or of one cell's seeds.
 
     The bins are equal parts of (0, 1] for the top probability. Seeds are averaged (each seed's clips fill the bins,
@@ -744,15 +747,26 @@ def calibration(record, protocol: str = "last", bins: int = BINS, level: float =
         return total / max(confidence.size, 1)
 
     generator = np.random.default_rng(_SEED)
-    null = [mean_gap(generator.random((block, *confidence.shape)) < confidence)
-            for block in _blocks(draws, 2**22 // max(confidence.size, 1))]
+    null = [
+        mean_gap(generator.random((block, *confidence.shape)) < confidence)
+        for block in _blocks(draws, 2**22 // max(confidence.size, 1))
+    ]
     number = np.bincount(place.ravel(), minlength=bins) / len(group)
     hits = np.bincount(place.ravel(), weights=right.ravel(), minlength=bins) / len(group)
     low, high = wilson_interval(hits, number, level)
-    table = pd.DataFrame({
-        "low": edges[:-1], "high": edges[1:], "clips": number,
-        "confidence": _ratio(np.bincount(place.ravel(), weights=confidence.ravel(), minlength=bins) / len(group), number),
-        "accuracy": _ratio(hits, number), "accuracy_low": low, "accuracy_high": high})
+    table = pd.DataFrame(
+        {
+            "low": edges[:-1],
+            "high": edges[1:],
+            "clips": number,
+            "confidence": _ratio(
+                np.bincount(place.ravel(), weights=confidence.ravel(), minlength=bins) / len(group), number
+            ),
+            "accuracy": _ratio(hits, number),
+            "accuracy_low": low,
+            "accuracy_high": high,
+        }
+    )
     squares = ((scores - np.eye(len(EXPRESSIONS))[said.expressions]) ** 2).sum(axis=-1).mean(axis=0)
     return Calibration(
         ece=float(mean_gap(right)),
@@ -766,7 +780,11 @@ def calibration(record, protocol: str = "last", bins: int = BINS, level: float =
 def _mean_interval(values: np.ndarray, level: float) -> Interval:
     """Mean of clip-wise numbers with Student's interval."""
     mean = float(np.mean(values)) if len(values) else float("nan")
-    half = float(scipy.stats.t.ppf(0.5 + level / 2, len(values) - 1) * scipy.stats.sem(values)) if len(values) > 1 else float("nan")
+    half = (
+        float(scipy.stats.t.ppf(0.5 + level / 2, len(values) - 1) * scipy.stats.sem(values))
+        if len(values) > 1
+        else float("nan")
+    )
     return Interval(mean, mean - half, mean + half, len(values), "Student's t over clips", level)
 
 
@@ -791,18 +809,31 @@ def presence_quality(labels, presence, groups=None, level: float = LEVEL, draws:
     labels, presence = np.asarray(labels, float), np.asarray(presence, float)
     presence = presence[None] if presence.ndim == 2 else presence
     if labels.ndim != 2 or labels.shape[1] != len(ACTION_UNITS) or presence.shape[1:] != labels.shape:
-        raise InputError("presence_quality", "shapes of labels and presence", f"{labels.shape} and {presence.shape[1:]}",
-                         f"(clips, {len(ACTION_UNITS)}) both")
+        raise InputError(
+            "presence_quality",
+            "shapes of labels and presence",
+            f"{labels.shape} and {presence.shape[1:]}",
+            f"(clips, {len(ACTION_UNITS)}) both",
+        )
     sums = presence_counts(labels, presence, groups)
     low, high = _quantiles(_resampled_f1(sums, draws), level)
     total = sums.sum(axis=0)
     hits, false, missed = total.mean(axis=1)
     known = ~np.isnan(labels)
     base = _ratio((known & (labels > 0.5)).sum(axis=0), known.sum(axis=0))
-    return pd.DataFrame({
-        "action_unit": ACTION_UNITS, "f1": _f1(total), "f1_low": low, "f1_high": high,
-        "precision": _ratio(hits, hits + false), "recall": _ratio(hits, hits + missed), "base_rate": base,
-        "f1_always": _ratio(2 * base, 1 + base), "clips": known.sum(axis=0)})
+    return pd.DataFrame(
+        {
+            "action_unit": ACTION_UNITS,
+            "f1": _f1(total),
+            "f1_low": low,
+            "f1_high": high,
+            "precision": _ratio(hits, hits + false),
+            "recall": _ratio(hits, hits + missed),
+            "base_rate": base,
+            "f1_always": _ratio(2 * base, 1 + base),
+            "clips": known.sum(axis=0),
+        }
+    )
 
 
 def presence_counts(labels, presence, groups=None) -> np.ndarray:
@@ -837,7 +868,10 @@ def _f1(counts: np.ndarray) -> np.ndarray:
 
 
 def _resampled_f1(sums: np.ndarray, draws: int) -> np.ndarray:
-    """(draws, C) F1 of bootstrap samples of whole groups; the same groups are drawn for every array of as many groups."""
+    """(draws, C) F1 of bootstrap samples of whole groups.
+
+    The same groups are drawn for every array of as many groups.
+    """
     generator = np.random.default_rng(_SEED)
     sample = []
     for block in _blocks(draws, 2**22 // max(len(sums), 1)):
@@ -862,16 +896,22 @@ def f1_intervals(counts: np.ndarray, level: float = LEVEL, draws: int = 2000) ->
         counts: from ``presence_counts``.
     """
     low, high = _quantiles(_with_mean(_resampled_f1(counts, draws)), level)
-    return [Interval(float(v), float(a), float(b), len(counts), "bootstrap over groups", level)
-            for v, a, b in zip(_with_mean(_f1(counts.sum(axis=0))), low, high)]
+    return [
+        Interval(float(v), float(a), float(b), len(counts), "bootstrap over groups", level)
+        for v, a, b in zip(_with_mean(_f1(counts.sum(axis=0))), low, high, strict=True)
+    ]
 
 
-def compare_f1(first: np.ndarray, second: np.ndarray, level: float = LEVEL, draws: int = DRAWS) -> tuple[list[Interval], np.ndarray]:
+def compare_f1(
+    first: np.ndarray, second: np.ndarray, level: float = LEVEL, draws: int = DRAWS
+) -> tuple[list[Interval], np.ndarray]:
     """F1 of ``second`` minus that of ``first`` on the same rows, for each AU and, last, for their mean.
 
-    The interval is a paired bootstrap: the same groups are drawn for both. The p-value is that of approximate randomisation
-    (Noreen, "Computer-intensive methods for testing hypotheses", Wiley 1989): if the two were exchangeable, which of them gave a
-    group's predictions would be a fair coin. With one seed a side both are about these trained networks only.
+    The interval is a paired bootstrap: the same groups are drawn for both. The p-value is that of approximate
+        randomisation
+    (Noreen, "Computer-intensive methods for testing hypotheses", Wiley 1989): if the two were exchangeable, which of
+    them gave a group's predictions would be a fair coin. With one seed a side both are about these trained networks
+    only.
 
     Args:
         first, second: from ``presence_counts`` of the same labels and groups, with as many seeds.
@@ -892,12 +932,16 @@ def compare_f1(first: np.ndarray, second: np.ndarray, level: float = LEVEL, draw
     change, total = (second - first).reshape(groups, -1), first.sum(axis=0) + second.sum(axis=0)
     exceeding = np.zeros(len(found))
     for block in _blocks(draws, 2**22 // max(groups, 1)):
-        swapped = first.sum(axis=0) + (generator.integers(0, 2, (block, groups)).astype(float) @ change).reshape(block, *first.shape[1:])
+        swapped = first.sum(axis=0) + (generator.integers(0, 2, (block, groups)).astype(float) @ change).reshape(
+            block, *first.shape[1:]
+        )
         chance = _with_mean(_f1(total - swapped) - _f1(swapped))
         exceeding += (np.abs(chance) >= np.abs(found) - 1e-12).sum(axis=0)
     p = np.where(np.isfinite(found), (1 + exceeding) / (1 + draws), np.nan)
-    return [Interval(float(v), float(a), float(b), groups, "paired bootstrap over groups", level)
-            for v, a, b in zip(found, low, high)], p
+    return [
+        Interval(float(v), float(a), float(b), groups, "paired bootstrap over groups", level)
+        for v, a, b in zip(found, low, high, strict=True)
+    ], p
 
 
 def _quantiles(sample: np.ndarray, level: float) -> np.ndarray:

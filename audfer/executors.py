@@ -1,7 +1,7 @@
 """Where the cells of a grid are trained: in this process, in processes of this machine, or on a Dask cluster.
 
-All are used as ``concurrent.futures`` executors. A worker that dies takes the job with it that it was doing and no other;
-``lost_worker`` tells such an end from an error of the job itself.
+All are used as ``concurrent.futures`` executors. A worker that dies takes the job with it that it was doing and no
+other; ``lost_worker`` tells such an end from an error of the job itself.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Processes(Executor):
     """Processes of this machine, each with a thread here that waits for it; one that dies is replaced for the next job.
 
     Args:
-        workers: how many. They are started fresh, not forked: forking after CUDA or torch's threads have started can hang.
+        workers: how many. They are started fresh, not forked: forking after CUDA or torch's threads have started can
+            hang.
     """
 
     def __init__(self, workers: int):
@@ -85,12 +86,14 @@ def was_stopped(error: BaseException) -> bool:
 
 
 @contextmanager
-def opened(executor: object = None, workers: int = 1, gpu: bool = False) -> Iterator[tuple[Executor, Callable[[], int], int]]:
+def opened(
+    executor: object = None, workers: int = 1, gpu: bool = False
+) -> Iterator[tuple[Executor, Callable[[], int], int]]:
     """An executor for jobs that each need one worker.
 
     Args:
-        executor: ``None`` for this machine; a ``distributed.Client``, what its ``get_executor()`` gives, or the address of
-            a Dask scheduler; any other ``concurrent.futures`` executor.
+        executor: ``None`` for this machine; a ``distributed.Client``, what its ``get_executor()`` gives, or the address
+            of a Dask scheduler; any other ``concurrent.futures`` executor.
         workers: on this machine: 1 works in this process, more start that many.
         gpu: every job needs a GPU: Dask runs it on workers with the resource "GPU" only, as many at once as they have.
 
@@ -128,8 +131,12 @@ def opened(executor: object = None, workers: int = 1, gpu: bool = False) -> Iter
         at_once = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
         yield executor, lambda: at_once, 1
     else:
-        raise InputError("run_cells", "executor", type(executor).__name__, "None, a Dask client or address, or an executor of "
-                         "concurrent.futures")
+        raise InputError(
+            "run_cells",
+            "executor",
+            type(executor).__name__,
+            "None, a Dask client or address, or an executor of concurrent.futures",
+        )
 
 
 def _workers(client) -> list[Mapping]:
@@ -146,11 +153,19 @@ def _check_cluster(client, gpu: bool) -> None:
     """Refuse what would hang or mix; workers that come later are not seen here."""
     workers = _workers(client)
     if any(worker["nthreads"] > 1 for worker in workers):
-        raise InputError("Dask cluster", "threads of a worker", max(worker["nthreads"] for worker in workers),
-                         "1: dask worker --nthreads 1 (a process trains one cell at a time)")
+        raise InputError(
+            "Dask cluster",
+            "threads of a worker",
+            max(worker["nthreads"] for worker in workers),
+            "1: dask worker --nthreads 1 (a process trains one cell at a time)",
+        )
     if gpu and workers and not _capacity(client, gpu):
-        raise InputError("Dask cluster", "resources", f"{len(workers)} workers, none with the resource GPU",
-                         "workers started with --resources GPU=1, each with one GPU of its own (CUDA_VISIBLE_DEVICES)")
+        raise InputError(
+            "Dask cluster",
+            "resources",
+            f"{len(workers)} workers, none with the resource GPU",
+            "workers started with --resources GPU=1, each with one GPU of its own (CUDA_VISIBLE_DEVICES)",
+        )
 
 
 # --------------------------------------------------------------------------------------------------------------- SLURM
@@ -160,8 +175,8 @@ def slurm_cluster(options: Mapping[str, object], log: str = "") -> dict[str, obj
     """What ``dask_jobqueue.SLURMCluster`` is given for workers that train cells: one process and one thread a worker.
 
     Args:
-        options: of ``SLURMCluster`` (queue, account, memory, walltime ...), and ``gpus=1`` for one GPU a job, which becomes
-            SLURM's ``--gres`` and Dask's resource "GPU"; ``jobs`` is left as it is.
+        options: of ``SLURMCluster`` (queue, account, memory, walltime ...), and ``gpus=1`` for one GPU a job, which
+            becomes SLURM's ``--gres`` and Dask's resource "GPU"; ``jobs`` is left as it is.
         log: folder for SLURM's own output.
 
     Raises:
@@ -170,8 +185,12 @@ def slurm_cluster(options: Mapping[str, object], log: str = "") -> dict[str, obj
     chosen = {"cores": 1, "memory": "8GB", **({"log_directory": log} if log else {}), **options, "processes": 1}
     gpus = chosen.pop("gpus", 0)
     if gpus not in (0, 1) or options.get("processes", 1) != 1:
-        raise InputError("command line", "--slurm", f"gpus={gpus} processes={options.get('processes', 1)}",
-                         "gpus=0 or gpus=1 and one process a job; ask for more jobs instead")
+        raise InputError(
+            "command line",
+            "--slurm",
+            f"gpus={gpus} processes={options.get('processes', 1)}",
+            "gpus=0 or gpus=1 and one process a job; ask for more jobs instead",
+        )
     extra = chosen.pop("worker_extra_args", [])
     arguments = shlex.split(extra) if isinstance(extra, str) else list(extra)
     if gpus:
@@ -187,7 +206,8 @@ def job_script(options: Mapping[str, object], log: str = "") -> str:
     """The script that one SLURM job of the cluster would be, to look at before anything is submitted.
 
     Raises:
-        AudferError: dask-jobqueue is not installed. InputError: as ``slurm_cluster``, or an option that it does not know.
+        AudferError: dask-jobqueue is not installed. InputError: as ``slurm_cluster``, or an option that it does not
+            know.
     """
     try:
         SLURMCluster = import_slurm_cluster()
@@ -199,5 +219,9 @@ def job_script(options: Mapping[str, object], log: str = "") -> str:
         with SLURMCluster(**chosen, scheduler_options={"dashboard_address": None}) as cluster:
             return cluster.job_script()
     except (TypeError, ValueError) as error:
-        raise InputError("command line", "--slurm", str(error).split(". ")[0].splitlines()[0],
-                         "options of dask_jobqueue.SLURMCluster") from error
+        raise InputError(
+            "command line",
+            "--slurm",
+            str(error).split(". ")[0].splitlines()[0],
+            "options of dask_jobqueue.SLURMCluster",
+        ) from error

@@ -2,7 +2,8 @@
 
 A record is one folder, named by a digest of everything that can change the result: the cell, the recipe, the data's
 fingerprint and the version of the code that computes it. It is written atomically and found again by a later call,
-so that a second run trains nothing, and deleting one record re-makes only that one. Several runs may use one store at the
+so that a second run trains nothing, and deleting one record re-makes only that one. Several runs may use one store at
+the
 same time: whoever trains a cell holds its lock, the others go on with other cells and then take the record.
 """
 
@@ -19,7 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -41,8 +42,19 @@ from .progress import GridProgress
 from .training import Cell, CellInputs, fit
 
 #: what a record's numbers depend on, besides the network's own file
-_CODE = ("training.py", "distributed.py", "recipes.py", "augmentation.py", "losses.py", "datasets/sampling.py",
-         "models/heads.py", "models/__init__.py", "models/output.py", "models/attention.py", "models/resnet.py")
+_CODE = (
+    "training.py",
+    "distributed.py",
+    "recipes.py",
+    "augmentation.py",
+    "losses.py",
+    "datasets/sampling.py",
+    "models/heads.py",
+    "models/__init__.py",
+    "models/output.py",
+    "models/attention.py",
+    "models/resnet.py",
+)
 
 #: the trained network in a record's folder; every other file of it is small
 WEIGHTS_FILE = "weights.safetensors"
@@ -66,7 +78,8 @@ class RunRecord:
         path: the record's folder; its name is the digest.
         cell: the cell's fields as a dictionary.
         history: one row an epoch: epoch, loss, loss_expression, loss_au (NaN without an AU head), train_war,
-            train_uar, test_war, test_uar (shares 0..1; NaN in epochs that were not looked at), test_loss, learning_rate, seconds.
+            train_uar, test_war, test_uar (shares 0..1; NaN in epochs that were not looked at), test_loss,
+            learning_rate, seconds.
         clip_ids, expressions: of the test split, (N,).
             With a validation split also validation_war, validation_uar and validation_loss.
         scores: (N, 7) soft-max probabilities after the last epoch; ``best_scores`` after the epoch ``best_epoch`` with
@@ -74,13 +87,14 @@ class RunRecord:
         au_scores: (N, 18) AU probabilities or None; features: (N, D) what both heads see.
         flops: ``gflops``, ``gmacs``, ``parameters`` of one clip. seconds: training time.
         environment: versions, processor, device; precision is a field of the cell.
-        groups: (N,) subject of each test clip, or the video that it was cut from; the clip itself where neither is known.
-            ``None`` where nothing is known of any clip.
+        groups: (N,) subject of each test clip, or the video that it was cut from; the clip itself where neither is
+            known. ``None`` where nothing is known of any clip.
         au_labels: (N, 18) clip AU labels (Eq. 4) of the test clips, 0, 1 or NaN = unknown; ``None`` without an AU head.
         validated_scores: (N, 7) after the epoch ``validated_epoch`` with the highest WAR + UAR on the validation split;
             both ``None`` in a cell without one.
         costs: what training took, see ``training.fit``. Timings: not for tables that are to come out the same twice.
-        positive_weights: (7, 18) positive class weights that the AU loss had (Eqs. 6 to 8); ``None`` without an AU head.
+        positive_weights: (7, 18) positive class weights that the AU loss had (Eqs. 6 to 8); ``None`` without an AU
+            head.
     """
 
     path: Path
@@ -108,8 +122,8 @@ class RunRecord:
         """Read a record's folder.
 
         Raises:
-            InputError: a file of the record is missing, unreadable or not what was written; or another version of audfer
-                made it, in a format that this one does not know.
+            InputError: a file of the record is missing, unreadable or not what was written; or another version of
+                audfer made it, in a format that this one does not know.
         """
         path = Path(path)
         try:
@@ -120,20 +134,36 @@ class RunRecord:
             with np.load(path / "test.npz", allow_pickle=False) as arrays:
                 stored = {name: arrays[name] for name in arrays.files}
             groups = stored.get("groups")
-            return cls(path=path, cell=meta["cell"], history=pd.read_csv(path / "history.csv"),
-                       clip_ids=stored["clip_ids"].tolist(), expressions=stored["expressions"], scores=stored["scores"],
-                       best_scores=stored["best_scores"], best_epoch=meta["protocols"]["best-on-test"]["epoch"],
-                       au_scores=stored.get("au_scores"), features=stored["features"], flops=meta["flops"],
-                       seconds=meta["seconds"], environment=meta["environment"],
-                       groups=None if groups is None else _known_groups(groups, stored["clip_ids"]),
-                       au_labels=stored.get("au_labels"), validated_scores=stored.get("validated_scores"),
-                       validated_epoch=meta["protocols"].get("best-on-validation", {}).get("epoch"), costs=meta["costs"],
-                       positive_weights=stored.get("positive_weights"))
+            return cls(
+                path=path,
+                cell=meta["cell"],
+                history=pd.read_csv(path / "history.csv"),
+                clip_ids=stored["clip_ids"].tolist(),
+                expressions=stored["expressions"],
+                scores=stored["scores"],
+                best_scores=stored["best_scores"],
+                best_epoch=meta["protocols"]["best-on-test"]["epoch"],
+                au_scores=stored.get("au_scores"),
+                features=stored["features"],
+                flops=meta["flops"],
+                seconds=meta["seconds"],
+                environment=meta["environment"],
+                groups=None if groups is None else _known_groups(groups, stored["clip_ids"]),
+                au_labels=stored.get("au_labels"),
+                validated_scores=stored.get("validated_scores"),
+                validated_epoch=meta["protocols"].get("best-on-validation", {}).get("epoch"),
+                costs=meta["costs"],
+                positive_weights=stored.get("positive_weights"),
+            )
         except InputError:
             raise
         except _UNREADABLE as error:
-            raise InputError(path, "run record", f"{type(error).__name__}: {str(error).split('. ')[0]}",
-                             "record.json, history.csv and test.npz; delete the folder to make it again") from None
+            raise InputError(
+                path,
+                "run record",
+                f"{type(error).__name__}: {str(error).split('. ')[0]}",
+                "record.json, history.csv and test.npz; delete the folder to make it again",
+            ) from None
 
 
 #: what reading a damaged record raises
@@ -149,8 +179,12 @@ def _read_meta(path: Path) -> dict:
     meta = json.loads((path / "record.json").read_text())
     found = meta.get("format", 1)
     if found not in (1, FORMAT):
-        raise InputError(path / "record.json", "format", found, f"{FORMAT} or 1: another version of audfer made this record; use "
-                         "that one, or another store")
+        raise InputError(
+            path / "record.json",
+            "format",
+            found,
+            f"{FORMAT} or 1: another version of audfer made this record; use that one, or another store",
+        )
     if found == 1:  # costs, groups and validation splits were not recorded
         chosen = meta["best_epoch"] if "best_epoch" in meta else meta["protocols"]["best-on-test"]["epoch"]
         meta = {"protocols": {"best-on-test": {"epoch": chosen}}, "costs": {}, "files": {}, **meta}
@@ -167,8 +201,9 @@ class RunStore:
 
     Args:
         folder: made if missing. Inside, beside the records: ``grid.json`` (which table needs which), ``log.jsonl`` (who
-            trained what and when), ``.unfinished`` (cells that are being trained), ``.failed`` (why a cell failed when it
-            was last tried) and ``.locks``. Machines that share it need a disk with file locks (NFS 4, Lustre with flock).
+            trained what and when), ``.unfinished`` (cells that are being trained), ``.failed`` (why a cell failed when
+            it was last tried) and ``.locks``. Machines that share it need a disk with file locks (NFS 4, Lustre with
+            flock).
     """
 
     def __init__(self, folder: str | Path):
@@ -177,12 +212,16 @@ class RunStore:
     def key(self, cell: Cell, inputs: CellInputs) -> str:
         """Digest of everything that can change the cell's result.
 
-        The recipe counts by its numbers, not by its name; AU labels only where an AU head uses them, initial weights only
-        where the cell starts from them, landmarks only where the network looks at them.
+        The recipe counts by its numbers, not by its name; AU labels only where an AU head uses them, initial weights
+        only where the cell starts from them, landmarks only where the network looks at them.
         """
-        content = {"cell": asdict(replace(cell, recipe="")), "recipe": asdict(cell.training_recipe),
-                   "data": inputs.fingerprint,
-                   "code": code_version(*_CODE, f"models/{cell.model}.py"), "torch": torch.__version__.split("+")[0]}
+        content = {
+            "cell": asdict(replace(cell, recipe="")),
+            "recipe": asdict(cell.training_recipe),
+            "data": inputs.fingerprint,
+            "code": code_version(*_CODE, f"models/{cell.model}.py"),
+            "torch": torch.__version__.split("+")[0],
+        }
         if cell.uses_aus:
             content["au"] = inputs.au_fingerprint
             if cell.weights != "none":
@@ -191,8 +230,12 @@ class RunStore:
             content["landmarks"] = inputs.landmarks_fingerprint
         if cell.initialisation != "scratch":
             if not inputs.initial_fingerprint:
-                raise InputError("cell", "initialisation", f"{cell.initialisation!r} without a digest of the weights",
-                                 "CellInputs.initial_weights and .initial_fingerprint, or initialisation 'scratch'")
+                raise InputError(
+                    "cell",
+                    "initialisation",
+                    f"{cell.initialisation!r} without a digest of the weights",
+                    "CellInputs.initial_weights and .initial_fingerprint, or initialisation 'scratch'",
+                )
             content["initial weights"] = inputs.initial_fingerprint
         return digest(content)
 
@@ -218,8 +261,11 @@ class RunStore:
             return ""
         try:
             meta = _read_meta(path)
-            names = [name for name in meta["files"] or ("test.npz", "history.csv")
-                     if weights or name != WEIGHTS_FILE or (path / name).is_file()]
+            names = [
+                name
+                for name in meta["files"] or ("test.npz", "history.csv")
+                if weights or name != WEIGHTS_FILE or (path / name).is_file()
+            ]
             sizes = {name: (path / name).stat().st_size for name in names}
         except InputError:
             raise
@@ -237,22 +283,27 @@ class RunStore:
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
-        """A folder for the files of a record, which is the record once the block has ended; its unfinished state goes then."""
+        """A folder for the files of a record, which is the record once the block has ended; its unfinished state goes
+        then.
+        """
         for left in self.folder.glob(f".{key}.*"):  # by a process that was killed while it wrote this record
             remove_tree(left, self.folder)
         with atomic_folder(self.path(key)) as folder:
             yield folder
         remove_tree(self.scratch(key), self.folder)
 
-    # ------------------------------------------------- what ``run_cells`` asks a store; stores of other cells have their own
+    # ------------------------------------------------- what ``run_cells`` asks a store; stores of other cells have
+    # their own
 
     def make(self, key: str, cell: Cell, inputs: CellInputs, report=None) -> None:
-        """Train a cell that this process holds and write its record; ``report`` is called with each epoch's history row."""
+        """Train a cell that this process holds and write its record; ``report`` is called with each epoch's history
+        row.
+        """
         make_record(str(self.folder), key, cell, inputs, report)
 
     def cost(self, cell: Cell) -> float:
         """Rough training time relative to other cells, for the order of submission and the time that is left."""
-        return {"mae_dfer": 1.8}.get(cell.model, 1.0) * cell.epochs * cell.num_frames * cell.image_size ** 2
+        return {"mae_dfer": 1.8}.get(cell.model, 1.0) * cell.epochs * cell.num_frames * cell.image_size**2
 
     def kind(self, cell: Cell) -> str:
         """Cells of one kind take times in proportion to their ``cost``."""
@@ -269,10 +320,8 @@ class RunStore:
         if not error:
             path.unlink(missing_ok=True)
             return
-        try:
+        with suppress(OSError, AudferError):
             write_json(path, {"error": error})
-        except (OSError, AudferError):
-            pass
 
     def scratch(self, key: str) -> Path:
         """Where the state of the unfinished cell lies."""
@@ -310,7 +359,8 @@ class RunStore:
         Args:
             about: what else that takes: the study's profile, device and precision.
             outputs: name -> cells, of all tables and figures.
-            keys: of cells whose key is known by now; keys noted before stay, unless code or ``about`` have changed since.
+            keys: of cells whose key is known by now; keys noted before stay, unless code or ``about`` have changed
+                since.
         """
         distinct = list(dict.fromkeys(cell for cells in outputs.values() for cell in cells))
         numbers = {cell: number for number, cell in enumerate(distinct)}
@@ -324,10 +374,22 @@ class RunStore:
             known = {}
             if before.get("made_with") == made_with:
                 known = {json.dumps(entry["cell"], sort_keys=True): entry["key"] for entry in before["cells"]}
-            cells = [{"cell": asdict(cell), "label": f"{cell.label}, seed {cell.seed}",
-                      "key": keys.get(cell) or known.get(json.dumps(asdict(cell), sort_keys=True))} for cell in distinct]
-            content = {"format": GRID_FORMAT, "audfer": version("audfer"), "made_with": made_with, **about, "cells": cells,
-                       "outputs": {name: [numbers[cell] for cell in needed] for name, needed in outputs.items()}}
+            cells = [
+                {
+                    "cell": asdict(cell),
+                    "label": f"{cell.label}, seed {cell.seed}",
+                    "key": keys.get(cell) or known.get(json.dumps(asdict(cell), sort_keys=True)),
+                }
+                for cell in distinct
+            ]
+            content = {
+                "format": GRID_FORMAT,
+                "audfer": version("audfer"),
+                "made_with": made_with,
+                **about,
+                "cells": cells,
+                "outputs": {name: [numbers[cell] for cell in needed] for name, needed in outputs.items()},
+            }
             content = json.loads(json.dumps(content))
             if content != before:
                 write_json(self.grid_path, content)
@@ -342,11 +404,20 @@ class RunStore:
             content = json.loads(self.grid_path.read_text())
             found = content["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(self.grid_path, "list of cells", type(error).__name__, "the folder of run records that a study of "
-                             "this version has worked with (work/<profile>/runs), or a whole copy of it") from None
+            raise InputError(
+                self.grid_path,
+                "list of cells",
+                type(error).__name__,
+                "the folder of run records that a study of "
+                "this version has worked with (work/<profile>/runs), or a whole copy of it",
+            ) from None
         if found != GRID_FORMAT:
-            raise InputError(self.grid_path, "format", found, f"{GRID_FORMAT}: another version of audfer made this store; "
-                             "use that one")
+            raise InputError(
+                self.grid_path,
+                "format",
+                found,
+                f"{GRID_FORMAT}: another version of audfer made this store; use that one",
+            )
         return content
 
     def state(self, key: str) -> str:
@@ -363,10 +434,20 @@ class RunStore:
 
     def log(self, event: str, key: str, cell: Cell) -> None:
         """Add a line to ``log.jsonl``: "begin", "end" or "error" of a cell's training."""
-        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, "key": key,
-                           "cell": cell.label, "host": platform.node(), "pid": os.getpid()})
+        line = json.dumps(
+            {
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "event": event,
+                "key": key,
+                "cell": cell.label,
+                "host": platform.node(),
+                "pid": os.getpid(),
+            }
+        )
         try:
-            with open(self.folder / "log.jsonl", "a") as file:  # one short write a line: those of several processes do not mix
+            with open(
+                self.folder / "log.jsonl", "a"
+            ) as file:  # one short write a line: those of several processes do not mix
                 file.write(line + "\n")
         except OSError:
             pass  # a full disk: the log is for looking at, the record says why itself
@@ -389,19 +470,46 @@ def make_record(store_folder: str, key: str, cell: Cell, inputs: CellInputs, rep
 
     outcome = fit(cell, inputs, scratch, report)
     with store.writing(key) as folder:
-        arrays = {name: outcome[name] for name in ("scores", "best_scores", "validated_scores", "au_scores", "au_labels",
-                                                   "features", "groups", "positive_weights")
-                  if outcome[name] is not None}
-        np.savez_compressed(folder / "test.npz", clip_ids=np.array(outcome["clip_ids"]),
-                            expressions=outcome["expressions"], **arrays)
+        arrays = {
+            name: outcome[name]
+            for name in (
+                "scores",
+                "best_scores",
+                "validated_scores",
+                "au_scores",
+                "au_labels",
+                "features",
+                "groups",
+                "positive_weights",
+            )
+            if outcome[name] is not None
+        }
+        np.savez_compressed(
+            folder / "test.npz", clip_ids=np.array(outcome["clip_ids"]), expressions=outcome["expressions"], **arrays
+        )
         outcome["history"].to_csv(folder / "history.csv", index=False)
-        save_file({k: v.contiguous() for k, v in outcome["state_dict"].items()}, folder / WEIGHTS_FILE,
-                  metadata={"classes": json.dumps(EXPRESSIONS)})
-        write_meta(folder, {
-            "cell": asdict(cell), "recipe": outcome["recipe"], "inputs": asdict(inputs), "key": key,
-            "classes": list(EXPRESSIONS), "frame_sampling": _frame_sampling(cell), "protocols": outcome["protocols"],
-            "validation": outcome["validation"], "flops": outcome["flops"], "seconds": outcome["seconds"],
-            "costs": outcome["costs"], "environment": environment(cell.device)})
+        save_file(
+            {k: v.contiguous() for k, v in outcome["state_dict"].items()},
+            folder / WEIGHTS_FILE,
+            metadata={"classes": json.dumps(EXPRESSIONS)},
+        )
+        write_meta(
+            folder,
+            {
+                "cell": asdict(cell),
+                "recipe": outcome["recipe"],
+                "inputs": asdict(inputs),
+                "key": key,
+                "classes": list(EXPRESSIONS),
+                "frame_sampling": _frame_sampling(cell),
+                "protocols": outcome["protocols"],
+                "validation": outcome["validation"],
+                "flops": outcome["flops"],
+                "seconds": outcome["seconds"],
+                "costs": outcome["costs"],
+                "environment": environment(cell.device),
+            },
+        )
     return str(store.path(key))
 
 
@@ -418,15 +526,23 @@ def _known_groups(groups: np.ndarray, clip_ids: np.ndarray) -> np.ndarray | None
 
 def _frame_sampling(cell: Cell) -> str:
     recipe = cell.training_recipe
-    return (f"training: {SAMPLING[recipe.train_sampling].summary}; evaluation: {SAMPLING[recipe.test_sampling].summary}, "
-            "no augmentation")
+    return (
+        f"training: {SAMPLING[recipe.train_sampling].summary}; evaluation: {SAMPLING[recipe.test_sampling].summary}, "
+        "no augmentation"
+    )
 
 
 def environment(device: str = "cpu") -> dict:
     """Versions, processor and device of this process, for records."""
-    return {"audfer": version("audfer"), "python": platform.python_version(), "torch": torch.__version__,
-            "numpy": np.__version__, "machine": platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
-            "device": torch.cuda.get_device_name() if device == "cuda" else "cpu"}
+    return {
+        "audfer": version("audfer"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+    }
 
 
 def do_cell(store: RunStore, key: str, cell: Cell, inputs: CellInputs, report=None) -> str:
@@ -441,8 +557,10 @@ def do_cell(store: RunStore, key: str, cell: Cell, inputs: CellInputs, report=No
         Exception: what training raised.
     """
     if store.key(cell, inputs) != key:  # the record would be kept under a name that says something else
-        raise AudferError(f"{platform.node()}: the worker has other versions of audfer or torch than the run that asks it to "
-                          f"train {cell.label}; start it from the same installation")
+        raise AudferError(
+            f"{platform.node()}: the worker has other versions of audfer or torch than the run that asks it to "
+            f"train {cell.label}; start it from the same installation"
+        )
     with store.claim(key) as mine:
         if not mine:
             return "taken"
@@ -476,23 +594,31 @@ def cells_at_once(device: str, workers: int = 0) -> int:
     return workers or (1 if device == "cuda" else os.cpu_count() or 1)
 
 
-def run_cells(cells: list[Cell], inputs: dict[str, CellInputs], store: RunStore, executor=None, workers: int = 0,
-              desc: str = "training") -> pd.DataFrame:
+def run_cells(
+    cells: list[Cell],
+    inputs: dict[str, CellInputs],
+    store: RunStore,
+    executor=None,
+    workers: int = 0,
+    desc: str = "training",
+) -> pd.DataFrame:
     """Records of all cells; trains what the store lacks.
 
-    Any number of runs may do so on one store at the same time, on several machines too: a cell that another run is training
-    is left to it, and its record is waited for at the end. A worker that dies costs the epoch that it was in: the cell goes
-    on from its state elsewhere, and is given up when several workers have died with it.
+    Any number of runs may do so on one store at the same time, on several machines too: a cell that another run is
+        training
+    is left to it, and its record is waited for at the end. A worker that dies costs the epoch that it was in: the cell
+    goes on from its state elsewhere, and is given up when several workers have died with it.
 
     Args:
         inputs: ``Cell.source`` -> what those cells are trained from.
-        executor: ``None`` trains on this machine. A ``distributed.Client``, its ``get_executor()`` or the address of a Dask
-            scheduler: its workers train, one cell each at a time, on a disk that all of them see; cells on a GPU go to
-            workers with the resource "GPU". Or any other executor of ``concurrent.futures``.
+        executor: ``None`` trains on this machine. A ``distributed.Client``, its ``get_executor()`` or the address of a
+            Dask scheduler: its workers train, one cell each at a time, on a disk that all of them see; cells on a GPU
+            go to workers with the resource "GPU". Or any other executor of ``concurrent.futures``.
         workers: processes on this machine; 0 = one a core on CPU, one on a GPU; 1 = in this process.
 
     Returns:
-        One row a cell, in the order given: the cell's fields, ``key``, ``path``, ``trained`` (bool: by this call), ``error``
+        One row a cell, in the order given: the cell's fields, ``key``, ``path``, ``trained`` (bool: by this call),
+            ``error``
         (text or None). A cell that fails is a row with its error; the others go on, unless the disk is full.
 
     Raises:
@@ -501,7 +627,7 @@ def run_cells(cells: list[Cell], inputs: dict[str, CellInputs], store: RunStore,
     """
     keys = [store.key(cell, inputs[cell.source]) for cell in cells]
     missing = {}
-    for key, cell in zip(keys, cells):
+    for key, cell in zip(keys, cells, strict=True):
         if damage := store.damage(key):
             print(f"{store.path(key)}: damaged run record ({damage}); it is made again", file=sys.stderr, flush=True)
         if not store.has(key):
@@ -512,15 +638,28 @@ def run_cells(cells: list[Cell], inputs: dict[str, CellInputs], store: RunStore,
         workers = min(cells_at_once("cuda" if on_gpu else "cpu", workers), len(missing))
         with opened(executor, workers, on_gpu) as (pool, at_once, tries), GridProgress(len(missing), desc) as bar:
             outcomes = _Run(missing, inputs, store, pool, at_once, tries, bar).through()
-    errors = {key: f"{type(error).__name__}: {error}" for key, error in outcomes.items() if isinstance(error, Exception)}
-    return pd.DataFrame([{**asdict(cell), "key": key, "path": str(store.path(key)), "trained": outcomes.get(key) == "made",
-                          "error": errors.get(key)} for key, cell in zip(keys, cells)])
+    errors = {
+        key: f"{type(error).__name__}: {error}" for key, error in outcomes.items() if isinstance(error, Exception)
+    }
+    return pd.DataFrame(
+        [
+            {
+                **asdict(cell),
+                "key": key,
+                "path": str(store.path(key)),
+                "trained": outcomes.get(key) == "made",
+                "error": errors.get(key),
+            }
+            for key, cell in zip(keys, cells, strict=True)
+        ]
+    )
 
 
 class _Run:
     """One call's way through the cells that the store lacks.
 
-    A cell is in ``queue``, in ``running`` (given to the executor), in ``elsewhere`` (another run holds it) or in ``outcomes``.
+    A cell is in ``queue``, in ``running`` (given to the executor), in ``elsewhere`` (another run holds it) or in
+    ``outcomes``.
     """
 
     def __init__(self, missing: dict[str, Cell], inputs, store: RunStore, pool, at_once, tries: int, bar: GridProgress):
@@ -580,15 +719,24 @@ class _Run:
             if result == "taken":
                 self.elsewhere.add(key)
                 return
-            self.finish(key, result if self.arrived(key) else AudferError(
-                f"a worker has trained it, but there is no record in {self.store.folder}: it has to lie on a disk that all "
-                "workers share"))
+            self.finish(
+                key,
+                result
+                if self.arrived(key)
+                else AudferError(
+                    f"a worker has trained it, but there is no record in {self.store.folder}: it has to lie on a disk "
+                    f"that all "
+                    "workers share"
+                ),
+            )
         elif lost_worker(error) and self.lost[key] + 1 < self.tries:
             self.lost[key] += 1
             self.queue.insert(0, key)  # it goes on from its state
         elif lost_worker(error):
             died = f"{self.tries} workers" if self.tries > 1 else "its worker"
-            self.finish(key, AudferError(f"{died} died with it (often: out of memory), the last: {str(error).splitlines()[0]}"))
+            self.finish(
+                key, AudferError(f"{died} died with it (often: out of memory), the last: {str(error).splitlines()[0]}")
+            )
         elif was_stopped(error):
             self.finish(key, AudferError("stopped or cancelled by somebody else; its state is kept"))
         elif isinstance(error, Exception):
@@ -647,7 +795,9 @@ class _Run:
         if not self.took:
             return None
         now, rates = time.monotonic(), {}
-        cost, kind = ({key: find(cell) for key, cell in self.cells.items()} for find in (self.store.cost, self.store.kind))
+        cost, kind = (
+            {key: find(cell) for key, cell in self.cells.items()} for find in (self.store.cost, self.store.kind)
+        )
         for one in set(kind.values()):
             # a network that has not been through yet is taken to be like the others
             seen = [key for key in self.took if kind[key] == one] or list(self.took)
@@ -682,7 +832,9 @@ def load_records(frame: pd.DataFrame) -> list[RunRecord]:
     """
     failed = frame[frame["error"].notna()]
     if len(failed):
-        lines = "; ".join(f"{row.model} {row.dataset} (lambda {row.au_ratio:g}, {row.strategy}): {row.error}"
-                          for row in failed.itertuples())
+        lines = "; ".join(
+            f"{row.model} {row.dataset} (lambda {row.au_ratio:g}, {row.strategy}): {row.error}"
+            for row in failed.itertuples()
+        )
         raise AudferError(f"{len(failed)} of {len(frame)} cells failed: {lines}")
     return [RunRecord.load(Path(path)) for path in frame["path"]]

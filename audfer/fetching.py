@@ -123,17 +123,23 @@ class Plan:
         lines = []
         for what, record, files in self.wanted:
             here = [file for file in files if file.key not in self.done]
-            lines += [f"{what}: {record.title}"[:79], f"  {record.page}",
-                      f"  licence: {record.licence or 'none named in the listing'}",
-                      f"  {len(files)} archive{'s' * (len(files) > 1)}, {_size(sum(file.size for file in files))}; to download: "
-                      f"{_size(sum(_left(self.root, file) for file in here)) if here else 'nothing, all is there'}"]
+            lines += [
+                f"{what}: {record.title}"[:79],
+                f"  {record.page}",
+                f"  licence: {record.licence or 'none named in the listing'}",
+                f"  {len(files)} archive{'s' * (len(files) > 1)}, {_size(sum(file.size for file in files))}; to "
+                f"download: "
+                f"{_size(sum(_left(self.root, file) for file in here)) if here else 'nothing, all is there'}",
+            ]
         return "\n".join([*lines, f"into {self.root}", "", CAUTION])
 
 
 # ---------------------------------------------------------------------------------------------------------- listing
 
-def plan(what: str, root: str | os.PathLike, *, song: bool = False, base_url: str = ZENODO,
-         waits: tuple[float, ...] = WAITS) -> Plan:
+
+def plan(
+    what: str, root: str | os.PathLike, *, song: bool = False, base_url: str = ZENODO, waits: tuple[float, ...] = WAITS
+) -> Plan:
     """Read the records' listings and compare them with what is in ``root``; nothing is written.
 
     Args:
@@ -171,22 +177,40 @@ def read_record(number: int, base_url: str = ZENODO, waits: tuple[float, ...] = 
     base = base_url.rstrip("/")
     url = f"{base}/api/records/{number}"
     try:
-        content = _attempts(lambda: _listing(url), waits, url, "is this machine on the internet? nothing was downloaded")
+        content = _attempts(
+            lambda: _listing(url), waits, url, "is this machine on the internet? nothing was downloaded"
+        )
         metadata = content.get("metadata", {})
         licence = metadata.get("license") or {}
-        files = tuple(RemoteFile(str(f["key"]), int(f["size"]), str(f["checksum"]), _link(f, number, base)) for f in content["files"])
+        files = tuple(
+            RemoteFile(str(f["key"]), int(f["size"]), str(f["checksum"]), _link(f, number, base))
+            for f in content["files"]
+        )
         title = str(metadata.get("title") or content.get("title") or f"record {number}")
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(url, "listing", f"{type(error).__name__}: {str(error)[:80]}",
-                         "Zenodo's JSON with key, size and checksum of every file") from error
+        raise InputError(
+            url,
+            "listing",
+            f"{type(error).__name__}: {str(error)[:80]}",
+            "Zenodo's JSON with key, size and checksum of every file",
+        ) from error
     for file in files:
         if file.size < 0 or not re.fullmatch(r"(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})", file.checksum):
-            raise InputError(url, f"checksum and size of {file.key!r}", f"{file.checksum!r}, {file.size}",
-                             "md5 or sha256 and its digits, and a size of 0 or more")
-    return Record(number, title, str(licence.get("id", "") if isinstance(licence, dict) else licence),
-                  f"{base}/records/{number}", files)
+            raise InputError(
+                url,
+                f"checksum and size of {file.key!r}",
+                f"{file.checksum!r}, {file.size}",
+                "md5 or sha256 and its digits, and a size of 0 or more",
+            )
+    return Record(
+        number,
+        title,
+        str(licence.get("id", "") if isinstance(licence, dict) else licence),
+        f"{base}/records/{number}",
+        files,
+    )
 
 
 def _listing(url: str):
@@ -200,9 +224,11 @@ def _listing(url: str):
 
 
 def _link(file: dict, number: int, base: str) -> str:
-    link = str(file.get("links", {}).get("self") or f"{base}/api/records/{number}/files/{quote(str(file['key']))}/content")
+    link = str(
+        file.get("links", {}).get("self") or f"{base}/api/records/{number}/files/{quote(str(file['key']))}/content"
+    )
     if link.startswith(ZENODO + "/"):
-        link = base + link[len(ZENODO):]
+        link = base + link[len(ZENODO) :]
     if not link.startswith(base + "/"):
         raise InputError(f"{base}/api/records/{number}", f"link of {file['key']!r}", link[:80], f"a link below {base}")
     return link
@@ -219,6 +245,7 @@ def _archives(record: Record, source: Source, song: bool) -> tuple[RemoteFile, .
 
 # ---------------------------------------------------------------------------------------------------------- fetching
 
+
 def fetch(todo: Plan, *, waits: tuple[float, ...] = WAITS) -> dict[str, int]:
     """Download, verify and unpack what the plan misses.
 
@@ -231,8 +258,8 @@ def fetch(todo: Plan, *, waits: tuple[float, ...] = WAITS) -> dict[str, int]:
 
     Raises:
         AudferError: no room, no answer, a download that stays broken, or another process fetches into the same root.
-        InputError: a wrong checksum or size, or an archive that would write outside its folder, says it is larger than it
-            may be, or holds something else than RAVDESS.
+        InputError: a wrong checksum or size, or an archive that would write outside its folder, says it is larger than
+            it may be, or holds something else than RAVDESS.
     """
     stage = _stage(todo.root)
     try:
@@ -287,8 +314,10 @@ def _left(root: Path, file: RemoteFile) -> int:
 def _room(root: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(root).free
     if needed > free:
-        raise AudferError(f"{root}: {what} need {_size(needed)} and {_size(free)} are free; "
-                          "free some space or choose another folder with --root")
+        raise AudferError(
+            f"{root}: {what} need {_size(needed)} and {_size(free)} are free; "
+            "free some space or choose another folder with --root"
+        )
 
 
 def _size(count: int) -> str:
@@ -297,6 +326,7 @@ def _size(count: int) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- downloading
+
 
 class _Broken(Exception):
     """An attempt that may be made again; ``moved`` says that it brought something."""
@@ -326,7 +356,11 @@ def _get(url: str, start: int = 0) -> requests.Response:
         headers["Range"] = f"bytes={start}-"
     try:
         answer = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
-    except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema) as error:
+    except (
+        requests.exceptions.InvalidURL,
+        requests.exceptions.MissingSchema,
+        requests.exceptions.InvalidSchema,
+    ) as error:
         raise InputError(url, "address", str(error)[:80], "an address such as https://zenodo.org") from error
     except requests.exceptions.RequestException as error:
         raise _Broken(f"no answer ({type(error).__name__})") from error
@@ -346,23 +380,29 @@ def _download(file: RemoteFile, stage: Path, waits: tuple[float, ...]) -> Path:
         resumed, reached = part.is_file() and part.stat().st_size > 0, [0]
         with progress(total=-(-file.size // _MEGABYTE), desc=file.key, unit="MB") as bar:
             if not part.is_file() or part.stat().st_size != file.size:
-                _attempts(lambda: _attempt(file, part, bar, reached), waits, file.url,
-                          "what was downloaded is kept, run the same command again to resume")
+                _attempts(
+                    lambda bar=bar, reached=reached: _attempt(file, part, bar, reached),
+                    waits,
+                    file.url,
+                    "what was downloaded is kept, run the same command again to resume",
+                )
             bar.update(bar.total - bar.n)
         found = _digest(part, file.checksum)
         if found == file.checksum:
             return part
         part.unlink()
         if fresh or not resumed:
-            raise InputError(file.url, "checksum of the download", found, f"{file.checksum} as the record lists it; nothing was kept")
+            raise InputError(
+                file.url, "checksum of the download", found, f"{file.checksum} as the record lists it; nothing was kept"
+            )
         # a beginning left by an earlier run may be at fault: once more from the start
 
 
 def _attempt(file: RemoteFile, part: Path, bar, reached: list[int]) -> None:
     """One request; appends to ``part`` until it has the listed size, or breaks.
 
-    ``reached`` holds how far the attempts have come: one that starts anew and breaks no later than those before it brought
-    nothing, so that a server which ignores Range and always cuts does not hold us for ever.
+    ``reached`` holds how far the attempts have come: one that starts anew and breaks no later than those before it
+    brought nothing, so that a server which ignores Range and always cuts does not hold us for ever.
     """
     start = part.stat().st_size if part.is_file() else 0
     if start > file.size:
@@ -390,11 +430,15 @@ def _attempt(file: RemoteFile, part: Path, bar, reached: list[int]) -> None:
         except requests.exceptions.RequestException:
             pass  # cut off: what came is on disk
         except OSError as error:
-            raise AudferError(f"{part}: cannot be written ({error.strerror or error}); "
-                              "free some space and run the same command again to resume") from error
+            raise AudferError(
+                f"{part}: cannot be written ({error.strerror or error}); "
+                "free some space and run the same command again to resume"
+            ) from error
     if count > file.size:
         part.unlink()
-        raise InputError(file.url, "size of the download", f"more than {file.size:,} bytes", f"{file.size:,} as the record lists it")
+        raise InputError(
+            file.url, "size of the download", f"more than {file.size:,} bytes", f"{file.size:,} as the record lists it"
+        )
     moved = count > max(start, reached[0])
     reached[0] = max(count, reached[0])
     if count < file.size:
@@ -410,8 +454,12 @@ def _check_length(answer: requests.Response, file: RemoteFile, start: int) -> No
     """Refuse before the first byte what announces another size than the listing."""
     length = answer.headers.get("Content-Length", "")
     if length.isdigit() and start + int(length) != file.size:
-        raise InputError(file.url, "size that the server announces", f"{start + int(length):,} bytes",
-                         f"{file.size:,} as the record lists it")
+        raise InputError(
+            file.url,
+            "size that the server announces",
+            f"{start + int(length):,} bytes",
+            f"{file.size:,} as the record lists it",
+        )
 
 
 def _digest(path: Path, like: str) -> str:
@@ -421,6 +469,7 @@ def _digest(path: Path, like: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------- unpacking
+
 
 def _unpack(archive: Path, source: Source, root: Path, name: str, song: bool) -> dict[str, int]:
     """Put the wanted members in their places; path below ``root`` -> size."""
@@ -439,15 +488,19 @@ def _unpack(archive: Path, source: Source, root: Path, name: str, song: bool) ->
                 os.replace(archive.with_suffix(".unpacked") / Path(target).name, root / target)
             remove_tree(archive.with_suffix(".unpacked"), archive.parent)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(name, "archive", str(error)[:100], "a zip file without password; nothing of it was unpacked") from error
+        raise InputError(
+            name, "archive", str(error)[:100], "a zip file without password; nothing of it was unpacked"
+        ) from error
     return {target: member.file_size for target, member in members.items()}
 
 
-def _members(content: zipfile.ZipFile, source: Source, name: str, packed: int, song: bool) -> dict[str, zipfile.ZipInfo]:
+def _members(
+    content: zipfile.ZipFile, source: Source, name: str, packed: int, song: bool
+) -> dict[str, zipfile.ZipInfo]:
     """Target below the root -> member, after looking at every member of the archive.
 
-    Targets are made from the trial's parsed name, never from a member's path; a path that points elsewhere is refused all the
-    same, with the whole archive, because whoever wrote it meant harm.
+    Targets are made from the trial's parsed name, never from a member's path; a path that points elsewhere is refused
+    all the same, with the whole archive, because whoever wrote it meant harm.
     """
     total, members = 0, {}
     for member in content.infolist():
@@ -459,12 +512,17 @@ def _members(content: zipfile.ZipFile, source: Source, name: str, packed: int, s
         trial = parse_name(f"{name}/{base}")
         if trial.modality != "01" or (trial.channel != "01" and not song):
             continue
-        target = f"{source.folder.format(actor=trial.actor)}/{base[:-len(source.suffix)]}{source.suffix}"
+        target = f"{source.folder.format(actor=trial.actor)}/{base[: -len(source.suffix)]}{source.suffix}"
         if target in members:
             raise InputError(name, f"member {member.filename!r}", "a second file of this trial", "every trial once")
         members[target] = member
     if total > MOST_TIMES * packed:
-        raise InputError(name, "size that the members announce", _size(total), f"at most {MOST_TIMES} times the archive's {_size(packed)}")
+        raise InputError(
+            name,
+            "size that the members announce",
+            _size(total),
+            f"at most {MOST_TIMES} times the archive's {_size(packed)}",
+        )
     if not members:
         raise InputError(name, "members", f"none named like 01-01-06-01-02-01-12{source.suffix}", "RAVDESS trials")
     return members
@@ -475,8 +533,17 @@ def _safe(member: zipfile.ZipInfo, name: str) -> None:
     path = member.orig_filename
     windows = PureWindowsPath(path)
     if path.startswith(("/", "\\")) or windows.drive or ".." in windows.parts or "\0" in path:
-        raise InputError(name, f"member {path[:80]!r}", "a path that leaves the target folder",
-                         "paths inside it; nothing of the archive was unpacked")
+        raise InputError(
+            name,
+            f"member {path[:80]!r}",
+            "a path that leaves the target folder",
+            "paths inside it; nothing of the archive was unpacked",
+        )
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise InputError(name, f"member {path[:80]!r}", "a link or device", "plain files and folders; nothing of the archive was unpacked")
+        raise InputError(
+            name,
+            f"member {path[:80]!r}",
+            "a link or device",
+            "plain files and folders; nothing of the archive was unpacked",
+        )

@@ -111,9 +111,10 @@ def reconstruction_data(sheet: Mapping) -> pd.DataFrame:
     """How well the hidden places of masked clips were predicted (``study.reconstructions``).
 
     Returns:
-        One row a clip and tubelet: clip_id, expression, tubelet (from 1), hidden (share of pixels), appearance_error (mean
-        absolute difference at hidden pixels, 0 to 255), motion_r (Pearson correlation of true and predicted change there, NaN
-        where nothing moves).
+        One row a clip and tubelet: clip_id, expression, tubelet (from 1), hidden (share of pixels), appearance_error
+            (mean
+        absolute difference at hidden pixels, 0 to 255), motion_r (Pearson correlation of true and predicted change
+        there, NaN where nothing moves).
     """
     rows = []
     for i, (clip, expression) in enumerate(zip(sheet["clip_ids"], sheet["expressions"], strict=True)):
@@ -122,7 +123,9 @@ def reconstruction_data(sheet: Mapping) -> pd.DataFrame:
             error = np.abs(sheet["appearance"][i, k].astype(float) - sheet["original"][i, k])[hidden].mean()
             true, predicted = sheet["motion"][i, k][hidden], sheet["predicted_motion"][i, k][hidden]
             moves = true.std() > 0 and predicted.std() > 0
-            rows.append((clip, expression, k + 1, hidden.mean(), error, np.corrcoef(true, predicted)[0, 1] if moves else np.nan))
+            rows.append(
+                (clip, expression, k + 1, hidden.mean(), error, np.corrcoef(true, predicted)[0, 1] if moves else np.nan)
+            )
     return pd.DataFrame(rows, columns=["clip_id", "expression", "tubelet", "hidden", "appearance_error", "motion_r"])
 
 
@@ -217,13 +220,19 @@ def loss_data(records: Sequence, model: str) -> pd.DataFrame:
     for dataset in present(records, "dataset", EVALUATION_DATASETS):
         mine = [r for r in records if r.cell["model"] == model and r.cell["dataset"] == dataset]
         for ratio in sorted({r.cell["au_ratio"] for r in mine}):
-            cell = au_records(mine, model, dataset, au_ratio=ratio) if ratio > 0 else baseline_records(mine, model, dataset)
+            cell = (
+                au_records(mine, model, dataset, au_ratio=ratio)
+                if ratio > 0
+                else baseline_records(mine, model, dataset)
+            )
             if not cell:
                 continue
             last = pd.DataFrame([record.history.iloc[-1] for record in cell])[["loss_expression", "loss_au"]].mean()
             weighted = (1 - ratio) * last["loss_expression"], ratio * np.nan_to_num(last["loss_au"])
-            rows += [(dataset, model, ratio, term, loss, part, 100 * part / sum(weighted), len(cell))
-                     for term, loss, part in zip(LOSS_TERMS, last, weighted)]
+            rows += [
+                (dataset, model, ratio, term, loss, part, 100 * part / sum(weighted), len(cell))
+                for term, loss, part in zip(LOSS_TERMS, last, weighted, strict=True)
+            ]
     return pd.DataFrame(rows, columns=["dataset", "model", "au_ratio", "term", "loss", "weighted", "share", "seeds"])
 
 
@@ -241,7 +250,11 @@ def positive_weight_data(records: Sequence, dataset: str, strategies: Sequence[s
         if record.cell["dataset"] == dataset and record.positive_weights is not None
     }
     columns = ["source", "expression", "action_unit", "value"]
-    return matrices({name: found[name] for name in strategies if name in found}) if found else pd.DataFrame(columns=columns)
+    return (
+        matrices({name: found[name] for name in strategies if name in found})
+        if found
+        else pd.DataFrame(columns=columns)
+    )
 
 
 def confusion_data(
@@ -340,7 +353,7 @@ def embedding_data(
         au_records(records, model, dataset, strategy, au_ratio),
     )
     parts = []
-    for variant, cell in zip(EMBEDDINGS, cells):
+    for variant, cell in zip(EMBEDDINGS, cells, strict=True):
         if not cell:
             continue
         record = cell[0]
@@ -421,7 +434,7 @@ def frequency_data(counts: Mapping[str, Mapping[str, int] | Sequence[int]], spli
             theirs = list(published.class_counts(dataset, split).values())
         except InputError:
             theirs = [np.nan] * len(EXPRESSIONS)
-        for name, mine, their in zip(EXPRESSIONS, ours, theirs):
+        for name, mine, their in zip(EXPRESSIONS, ours, theirs, strict=True):
             rows.append(
                 {
                     "dataset": dataset,
@@ -444,14 +457,28 @@ def calibration_data(records: Sequence, model: str, dataset: str, protocol: str 
         accuracy_high (shares).
     """
     parts = []
-    for variant, cell in ((WITHOUT, baseline_records(records, model, dataset)), (WITH, au_records(records, model, dataset))):
+    for variant, cell in (
+        (WITHOUT, baseline_records(records, model, dataset)),
+        (WITH, au_records(records, model, dataset)),
+    ):
         if cell:
             found = calibration(cell, protocol)
-            parts.append(found.bins.assign(
-                model=model, dataset=dataset, variant=variant, ece=found.ece, ece_if_calibrated=found.ece_if_calibrated,
-                brier=found.brier.value, brier_low=found.brier.low, brier_high=found.brier.high))
+            parts.append(
+                found.bins.assign(
+                    model=model,
+                    dataset=dataset,
+                    variant=variant,
+                    ece=found.ece,
+                    ece_if_calibrated=found.ece_if_calibrated,
+                    brier=found.brier.value,
+                    brier_low=found.brier.low,
+                    brier_high=found.brier.high,
+                )
+            )
     first = ["model", "dataset", "variant", "ece", "ece_if_calibrated", "brier", "brier_low", "brier_high"]
     if not parts:
-        return pd.DataFrame(columns=[*first, "low", "high", "clips", "confidence", "accuracy", "accuracy_low", "accuracy_high"])
+        return pd.DataFrame(
+            columns=[*first, "low", "high", "clips", "confidence", "accuracy", "accuracy_low", "accuracy_high"]
+        )
     table = pd.concat(parts, ignore_index=True)
     return table[first + [c for c in table if c not in first]]

@@ -51,7 +51,8 @@ def atomic_folder(path: str | os.PathLike, stamp: str = ""):
     """Yield a temporary folder beside ``path``; on success it replaces ``path``, on any failure it is removed.
 
     Args:
-        stamp: name of the file by which an older folder of ours is known; "" = by holding nothing that the new one has not.
+        stamp: name of the file by which an older folder of ours is known; "" = by holding nothing that the new one has
+            not.
 
     Raises:
         AudferError: ``path`` holds somebody else's files, so that replacing it would lose them.
@@ -95,12 +96,16 @@ def require_replaceable(path: Path, names: Collection[str]) -> None:
         AudferError: ``path`` is a file or a link, or holds something else.
     """
     if path.is_symlink() or path.is_file():
-        raise AudferError(f"{path}: a {'link' if path.is_symlink() else 'file'}, where a new or empty folder is expected; "
-                          "nothing was deleted")
+        raise AudferError(
+            f"{path}: a {'link' if path.is_symlink() else 'file'}, where a new or empty folder is expected; "
+            "nothing was deleted"
+        )
     others = sorted(entry.name for entry in path.iterdir() if entry.name not in names) if path.is_dir() else []
     if others:
-        raise AudferError(f"{path}: holds {others[0]!r}{f' and {len(others) - 1} more' if others[1:] else ''}, which this command "
-                          "did not write; nothing was deleted: name a new or empty folder")
+        raise AudferError(
+            f"{path}: holds {others[0]!r}{f' and {len(others) - 1} more' if others[1:] else ''}, which this command "
+            "did not write; nothing was deleted: name a new or empty folder"
+        )
 
 
 def remove_tree(path: str | os.PathLike, inside: str | os.PathLike) -> None:
@@ -135,8 +140,10 @@ def disk_error(path: Path, error: Exception) -> Exception:
         return error
     limited = getattr(error, "errno", 0) == errno.EFBIG or "os error 27" in str(error)
     free = shutil.disk_usage(path.parent).free / 1e6
-    return DiskFull(f"{path}: {'a file may not be that large here' if limited else 'the disk is full'} ({free:.0f} MB free in "
-                    f"{path.parent}); nothing was half-written: free some space and run the same command again")
+    return DiskFull(
+        f"{path}: {'a file may not be that large here' if limited else 'the disk is full'} ({free:.0f} MB free in "
+        f"{path.parent}); nothing was half-written: free some space and run the same command again"
+    )
 
 
 def _raise_disk_error(path: Path, error: Exception) -> NoReturn:
@@ -165,7 +172,7 @@ def file_digest(path: str | os.PathLike, length: int = 16) -> str:
 
 
 def code_version(*rooms: str) -> str:
-    """Digest of the source text of the named files or folders of the package, for example ``("losses.py", "models")``."""
+    """Digest of the source text of the named files or folders of the package, as ``("losses.py", "models")``."""
     root = Path(__file__).parent
     hasher = hashlib.sha256()
     for room in sorted(rooms):
@@ -181,15 +188,19 @@ def code_version(*rooms: str) -> str:
 
 @contextmanager
 def locked(folder: str | os.PathLike, purpose: str = "run store", how: str = "with AUDFER_WORK"):
-    """Hold ``folder`` for this process, or refuse with a sentence if another process holds it; ``how`` another is chosen."""
+    """Hold ``folder`` for this process, or refuse with a sentence if another process holds it; ``how`` another is
+    chosen.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(folder / ".lock"), timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise AudferError(f"{folder}: another process is using this {purpose} (lock file {folder / '.lock'}); "
-                          f"wait until it has ended, or choose another folder {how}") from None
+        raise AudferError(
+            f"{folder}: another process is using this {purpose} (lock file {folder / '.lock'}); "
+            f"wait until it has ended, or choose another folder {how}"
+        ) from None
     try:
         yield
     finally:

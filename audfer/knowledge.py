@@ -59,7 +59,9 @@ def _mid_range(matrix) -> float:
 
 
 def summed_medians(medians: Sequence[np.ndarray], variant: str) -> np.ndarray:
-    """What the datasets' medians (7, 17) add up to before the last sigmoid: "paper" adds a sigmoid of each, else they are added."""
+    """What the datasets' medians (7, 17) add up to before the last sigmoid: "paper" adds a sigmoid of each, else they
+    are added.
+    """
     if variant == "paper":
         return np.sum([_sigmoid(m - _mid_range(m)) for m in medians], axis=0)
     return np.sum(list(medians), axis=0)
@@ -88,15 +90,26 @@ class KnowledgeMatrix:
         if self.values.shape != (len(EXPRESSIONS), len(ACTION_UNITS)):
             raise InputError("knowledge matrix", "shape", self.values.shape, "(7, 18), expressions x action units")
         if not ((self.values > 0) & (self.values < 1)).all():
-            raise InputError("knowledge matrix", "values", f"{self.values.min():g} to {self.values.max():g}",
-                             "numbers between 0 and 1")
+            raise InputError(
+                "knowledge matrix",
+                "values",
+                f"{self.values.min():g} to {self.values.max():g}",
+                "numbers between 0 and 1",
+            )
 
     # ------------------------------------------------------------------------------------------------ construction
 
     @classmethod
-    def from_frames(cls, frames: pd.DataFrame, variant: str = "paper", theta: float = 0.0, au28: str = "grand_mean",
-                    interpolate: bool | str = True, offset: float | None = None,
-                    missing: str = "error") -> KnowledgeMatrix:
+    def from_frames(
+        cls,
+        frames: pd.DataFrame,
+        variant: str = "paper",
+        theta: float = 0.0,
+        au28: str = "grand_mean",
+        interpolate: bool | str = True,
+        offset: float | None = None,
+        missing: str = "error",
+    ) -> KnowledgeMatrix:
         """Build the matrix from labelled frames (Eqs. 1 to 3 and the rest of section 3.1).
 
         Args:
@@ -124,13 +137,16 @@ class KnowledgeMatrix:
         Example:
             >>> frames = pd.DataFrame({"dataset": "d", "clip_id": [str(i) for i in range(7)], "expression": range(7),
             ...                        **{f"{au}_r": np.linspace(0.5, 2, 7) for au in INTENSITY_ACTION_UNITS}})
-            >>> KnowledgeMatrix.from_frames(frames, variant="release").values[:, 0].round(3).tolist()
-            [0.321, 0.378, 0.438, 0.5, 0.562, 0.622, 0.679]
+            >>> KnowledgeMatrix.from_frames(frames, variant="release").values[:, 0].round(3).tolist() [0.321, 0.378,
+            0.438, 0.5, 0.562, 0.622, 0.679]
         """
         how = {True: "zeros", False: "none"}.get(interpolate, interpolate)
-        for name, found, allowed in (("variant", variant, VARIANTS), ("au28", au28, AU28_WAYS),
-                                     ("interpolate", how, ("zeros", "failed", "none")),
-                                     ("missing", missing, ("error", "others"))):
+        for name, found, allowed in (
+            ("variant", variant, VARIANTS),
+            ("au28", au28, AU28_WAYS),
+            ("interpolate", how, ("zeros", "failed", "none")),
+            ("missing", missing, ("error", "others")),
+        ):
             if found not in allowed:
                 raise InputError("knowledge matrix", name, repr(found), f"one of {', '.join(allowed)}")
         if not 0.0 <= theta <= 1.0:
@@ -155,9 +171,16 @@ class KnowledgeMatrix:
             values[:, _AU28] = values[:, _MEASURED].mean(axis=1)
         else:
             values[:, _AU28] = _presence_share(frames, kept)
-        kept_frames = {name: dict(zip(EXPRESSIONS, numbers.tolist())) for name, numbers in counts.items()}
-        settings = {"theta": float(theta), "au28": au28, "interpolate": how, "offset": constant, "missing": missing,
-                    "filled": filled, "frames": kept_frames}
+        kept_frames = {name: dict(zip(EXPRESSIONS, numbers.tolist(), strict=True)) for name, numbers in counts.items()}
+        settings = {
+            "theta": float(theta),
+            "au28": au28,
+            "interpolate": how,
+            "offset": constant,
+            "missing": missing,
+            "filled": filled,
+            "frames": kept_frames,
+        }
         return cls(values, medians, total, variant, settings)
 
     @classmethod
@@ -240,8 +263,9 @@ class KnowledgeMatrix:
         ours = self.values[:, _MEASURED]
         result = {name: _spearman(ours[i], other[i]) for i, name in enumerate(EXPRESSIONS)}
         result["overall"] = _spearman(ours.ravel(), other.ravel())
-        centred = [ranks - ranks.mean(axis=0) for ranks in
-                   (scipy.stats.rankdata(m).reshape(m.shape) for m in (ours, other))]
+        centred = [
+            ranks - ranks.mean(axis=0) for ranks in (scipy.stats.rankdata(m).reshape(m.shape) for m in (ours, other))
+        ]
         result["within_au"] = _spearman(centred[0].ravel(), centred[1].ravel())
         return pd.Series(result, name="spearman")
 
@@ -249,10 +273,18 @@ class KnowledgeMatrix:
 
     def save(self, path) -> None:
         """Write as JSON with the names of rows and columns, whole or not at all."""
-        write_json(path, {"expressions": list(EXPRESSIONS), "action_units": list(ACTION_UNITS),
-                          "values": self.values.tolist(), "variant": self.variant, "settings": self.settings,
-                          "medians": {name: m.tolist() for name, m in self.medians.items()},
-                          "sum": None if self.sum is None else self.sum.tolist()})
+        write_json(
+            path,
+            {
+                "expressions": list(EXPRESSIONS),
+                "action_units": list(ACTION_UNITS),
+                "values": self.values.tolist(),
+                "variant": self.variant,
+                "settings": self.settings,
+                "medians": {name: m.tolist() for name, m in self.medians.items()},
+                "sum": None if self.sum is None else self.sum.tolist(),
+            },
+        )
 
     @classmethod
     def load(cls, path) -> KnowledgeMatrix:
@@ -270,9 +302,13 @@ class KnowledgeMatrix:
             raise InputError(path, "file", str(error) or type(error).__name__, "a saved knowledge matrix") from error
         if (rows, columns) != (EXPRESSIONS, ACTION_UNITS):
             raise InputError(path, "row and column names", f"{rows}, {columns}", f"{EXPRESSIONS}, {ACTION_UNITS}")
-        return cls(np.array(values), {name: np.array(m) for name, m in content.get("medians", {}).items()},
-                   None if content.get("sum") is None else np.array(content["sum"]),
-                   content.get("variant", ""), content.get("settings", {}))
+        return cls(
+            np.array(values),
+            {name: np.array(m) for name, m in content.get("medians", {}).items()},
+            None if content.get("sum") is None else np.array(content["sum"]),
+            content.get("variant", ""),
+            content.get("settings", {}),
+        )
 
 
 def control_matrix(weights: str, knowledge: KnowledgeMatrix, seed: int = 0) -> KnowledgeMatrix:
@@ -297,8 +333,12 @@ def control_matrix(weights: str, knowledge: KnowledgeMatrix, seed: int = 0) -> K
     elif weights in ("figure4", "release"):
         return KnowledgeMatrix.published() if weights == "figure4" else KnowledgeMatrix.release()
     elif weights != "knowledge":
-        raise InputError("control_matrix", "weights", repr(weights),
-                         "one of knowledge, uniform, shuffled-aus, shuffled-expressions, figure4, release")
+        raise InputError(
+            "control_matrix",
+            "weights",
+            repr(weights),
+            "one of knowledge, uniform, shuffled-aus, shuffled-expressions, figure4, release",
+        )
     return KnowledgeMatrix(values, variant=weights, settings={"of": knowledge.variant, "seed": int(seed)})
 
 
@@ -312,6 +352,7 @@ def _derangement(count: int, seed: int) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------------------------- the steps
+
 
 def _intensity(frames: pd.DataFrame, also: list[str], how: str) -> np.ndarray:
     """Checked, interpolated intensities, (n, 17) float64."""
@@ -329,8 +370,12 @@ def _intensity(frames: pd.DataFrame, also: list[str], how: str) -> np.ndarray:
     wrong = (intensity < 0) | (intensity > MAX_INTENSITY)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise InputError("frames", f"row {row}, column {INTENSITY_COLUMNS[column]}", f"{intensity[row, column]:g}",
-                         "an intensity from 0 to 5")
+        raise InputError(
+            "frames",
+            f"row {row}, column {INTENSITY_COLUMNS[column]}",
+            f"{intensity[row, column]:g}",
+            "an intensity from 0 to 5",
+        )
     if how == "none":
         return intensity
     # the same clip name in two datasets is two clips
@@ -363,9 +408,12 @@ def _fill_missing(medians: dict, counts: dict, missing: str, theta: float) -> li
             others = stack[:, e, a][~np.isnan(stack[:, e, a])]
             if missing == "error" or not len(others):
                 wayout = '; a lower theta, or missing="others" to borrow from other datasets' if len(others) else ""
-                raise InputError(f"frames of {name}", f"{EXPRESSIONS[e]} {INTENSITY_ACTION_UNITS[a]}",
-                                 f"no known value in {counts[name][e]} kept frames (theta = {theta:g})",
-                                 f"at least one frame of every expression in every dataset{wayout}")
+                raise InputError(
+                    f"frames of {name}",
+                    f"{EXPRESSIONS[e]} {INTENSITY_ACTION_UNITS[a]}",
+                    f"no known value in {counts[name][e]} kept frames (theta = {theta:g})",
+                    f"at least one frame of every expression in every dataset{wayout}",
+                )
             medians[name][e, a] = others.mean()
             if [name, EXPRESSIONS[e]] not in filled:
                 filled.append([name, EXPRESSIONS[e]])
@@ -379,8 +427,9 @@ def _presence_share(frames: pd.DataFrame, kept: np.ndarray) -> np.ndarray:
     share = share.groupby("expression").mean().reindex(range(len(EXPRESSIONS))).to_numpy(np.float64)
     if np.isnan(share).any():
         name = EXPRESSIONS[int(np.isnan(share).argmax())]
-        raise InputError("frames", "column AU28_c", f"no known value for {name}",
-                         "AU28's presence in frames of every expression")
+        raise InputError(
+            "frames", "column AU28_c", f"no known value for {name}", "AU28's presence in frames of every expression"
+        )
     return np.clip(share, 1e-6, 1 - 1e-6)
 
 
@@ -392,8 +441,10 @@ def _spearman(a, b) -> float:
 
 # ------------------------------------------------------------------------------------- which AUs separate expressions
 
-def separating_aus(frames: pd.DataFrame, *, interpolate: bool = False, level: float = 0.05,
-                   centre_by: str | None = None) -> pd.DataFrame:
+
+def separating_aus(
+    frames: pd.DataFrame, *, interpolate: bool = False, level: float = 0.05, centre_by: str | None = None
+) -> pd.DataFrame:
     """Which action units tell the seven expressions apart: Kruskal-Wallis on clip medians.
 
     The clip is the unit (frames of one clip are not independent): each clip gives its median intensity, the seven
@@ -421,8 +472,14 @@ def separating_aus(frames: pd.DataFrame, *, interpolate: bool = False, level: fl
     table = pd.DataFrame(intensity, columns=list(INTENSITY_ACTION_UNITS))
     keys = {name: frames[name].to_numpy() for name in names}
     seen = keys["expression"] >= 0
-    clips = table[seen].groupby([pd.Series(values[seen], index=table.index[seen], name=name)
-                                 for name, values in keys.items()], sort=False).median().reset_index()
+    clips = (
+        table[seen]
+        .groupby(
+            [pd.Series(values[seen], index=table.index[seen], name=name) for name, values in keys.items()], sort=False
+        )
+        .median()
+        .reset_index()
+    )
     if centre_by is not None:
         units = list(INTENSITY_ACTION_UNITS)
         clips[units] -= clips.groupby(["dataset", centre_by], sort=False)[units].transform("median")
@@ -436,8 +493,19 @@ def separating_aus(frames: pd.DataFrame, *, interpolate: bool = False, level: fl
         piece["p_holm"] = holm(piece["p"].to_numpy())
         piece["separates"] = piece["p_holm"] < level
         pieces.append(piece.sort_values("epsilon2", ascending=False, kind="stable"))
-    columns = ["dataset", "au", "h", "epsilon2", "p", "p_holm", "separates", "highest", "lowest", "clips",
-               "expressions"]
+    columns = [
+        "dataset",
+        "au",
+        "h",
+        "epsilon2",
+        "p",
+        "p_holm",
+        "separates",
+        "highest",
+        "lowest",
+        "clips",
+        "expressions",
+    ]
     return pd.concat(pieces, ignore_index=True)[columns]
 
 
@@ -448,6 +516,13 @@ def _kruskal(clips: pd.DataFrame, au: str) -> dict:
     count = len(values)
     varies = len(groups) > 1 and np.ptp(values[au]) > 0
     h, p = scipy.stats.kruskal(*groups) if varies else (0.0, 1.0)  # identical everywhere: nothing to rank
-    return {"au": au, "h": float(h), "epsilon2": float(h) / max(count - 1, 1), "p": float(p), "clips": count,
-            "expressions": len(groups), "highest": EXPRESSIONS[int(means.idxmax())] if varies else "",
-            "lowest": EXPRESSIONS[int(means.idxmin())] if varies else ""}
+    return {
+        "au": au,
+        "h": float(h),
+        "epsilon2": float(h) / max(count - 1, 1),
+        "p": float(p),
+        "clips": count,
+        "expressions": len(groups),
+        "highest": EXPRESSIONS[int(means.idxmax())] if varies else "",
+        "lowest": EXPRESSIONS[int(means.idxmin())] if varies else "",
+    }

@@ -1,9 +1,9 @@
 """Facial landmarks of packed clips: the 68 iBUG points of every stored frame, for networks that look at key points.
 
-Points are float32 (N, T, 68, 2), rows and frames as in the packed store, in units of the side of the stored (square) picture:
-x to the right, y down, 0 is its left or upper border and 1 the other one. NaN is unknown: the face was not found, or the point
-lies outside the picture. They come from OpenFace's CSVs, from dlib where the user has it, or from the renderer of the embedded
-benchmark; each source follows what ``datasets.pack`` did to the pictures.
+Points are float32 (N, T, 68, 2), rows and frames as in the packed store, in units of the side of the stored (square)
+picture: x to the right, y down, 0 is its left or upper border and 1 the other one. NaN is unknown: the face was not
+found, or the point lies outside the picture. They come from OpenFace's CSVs, from dlib where the user has it, or from
+the renderer of the embedded benchmark; each source follows what ``datasets.pack`` did to the pictures.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -60,8 +59,9 @@ def packed_landmarks(packed: PackedClips, points_of_clip: PointsOfClip, progress
     """
     points = np.full((*packed.frames.shape[:2], 68, 2), np.nan, np.float32)
     without = {}
-    for position, clip_id in enumerate(progress_bar(packed.clip_ids, desc=f"landmarks {packed.meta['dataset']}", unit="clip",
-                                                    disable=not progress)):
+    for position, clip_id in enumerate(
+        progress_bar(packed.clip_ids, desc=f"landmarks {packed.meta['dataset']}", unit="clip", disable=not progress)
+    ):
         try:
             points[position] = points_of_clip(position)
         except InputError as error:
@@ -86,7 +86,7 @@ def embedded_points(packed: PackedClips, root: str | os.PathLike, size: int) -> 
     """
     name = packed.meta["dataset"]
     truth, points = synth.read_truth(root, name), synth.read_truth_landmarks(root, name)
-    rows = {key: row for row, key in enumerate(zip(truth["clip_id"], truth["frame"]))}
+    rows = {key: row for row, key in enumerate(zip(truth["clip_id"], truth["frame"], strict=True))}
 
     def points_of_clip(position: int) -> np.ndarray:
         # windows of a long take share its truth
@@ -111,8 +111,12 @@ def openface_points(packed: PackedClips, manifest: Manifest, folder: str | os.Pa
     """
     aligned = packed.meta.get("alignment")
     if aligned and aligned != packing.tracks_of(manifest, folder):
-        raise InputError(folder, "OpenFace's CSVs", "other ones than the clips were aligned with",
-                         "the folder that audfer data pack --align was given")
+        raise InputError(
+            folder,
+            "OpenFace's CSVs",
+            "other ones than the clips were aligned with",
+            "the folder that audfer data pack --align was given",
+        )
     rows = manifest.table.set_index("clip_id", drop=False)
     # windows of one long take follow one another
     read = lru_cache(maxsize=1)(lambda path: read_openface(path, face="longest", require_presence=False))
@@ -153,7 +157,9 @@ def dlib_points(packed: PackedClips, model_file: str | os.PathLike) -> PointsOfC
     try:
         import dlib
     except ImportError:
-        raise AudferError("dlib: not installed; pip install dlib, or give a folder of OpenFace's CSVs instead") from None
+        raise AudferError(
+            "dlib: not installed; pip install dlib, or give a folder of OpenFace's CSVs instead"
+        ) from None
     if not os.path.isfile(model_file):
         raise InputError(model_file, "dlib's 68-point model", "no such file", f"{DLIB_MODEL} (dlib.net/files)")
     detect, predict = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(model_file))
@@ -168,8 +174,12 @@ def dlib_points(packed: PackedClips, model_file: str | os.PathLike) -> PointsOfC
                 shape = predict(picture, faces[0])
                 points[frame] = [(shape.part(i).x, shape.part(i).y) for i in range(68)]
         if np.isnan(points).all():
-            raise InputError(packed.clip_ids[position], "faces that dlib finds", f"one in none of {len(frames)} frames",
-                             "one face in a frame")
+            raise InputError(
+                packed.clip_ids[position],
+                "faces that dlib finds",
+                f"one in none of {len(frames)} frames",
+                "one face in a frame",
+            )
         return (points + 0.5) / frames.shape[2]
 
     return points_of_clip

@@ -39,6 +39,7 @@ DEFAULT_CAP = 200.0
 
 # ------------------------------------------------------------------------------------------------------------ Eq. 4
 
+
 def clip_au_labels(presence, unknown: str = "ignored") -> np.ndarray:
     """Eq. 4: an AU is active in a clip when it is present in at least half of the frames (ties count as active).
 
@@ -56,8 +57,7 @@ def clip_au_labels(presence, unknown: str = "ignored") -> np.ndarray:
 
     Example:
         >>> presence = np.zeros((4, 18)); presence[:2, 0] = 1                  # AU01 in two frames of four
-        >>> clip_au_labels(presence)[:2]
-        array([1., 0.], dtype=float32)
+        >>> clip_au_labels(presence)[:2] array([1., 0.], dtype=float32)
     """
     presence = np.asarray(presence, dtype=np.float64)
     known = ~np.isnan(presence)
@@ -74,8 +74,16 @@ def clip_au_labels(presence, unknown: str = "ignored") -> np.ndarray:
 
 # ------------------------------------------------------------------------------------------------------ Eqs. 6 to 8
 
-def positive_class_weight(au_labels, expressions, strategy: str = "global", *, cap: float = DEFAULT_CAP,
-                          smoothing: float = 0.0, class_counts=None) -> Tensor:
+
+def positive_class_weight(
+    au_labels,
+    expressions,
+    strategy: str = "global",
+    *,
+    cap: float = DEFAULT_CAP,
+    smoothing: float = 0.0,
+    class_counts=None,
+) -> Tensor:
     """Eqs. 6 to 8: inactive over active, so that rare AUs are not drowned.
 
     "global" (Eq. 6) counts over all clips, "distinct" (Eq. 7) over the clips of each expression, "minor" (Eq. 8) is
@@ -100,21 +108,27 @@ def positive_class_weight(au_labels, expressions, strategy: str = "global", *, c
 
     Example:
         >>> labels = np.zeros((4, 18)); labels[0, :] = 1                      # every AU active in one clip of four
-        >>> float(positive_class_weight(labels, np.zeros(4, int))[0])
-        3.0
+        >>> float(positive_class_weight(labels, np.zeros(4, int))[0]) 3.0
     """
     if strategy not in STRATEGIES:
         raise InputError("positive_class_weight", "strategy", repr(strategy), f"one of {', '.join(STRATEGIES)}")
     if not cap > 0 or not smoothing >= 0:
-        raise InputError("positive_class_weight", "cap, smoothing", f"{cap}, {smoothing}",
-                         "cap > 0 and smoothing >= 0")
+        raise InputError("positive_class_weight", "cap, smoothing", f"{cap}, {smoothing}", "cap > 0 and smoothing >= 0")
     labels, expressions = np.asarray(au_labels, np.float64), np.asarray(expressions)
     if labels.shape != (len(expressions), len(ACTION_UNITS)):
-        raise InputError("positive_class_weight", "shape of au_labels", labels.shape,
-                         f"({len(expressions)}, {len(ACTION_UNITS)}): one row an expression label, one column an AU")
+        raise InputError(
+            "positive_class_weight",
+            "shape of au_labels",
+            labels.shape,
+            f"({len(expressions)}, {len(ACTION_UNITS)}): one row an expression label, one column an AU",
+        )
     if len(expressions) and (expressions.min() < -1 or expressions.max() >= len(EXPRESSIONS)):
-        raise InputError("positive_class_weight", "expressions", f"{expressions.min()} to {expressions.max()}",
-                         f"-1 to {len(EXPRESSIONS) - 1}")
+        raise InputError(
+            "positive_class_weight",
+            "expressions",
+            f"{expressions.min()} to {expressions.max()}",
+            f"-1 to {len(EXPRESSIONS) - 1}",
+        )
     one_hot = expressions[:, None] == np.arange(len(EXPRESSIONS))  # (N, 7); -1 belongs nowhere
     active = one_hot.T.astype(float) @ (labels == 1)
     inactive = one_hot.T.astype(float) @ (labels == 0)
@@ -150,6 +164,7 @@ def _ratio(active, inactive, cap, smoothing, unseen) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------------------------------ Eq. 9
 
+
 class AULoss(nn.Module):
     """Eq. 9: binary cross entropy over the AUs, weighted by the knowledge row of each clip's expression.
 
@@ -158,7 +173,8 @@ class AULoss(nn.Module):
         -5 K[y, j] * (pw[y, j] * t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x)))
 
     so the positive class weight touches the positive part only. Buffers, (7, 18), that follow ``.to`` and are saved
-    with a state dict: ``negative`` = 5 K and ``positive`` = 5 K pw. The loss is a dozen operations on some hundred numbers, so
+    with a state dict: ``negative`` = 5 K and ``positive`` = 5 K pw. The loss is a dozen operations on some hundred
+        numbers, so
     that its cost is how many there are: what can be prepared is, and nothing is done twice.
 
     Args:
@@ -207,20 +223,27 @@ class AULoss(nn.Module):
             expressions: (B,) integer ground truth; -1 leaves the clip out. Or (B, 7) soft targets (mixup): the loss
                 is then its expectation over the expressions, i.e. rows of both weights are mixed in those
                 proportions.
-            units: what to divide by instead of what is known here: ``self.units`` of the whole batch of which these clips are a
-                part (of several processes or micro-batches). The parts' losses then add up to the whole's.
+            units: what to divide by instead of what is known here: ``self.units`` of the whole batch of which these
+                clips are a part (of several processes or micro-batches). The parts' losses then add up to the whole's.
 
         Returns:
             A float32 scalar; exactly 0 with a gradient of zeros when nothing in the batch is known.
         """
         known = self._known(au_labels, expressions)
         negative, ratio = self._rows(expressions)
-        total = F.binary_cross_entropy_with_logits(au_logits.float(), au_labels.float().nan_to_num(nan=0.0),
-                                                   weight=negative * known, pos_weight=ratio, reduction="sum")
+        total = F.binary_cross_entropy_with_logits(
+            au_logits.float(),
+            au_labels.float().nan_to_num(nan=0.0),
+            weight=negative * known,
+            pos_weight=ratio,
+            reduction="sum",
+        )
         return total / (self._count(known) if units is None else units).clamp(min=1)
 
     def _rows(self, expressions: Tensor) -> tuple[Tensor, Tensor]:
-        """Each clip's negative weights and positive class weights, (B, 18) float32; of a clip without an expression any."""
+        """Each clip's negative weights and positive class weights, (B, 18) float32; of a clip without an expression
+        any.
+        """
         if not expressions.is_floating_point():
             return self.table[expressions].float().chunk(2, dim=1)
         # matmul is an autocast operation: the weights must not be rounded to half precision
@@ -230,7 +253,9 @@ class AULoss(nn.Module):
         return negative.float(), _quotient(positive, negative).float()
 
     def units(self, au_labels: Tensor, expressions: Tensor) -> Tensor:
-        """What the sum is divided by: known (clip, AU) pairs, or clips with a known AU, as ``reduction`` says; int64 scalar."""
+        """What the sum is divided by: known (clip, AU) pairs, or clips with a known AU, as ``reduction`` says; int64
+        scalar.
+        """
         return self._count(self._known(au_labels, expressions))
 
     def _count(self, known: Tensor) -> Tensor:
@@ -262,8 +287,10 @@ def _matrix(values, name: str, shapes: tuple) -> Tensor:
 
 # ----------------------------------------------------------------------------------------------------- Eqs. 5 and 10
 
-def expression_loss(logits: Tensor, expressions: Tensor, *, label_smoothing: float = 0.0,
-                    printed_offset: bool = False) -> Tensor:
+
+def expression_loss(
+    logits: Tensor, expressions: Tensor, *, label_smoothing: float = 0.0, printed_offset: bool = False
+) -> Tensor:
     """Eq. 5: cross entropy of the expression head.
 
     Args:

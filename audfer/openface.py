@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,16 @@ class AUTrack:
         return len(self.frame)
 
 
-def read_openface(path, min_confidence: float = SUCCESS_BOUNDARY, *, face: int | str | None = None,
-                  mask_neighbours: int | tuple[int, int] = SMOOTHING_RADII, require_presence: bool = True,
-                  scale: float | None = None, landmarks: bool = True) -> AUTrack:
+def read_openface(
+    path,
+    min_confidence: float = SUCCESS_BOUNDARY,
+    *,
+    face: int | str | None = None,
+    mask_neighbours: int | tuple[int, int] = SMOOTHING_RADII,
+    require_presence: bool = True,
+    scale: float | None = None,
+    landmarks: bool = True,
+) -> AUTrack:
     """Read one OpenFace CSV (or .txt) of any dialect.
 
     Accepted: separators comma, semicolon and tab, spaces anywhere, LF or CRLF, a byte-order mark, quoted names,
@@ -110,13 +118,13 @@ def read_openface(path, min_confidence: float = SUCCESS_BOUNDARY, *, face: int |
         landmarks: False leaves the 68 points out, which is faster.
 
     Returns:
-        An ``AUTrack``. Its report holds: path, separator, columns, rows (read), frames (returned), truncated_rows, failed
-        (success 0), low_confidence (success, but below the threshold), gaps (frames absent from the file),
+        An ``AUTrack``. Its report holds: path, separator, columns, rows (read), frames (returned), truncated_rows,
+        failed (success 0), low_confidence (success, but below the threshold), gaps (frames absent from the file),
         contaminated (tracked frames with masked AUs), unknown_cells (nan-like AU cells in good frames), ok (frames),
         faces (ids seen), face (ids kept), face_rule, mask_neighbours, missing_presence (AU*_c columns that the file
-        lacks); tool, version (as far as the columns tell: "2.x", "before 2.x", "unknown"), mode ("unknown": no
-        OpenFace file tells whether ``-au_static`` was given) and threshold (``min_confidence``); and the source of
-        frame ("file", "row number"), timestamp ("file", "absent", "unusable"), confidence ("file", "absent").
+        lacks); tool, version (as far as the columns tell: "2.x", "before 2.x", "unknown"), mode ("unknown": no OpenFace
+        file tells whether ``-au_static`` was given) and threshold (``min_confidence``); and the source of frame
+        ("file", "row number"), timestamp ("file", "absent", "unusable"), confidence ("file", "absent").
 
     Raises:
         InputError: unreadable or empty file, no rows, missing AU columns (named), text in a number cell, intensities
@@ -132,10 +140,19 @@ def read_openface(path, min_confidence: float = SUCCESS_BOUNDARY, *, face: int |
     raw = _read_bytes(path)
     header, separator, columns, truncated = _parse(path, raw, _EVERYTHING if landmarks else _WANTED, require_presence)
     rows = len(columns["row"])
-    report = {"path": str(path), "separator": separator, "columns": len(header), "rows": rows,
-              "truncated_rows": truncated, "mask_neighbours": list(radii),
-              "missing_presence": [name for name in PRESENCE_COLUMNS if name not in columns],
-              "tool": "OpenFace", "version": _version(columns), "mode": "unknown", "threshold": float(min_confidence)}
+    report = {
+        "path": str(path),
+        "separator": separator,
+        "columns": len(header),
+        "rows": rows,
+        "truncated_rows": truncated,
+        "mask_neighbours": list(radii),
+        "missing_presence": [name for name in PRESENCE_COLUMNS if name not in columns],
+        "tool": "OpenFace",
+        "version": _version(columns),
+        "mode": "unknown",
+        "threshold": float(min_confidence),
+    }
 
     if isinstance(face, str) and not landmarks and _face_ids(path, columns).size > 1:  # faces are told apart by place
         columns = _parse(path, raw, _EVERYTHING, require_presence)[2]
@@ -151,8 +168,7 @@ def read_openface(path, min_confidence: float = SUCCESS_BOUNDARY, *, face: int |
     good = tracked & confident
     intensity = np.stack([columns[name] for name in INTENSITY_COLUMNS], axis=1)
     presence = np.stack([columns.get(name, np.full(len(frame), np.nan)) for name in PRESENCE_COLUMNS], axis=1)
-    intensity = _scaled(path, intensity, scale, good,
-                        looks_raw="success" in columns and PRESENCE_COLUMNS[0] in columns)
+    intensity = _scaled(path, intensity, scale, good, looks_raw="success" in columns and PRESENCE_COLUMNS[0] in columns)
     _check_range(path, INTENSITY_COLUMNS, intensity, good, columns["row"], 0.0, MAX_INTENSITY)
     intensity = np.clip(intensity, 0.0, MAX_INTENSITY)  # the check lets the rounding of a scale pass
     _check_range(path, PRESENCE_COLUMNS, presence, good, columns["row"], 0.0, 1.0, whole=True)
@@ -164,8 +180,9 @@ def read_openface(path, min_confidence: float = SUCCESS_BOUNDARY, *, face: int |
     position = frame - frame[0]
     length = int(position[-1]) + 1
     if length > 1000 * len(frame) + 1000:
-        raise InputError(path, "column frame", f"{len(frame)} rows numbered {frame[0]} to {frame[-1]}",
-                         "frame numbers of one clip")
+        raise InputError(
+            path, "column frame", f"{len(frame)} rows numbered {frame[0]} to {frame[-1]}", "frame numbers of one clip"
+        )
     ok = np.zeros(length, bool)
     ok[position] = good
     report["gaps"] = length - len(frame)
@@ -174,16 +191,21 @@ def read_openface(path, min_confidence: float = SUCCESS_BOUNDARY, *, face: int |
     near = [ok & ~_within(zeroed, radius) for radius in radii]
     report["contaminated"] = int((ok & ~(near[0] & near[1])).sum())
     track = AUTrack(
-        intensity=_spread(intensity, position, near[0]), presence=_spread(presence, position, near[1]), ok=ok,
+        intensity=_spread(intensity, position, near[0]),
+        presence=_spread(presence, position, near[1]),
+        ok=ok,
         frame=np.arange(frame[0], frame[0] + length, dtype=np.int64),
         timestamp=_timestamps(columns, position, length, report),
-        landmarks=_landmarks(path, columns, position, ok) if landmarks else None, report=report)
+        landmarks=_landmarks(path, columns, position, ok) if landmarks else None,
+        report=report,
+    )
     report["frames"], report["ok"] = length, int(ok.sum())
     return track
 
 
-def check_choices(where, min_confidence: float, face: int | str | None, mask_neighbours: int | tuple[int, int],
-                  scale: float | None) -> tuple[int, int]:
+def check_choices(
+    where, min_confidence: float, face: int | str | None, mask_neighbours: int | tuple[int, int], scale: float | None
+) -> tuple[int, int]:
     """Refuse choices of ``read_openface`` that cannot be meant; returns ``mask_neighbours`` as a pair.
 
     Raises:
@@ -203,6 +225,7 @@ def check_choices(where, min_confidence: float, face: int | str | None, mask_nei
 
 # ---------------------------------------------------------------------------------------------------- text to numbers
 
+
 def _read_bytes(path: Path) -> bytes:
     try:
         raw = path.read_bytes()
@@ -214,8 +237,9 @@ def _read_bytes(path: Path) -> bytes:
     return raw.removeprefix(b"\xef\xbb\xbf")
 
 
-def _parse(path: Path, raw: bytes, wanted: frozenset[str],
-           require_presence: bool) -> tuple[list[str], str, dict[str, np.ndarray], int]:
+def _parse(
+    path: Path, raw: bytes, wanted: frozenset[str], require_presence: bool
+) -> tuple[list[str], str, dict[str, np.ndarray], int]:
     """Header names, separator, wanted columns as float64 (NaN: missing) with "row" (from 1), truncated last rows."""
     fast = _parse_plain(raw, wanted)
     return _parse_tolerant(path, raw, wanted, require_presence) if fast is None else fast
@@ -226,8 +250,12 @@ def _parse_plain(raw: bytes, wanted: frozenset[str]) -> tuple[list[str], str, di
     start = raw.find(b"\n") + 1
     layout = _plain_layout(raw[:start], wanted) if start else None
     # "\r" alone and the control characters end a line for the tolerant reader and not for pyarrow
-    if (layout is None or not raw.isascii() or any(byte in raw for byte in _ODD_BYTES)
-            or (b"\r" in raw and raw.count(b"\r") != raw.count(b"\r\n"))):
+    if (
+        layout is None
+        or not raw.isascii()
+        or any(byte in raw for byte in _ODD_BYTES)
+        or (b"\r" in raw and raw.count(b"\r") != raw.count(b"\r\n"))
+    ):
         return None
     header, separator, names, read, parse, convert = layout
     if separator != "," and b"," in raw:  # decimal commas
@@ -254,16 +282,26 @@ def _plain_layout(line: bytes, wanted: frozenset[str]):
     header, separator = _header(line.decode("ascii"))
     known = [name for name in header if name in _EVERYTHING]
     # pandas and pyarrow drop or shift what follows a separator at the end of the header: not here
-    if (line.rstrip(b" ").endswith(separator.encode()) or len(set(known)) < len(known)
-            or not {*INTENSITY_COLUMNS, *PRESENCE_COLUMNS} <= set(known)):
+    if (
+        line.rstrip(b" ").endswith(separator.encode())
+        or len(set(known)) < len(known)
+        or not {*INTENSITY_COLUMNS, *PRESENCE_COLUMNS} <= set(known)
+    ):
         return None
     chosen = [i for i, name in enumerate(header) if name in wanted]
     keys = [str(i) for i in range(len(header))]
-    return (header, separator, [header[i] for i in chosen],
-            arrow_csv.ReadOptions(column_names=keys, use_threads=False),
-            arrow_csv.ParseOptions(delimiter=separator, quote_char=False),
-            arrow_csv.ConvertOptions(include_columns=[keys[i] for i in chosen], null_values=[""],
-                                     column_types={keys[i]: pa.float64() for i in chosen}))
+    return (
+        header,
+        separator,
+        [header[i] for i in chosen],
+        arrow_csv.ReadOptions(column_names=keys, use_threads=False),
+        arrow_csv.ParseOptions(delimiter=separator, quote_char=False),
+        arrow_csv.ConvertOptions(
+            include_columns=[keys[i] for i in chosen],
+            null_values=[""],
+            column_types={keys[i]: pa.float64() for i in chosen},
+        ),
+    )
 
 
 def _header(line: str) -> tuple[list[str], str]:
@@ -276,8 +314,9 @@ def _header(line: str) -> tuple[list[str], str]:
     return names, separator
 
 
-def _parse_tolerant(path: Path, raw: bytes, wanted: frozenset[str],
-                    require_presence: bool) -> tuple[list[str], str, dict[str, np.ndarray], int]:
+def _parse_tolerant(
+    path: Path, raw: bytes, wanted: frozenset[str], require_presence: bool
+) -> tuple[list[str], str, dict[str, np.ndarray], int]:
     """The reader that takes every dialect and refuses what is none, with a sentence."""
     try:
         text = raw.decode("utf-8")
@@ -292,8 +331,9 @@ def _parse_tolerant(path: Path, raw: bytes, wanted: frozenset[str],
     body, truncated = _body(path, header, separator, lines[1:])
     _require_openface(path, header, require_presence)
     if not body:
-        raise InputError(path, "rows", "none after the header (OpenFace writes that when it finds no face)",
-                         "one row a frame")
+        raise InputError(
+            path, "rows", "none after the header (OpenFace writes that when it finds no face)", "one row a frame"
+        )
     # decimal commas appear where a spreadsheet re-saved the file, which then cannot use commas between cells
     decimal_comma = separator != ","
     cells = [line.split(separator) for line in body]
@@ -327,7 +367,7 @@ def _body(path: Path, header: list[str], separator: str, body: list[str]) -> tup
     repeated = sorted({name for name in header if header.count(name) > 1 and name in _EVERYTHING})
     if repeated:
         raise InputError(path, "header", f"column {repeated[0]} twice", "every column once")
-    return body[:len(body) - truncated], truncated
+    return body[: len(body) - truncated], truncated
 
 
 def _number(path: Path, row: int, name: str, text: str, decimal_comma: bool) -> float:
@@ -354,17 +394,26 @@ def _require_openface(path: Path, header: list[str], require_presence: bool) -> 
             found = f"AU columns without suffix ({', '.join(bare[:3])} ...): a derived file whose scale is unknown"
         else:
             found = f"no AU column ({len(header)} columns, the first {header[0][:40]!r})" if header else "no column"
-        raise InputError(path, "header", found,
-                         "OpenFace's own output, with AU01_r ... AU45_r on 0 to 5 (run it with -aus)")
+        raise InputError(
+            path, "header", found, "OpenFace's own output, with AU01_r ... AU45_r on 0 to 5 (run it with -aus)"
+        )
     if missing:
         raise InputError(path, "header", f"no column {', '.join(missing)}", "all 17 AU intensity columns AU*_r")
     absent = [name for name in PRESENCE_COLUMNS if name not in header]
     if require_presence and len(absent) == len(PRESENCE_COLUMNS):
-        raise InputError(path, "header", "no AU presence column AU*_c (a derived file)",
-                         "AU01_c ... AU45_c, or require_presence=False to leave presence unknown")
+        raise InputError(
+            path,
+            "header",
+            "no AU presence column AU*_c (a derived file)",
+            "AU01_c ... AU45_c, or require_presence=False to leave presence unknown",
+        )
     if require_presence and set(absent) - {"AU28_c"}:
-        raise InputError(path, "header", f"no column {', '.join(absent)}",
-                         "all 18 AU presence columns, or require_presence=False to leave those unknown")
+        raise InputError(
+            path,
+            "header",
+            f"no column {', '.join(absent)}",
+            "all 18 AU presence columns, or require_presence=False to leave those unknown",
+        )
 
 
 def _version(columns: dict) -> str:
@@ -376,6 +425,7 @@ def _version(columns: dict) -> str:
 
 # ------------------------------------------------------------------------------------------- which rows, which frames
 
+
 def _face_ids(path: Path, columns: dict) -> np.ndarray:
     """The distinct faces of a file, as numbers; empty where it has no such column."""
     ids = columns.get("face_id", columns.get("face"))
@@ -383,8 +433,9 @@ def _face_ids(path: Path, columns: dict) -> np.ndarray:
         return np.zeros(0, np.int64)
     ids = np.unique(ids[~np.isnan(ids)]) if (ids != ids[0]).any() else ids[:1]
     if (ids != np.round(ids)).any() or (np.abs(ids) > 2**31).any():
-        raise InputError(path, "column face_id", ids[(ids != np.round(ids)) | (np.abs(ids) > 2**31)][0],
-                         "whole numbers")
+        raise InputError(
+            path, "column face_id", ids[(ids != np.round(ids)) | (np.abs(ids) > 2**31)][0], "whole numbers"
+        )
     return ids.astype(np.int64)
 
 
@@ -393,7 +444,7 @@ def _choose_face(path: Path, columns: dict, face: int | str | None, report: dict
     faces = report["faces"] = _face_ids(path, columns).tolist()
     report["face"], report["face_rule"] = faces, "none needed" if len(faces) < 2 else str(face)
     everything = np.ones(len(columns["row"]), bool)
-    still = "frame" not in columns and "timestamp" not in columns   # one image: a row is a face
+    still = "frame" not in columns and "timestamp" not in columns  # one image: a row is a face
     if len(faces) > 1 and "frame" not in columns and not still:
         raise InputError(path, "header", f"several faces ({faces}) and no frame column", "a frame number for each row")
     if isinstance(face, int):
@@ -405,8 +456,12 @@ def _choose_face(path: Path, columns: dict, face: int | str | None, report: dict
         return everything
     if face is None:
         if still:
-            raise InputError(path, "column face", f"several faces ({faces}) and no frame column",
-                             "one face a file, or face=... to choose one")
+            raise InputError(
+                path,
+                "column face",
+                f"several faces ({faces}) and no frame column",
+                "one face a file, or face=... to choose one",
+            )
         return everything
     return _follow(path, columns, face, still, report)
 
@@ -434,8 +489,12 @@ def _follow(path: Path, columns: dict, rule: str, still: bool, report: dict) -> 
         rows = rows[np.argsort(moment[rows], kind="stable")]
         twice = np.flatnonzero(np.diff(moment[rows]) == 0)
         if len(twice):
-            raise InputError(path, "column frame", f"frame {moment[rows[twice[0]]]} twice for face {number}",
-                             "one row a frame and face")
+            raise InputError(
+                path,
+                "column frame",
+                f"frame {moment[rows[twice[0]]]} twice for face {number}",
+                "one row a frame and face",
+            )
         cuts = [] if place is None else np.flatnonzero(distances(rows[:-1], rows[1:]) > 1) + 1
         pieces += [part.tolist() for part in np.split(rows, cuts)]
     following: dict[int, int] = {}
@@ -453,16 +512,23 @@ def _follow(path: Path, columns: dict, rule: str, still: bool, report: dict) -> 
         while chain[-1] in following:
             chain.append(following[chain[-1]])
     if rule == "largest" and size is None:
-        raise InputError(path, "header", "several faces and neither landmarks x_*, y_* nor pose_T*",
-                         'places to measure a face by, or face="longest" or "confident"')
+        raise InputError(
+            path,
+            "header",
+            "several faces and neither landmarks x_*, y_* nor pose_T*",
+            'places to measure a face by, or face="longest" or "confident"',
+        )
 
     def score(chain: list[int]) -> tuple:
         rows = np.array([row for i in chain for row in pieces[i]])
         seen = rows[tracked[rows]] if tracked[rows].any() else rows
-        value = {"longest": lambda: float(tracked[rows].sum()),
-                 "largest": lambda: float(np.nan_to_num(np.nanmedian(size[seen]) if np.isfinite(size[seen]).any() else 0)),
-                 "confident": lambda: float(np.nan_to_num(columns["confidence"][rows]).mean())
-                 if "confidence" in columns else 0.0}[rule]()
+        value = {
+            "longest": lambda: float(tracked[rows].sum()),
+            "largest": lambda: float(np.nan_to_num(np.nanmedian(size[seen]) if np.isfinite(size[seen]).any() else 0)),
+            "confident": lambda: (
+                float(np.nan_to_num(columns["confidence"][rows]).mean()) if "confidence" in columns else 0.0
+            ),
+        }[rule]()
         return value, -int(moment[rows].min()), -int(ids[rows[0]])  # ties: the one seen first, then the lower number
 
     chosen = max(chains, key=score)
@@ -471,12 +537,15 @@ def _follow(path: Path, columns: dict, rule: str, still: bool, report: dict) -> 
         keep[pieces[i]] = True
     order = [int(ids[pieces[i][0]]) for i in chosen]
     report["face"] = list(dict.fromkeys(order))
-    report["hand_overs"] = sum(a != b for a, b in zip(order, order[1:]))
+    report["hand_overs"] = sum(a != b for a, b in pairwise(order))
     return keep
 
 
 def _places(columns: dict) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """Where a row's face is, how large, and how far away it still counts as the same one; ``None`` where not written."""
+    """Where a row's face is, how large, and how far away it still counts as the same one.
+
+    ``None`` where not written.
+    """
     if all(name in columns for name in _LANDMARK_COLUMNS):
         points = np.stack([columns[name] for name in _LANDMARK_COLUMNS], axis=1).reshape(-1, 2, 68)
         low, high = points.min(axis=2), points.max(axis=2)
@@ -493,8 +562,9 @@ def _whole_frames(path: Path, columns: dict) -> np.ndarray:
     frame = columns["frame"]
     bad = np.flatnonzero(np.isnan(frame) | (frame != np.round(frame)) | (frame < 0) | (frame > 2**31))
     if len(bad):
-        raise InputError(path, f"data row {int(columns['row'][bad[0]])}, column frame", f"{frame[bad[0]]:g}",
-                         "a whole number from 0")
+        raise InputError(
+            path, f"data row {int(columns['row'][bad[0]])}, column frame", f"{frame[bad[0]]:g}", "a whole number from 0"
+        )
     return frame.astype(np.int64)
 
 
@@ -513,9 +583,13 @@ def _frame_numbers(path: Path, columns: dict, report: dict) -> np.ndarray:
     values, counts = np.unique(frame, return_counts=True)
     if counts.max() > 1:
         several = len(report["faces"]) > 1
-        raise InputError(path, "column frame", f"frame {values[counts.argmax()]} {counts.max()} times"
-                         + (f" (faces {report['faces']})" if several else ""),
-                         "every frame once" + (", or face=... to choose one face" if several else ""))
+        raise InputError(
+            path,
+            "column frame",
+            f"frame {values[counts.argmax()]} {counts.max()} times"
+            + (f" (faces {report['faces']})" if several else ""),
+            "every frame once" + (", or face=... to choose one face" if several else ""),
+        )
     return frame
 
 
@@ -557,9 +631,12 @@ def _check_range(path, names, values, rows_used, row_numbers, low, high, whole=F
     wrong &= rows_used[:, None]
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise InputError(path, f"data row {int(row_numbers[row])}, column {names[column]}",
-                         f"{values[row, column]:g}",
-                         f"{low:g} or {high:g}" if whole else f"a number from {low:g} to {high:g}")
+        raise InputError(
+            path,
+            f"data row {int(row_numbers[row])}, column {names[column]}",
+            f"{values[row, column]:g}",
+            f"{low:g} or {high:g}" if whole else f"a number from {low:g} to {high:g}",
+        )
 
 
 def _scaled(path, intensity, scale, good, looks_raw) -> np.ndarray:
@@ -575,13 +652,17 @@ def _scaled(path, intensity, scale, good, looks_raw) -> np.ndarray:
             return np.abs(seen / step - np.round(seen / step)).max() < 1e-4
 
         if not on_lattice(0.01) and (not looks_raw or on_lattice(0.002)):
-            raise InputError(path, "columns AU*_r", f"intensities of at most {seen.max():g}, not in steps of 0.01 "
-                             "(a derived file, rescaled to 0 to 1)",
-                             "OpenFace's 0 to 5; scale=5 undoes a division by 5, scale=1 takes them as they are")
+            raise InputError(
+                path,
+                "columns AU*_r",
+                f"intensities of at most {seen.max():g}, not in steps of 0.01 (a derived file, rescaled to 0 to 1)",
+                "OpenFace's 0 to 5; scale=5 undoes a division by 5, scale=1 takes them as they are",
+            )
     return intensity
 
 
 # ----------------------------------------------------------------------------------------------------- rows to frames
+
 
 def _spread(values: np.ndarray, position: np.ndarray, ok: np.ndarray) -> np.ndarray:
     result = np.full((len(ok), *values.shape[1:]), np.nan, np.float32)
@@ -613,8 +694,10 @@ def _landmarks(path: Path, columns: dict, position: np.ndarray, ok: np.ndarray) 
 
 # ------------------------------------------------------------------------------------------------------- command line
 
-def extraction_command(source, out_dir, name: str, *, executable: str = "FeatureExtraction", static: bool = False,
-                       landmarks: bool = True) -> list[str]:
+
+def extraction_command(
+    source, out_dir, name: str, *, executable: str = "FeatureExtraction", static: bool = False, landmarks: bool = True
+) -> list[str]:
     """The lean OpenFace command for one clip: AUs, pose and 2-D landmarks, no images, no video.
 
     Args:
@@ -642,8 +725,22 @@ def extraction_command(source, out_dir, name: str, *, executable: str = "Feature
             raise InputError(source, "clip", "no image", "a folder of .jpg, .jpeg, .png or .bmp frames")
         by_number = sorted(images, key=lambda image: [int(n) for n in re.findall(r"\d+", image)])
         if by_number != images:
-            raise InputError(source, "frame names", f"{images[0]} ... read before {images[1]}",
-                             "numbers padded with zeros: OpenFace reads names in string order")
-    command = [executable, "-fdir" if source.is_dir() else "-f", str(source), "-out_dir", str(out_dir), "-of", name,
-               "-aus", "-pose", "-q"]
+            raise InputError(
+                source,
+                "frame names",
+                f"{images[0]} ... read before {images[1]}",
+                "numbers padded with zeros: OpenFace reads names in string order",
+            )
+    command = [
+        executable,
+        "-fdir" if source.is_dir() else "-f",
+        str(source),
+        "-out_dir",
+        str(out_dir),
+        "-of",
+        name,
+        "-aus",
+        "-pose",
+        "-q",
+    ]
     return command + ["-2Dfp"] * landmarks + ["-au_static"] * static

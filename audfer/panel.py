@@ -46,28 +46,44 @@ class FacePanel(widgets.HBox):
         self._paused = False
         self.sliders = {
             au: widgets.FloatSlider(
-                min=0, max=5, step=0.25, value=0, description=f"{au} {ACTION_UNIT_NAMES[au]}", readout_format=".1f",
-                continuous_update=True, layout=widgets.Layout(width="24em"), style={"description_width": "12.5em"})
-            for au in ACTION_UNITS}
+                min=0,
+                max=5,
+                step=0.25,
+                value=0,
+                description=f"{au} {ACTION_UNIT_NAMES[au]}",
+                readout_format=".1f",
+                continuous_update=True,
+                layout=widgets.Layout(width="24em"),
+                style={"description_width": "12.5em"},
+            )
+            for au in ACTION_UNITS
+        }
         for slider in self.sliders.values():
             slider.observe(lambda change: self.refresh(), names="value")
         side = f"{max(size, 200)}px"
         self.image = widgets.Image(format="png", layout=widgets.Layout(width=side, height=side))
         self.scores = widgets.HTML(layout=widgets.Layout(width="20em"))
-        self.buttons = {name: widgets.Button(description=name, layout=widgets.Layout(width="6.4em"))
-                        for name in EXPRESSIONS}
+        self.buttons = {
+            name: widgets.Button(description=name, layout=widgets.Layout(width="6.4em")) for name in EXPRESSIONS
+        }
         for name, button in self.buttons.items():
             button.on_click(lambda _, name=name: self.show(prototype(name)))
-        self.new_identity = widgets.Button(description="another person", button_style="info",
-                                           layout=widgets.Layout(width="13em"))
+        self.new_identity = widgets.Button(
+            description="another person", button_style="info", layout=widgets.Layout(width="13em")
+        )
         self.new_identity.on_click(lambda _: self.set_identity(self._seed + 1))
-        columns = [widgets.VBox([widgets.HTML(f"<b>{title}</b>"), *(self.sliders[au] for au in group)])
-                   for title, group in (("upper face", UPPER_FACE), ("lower face", LOWER_FACE))]
-        buttons = widgets.HBox([*self.buttons.values(), self.new_identity],
-                               layout=widgets.Layout(flex_flow="row wrap", width="28em"))
+        columns = [
+            widgets.VBox([widgets.HTML(f"<b>{title}</b>"), *(self.sliders[au] for au in group)])
+            for title, group in (("upper face", UPPER_FACE), ("lower face", LOWER_FACE))
+        ]
+        buttons = widgets.HBox(
+            [*self.buttons.values(), self.new_identity], layout=widgets.Layout(flex_flow="row wrap", width="28em")
+        )
         self.set_identity(seed)
-        super().__init__([widgets.VBox([self.image, buttons, self.scores]), *columns],
-                         layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start"))
+        super().__init__(
+            [widgets.VBox([self.image, buttons, self.scores]), *columns],
+            layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start"),
+        )
 
     @property
     def intensities(self) -> torch.Tensor:
@@ -84,7 +100,7 @@ class FacePanel(widgets.HBox):
         """Move all sliders at once; the face is rendered once."""
         self._paused = True
         try:
-            for au, value in zip(ACTION_UNITS, intensities.tolist()):
+            for au, value in zip(ACTION_UNITS, intensities.tolist(), strict=True):
                 self.sliders[au].value = value
         finally:
             self._paused = False
@@ -150,9 +166,11 @@ def _png(frame: torch.Tensor) -> bytes:
 def _bars(scores) -> str:
     best = int(scores.argmax())
     rows = []
-    for index, (name, score) in enumerate(zip(EXPRESSIONS, scores)):
+    for index, (name, score) in enumerate(zip(EXPRESSIONS, scores, strict=True)):
         colour = _BAR if index == best else "#c3cad4"
-        rows.append(f"<tr><td style='padding-right:.6em'>{html.escape(name)}</td><td style='width:11em'>"
-                    f"<div style='background:{colour};height:.8em;width:{100 * score:.1f}%'></div></td>"
-                    f"<td style='text-align:right'>{score:.2f}</td></tr>")
+        rows.append(
+            f"<tr><td style='padding-right:.6em'>{html.escape(name)}</td><td style='width:11em'>"
+            f"<div style='background:{colour};height:.8em;width:{100 * score:.1f}%'></div></td>"
+            f"<td style='text-align:right'>{score:.2f}</td></tr>"
+        )
     return "<table style='line-height:1.3'>" + "".join(rows) + "</table>"

@@ -23,7 +23,14 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
 from .ablations import KNOWLEDGE, NO_HEAD, PLAIN_BCE
-from .facs import ACTION_UNIT_NAMES, ACTION_UNITS, EVALUATION_DATASETS, EXPRESSION_HEADINGS, EXPRESSIONS, INTENSITY_ACTION_UNITS
+from .facs import (
+    ACTION_UNIT_NAMES,
+    ACTION_UNITS,
+    EVALUATION_DATASETS,
+    EXPRESSION_HEADINGS,
+    EXPRESSIONS,
+    INTENSITY_ACTION_UNITS,
+)
 from .figure_data import EMBEDDINGS, LOSS_TERMS, PANELS, WITH, WITHOUT
 from .printed import BEYOND, OPEN, WITHIN
 from .tables import MODEL_NAMES, STRATEGIES, STRATEGY_NAMES, model_name
@@ -60,8 +67,14 @@ TERM_COLOURS: dict[str, str] = {LOSS_TERMS[0]: "#9A9A9A", LOSS_TERMS[1]: "#0072B
 STRATEGY_COLOURS: dict[str, str] = {"none": "#7A7A7A", "global": "#0072B2", "distinct": "#009E73", "minor": "#CC79A7"}
 
 #: how seaborn tells expressions apart
-_BY_EXPRESSION = {"hue": "expression", "hue_order": EXPRESSIONS, "palette": EXPRESSION_COLOURS,
-                  "style": "expression", "style_order": EXPRESSIONS, "markers": EXPRESSION_MARKERS}
+_BY_EXPRESSION = {
+    "hue": "expression",
+    "hue_order": EXPRESSIONS,
+    "palette": EXPRESSION_COLOURS,
+    "style": "expression",
+    "style_order": EXPRESSIONS,
+    "markers": EXPRESSION_MARKERS,
+}
 _MAP = "YlGnBu"
 #: dots an inch of figures made of pictures: about one for each pixel of a rendered face
 PICTURE_DPI = 120
@@ -141,7 +154,9 @@ def heatmap(
 def _norm(values, low: float | None, high: float | None, log: bool = False) -> Normalize:
     known = np.asarray(values, float)[np.isfinite(values)]
     if log:
-        known = known[known > 0]  # a weight of 0 (an AU that is active in every clip) has no place on a logarithmic scale
+        known = known[
+            known > 0
+        ]  # a weight of 0 (an AU that is active in every clip) has no place on a logarithmic scale
     low = (known.min() if len(known) else 0.0) if low is None else low
     high = (known.max() if len(known) else 1.0) if high is None else high
     if not low < high:  # all cells alike: any scale around the value will do
@@ -171,7 +186,7 @@ def _ink(colour, dark: str, light: str) -> str:
 def _cell_texts(axes: Axes, values: np.ndarray, text, norm: Normalize, size: float, dy: float = 0.0) -> None:
     """Write ``text(value)`` of each finite value of a matrix into its cell, light on dark."""
     colours = plt.get_cmap(_MAP)
-    for i, j in zip(*np.nonzero(np.isfinite(values))):
+    for i, j in zip(*np.nonzero(np.isfinite(values)), strict=True):
         ink = _ink(colours(float(norm(max(values[i, j], norm.vmin)))), "#1a1a1a", "white")
         axes.text(j, i + dy, text(values[i, j]), ha="center", va="center", fontsize=size, color=ink)
 
@@ -199,7 +214,7 @@ def fig4(data: pd.DataFrame) -> Figure:
         data: from ``figure_data.fig4_data``.
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(8.8, 5.8), sharex=True)
-    sources = {name: part for name, part in data.groupby("source")}
+    sources = dict(data.groupby("source"))
     overall = data["overall_rank_correlation"].iloc[0]
     ours = "(a) ours" + (
         f"; rank correlation with (b) over all measured cells {overall:+.2f}" if np.isfinite(overall) else ""
@@ -303,10 +318,8 @@ def interpolation(data: pd.DataFrame) -> Figure:
     units = list(dict.fromkeys(data["action_unit"]))
     columns = min(2, max(1, len(units)))
     rows = max(1, -(-len(units) // columns))
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(8.4, 1.9 * rows + 0.6), sharex=True, sharey=True, squeeze=False
-    )
-    for axes, name in zip(grid.flat, units):
+    figure, grid = plt.subplots(rows, columns, figsize=(8.4, 1.9 * rows + 0.6), sharex=True, sharey=True, squeeze=False)
+    for axes, name in zip(grid.flat, units, strict=True):
         part = data[data["action_unit"] == name].sort_values("frame")
         zero = part["before"] == 0
         axes.plot(part["frame"], part["after"], color=VARIANT_COLOURS[WITH], linewidth=1.3, zorder=1)
@@ -428,11 +441,13 @@ def presence_intervals(data: pd.DataFrame) -> Figure:
     """
     place = {name: k for k, name in enumerate(EXPRESSIONS)}
     figure, grid = plt.subplots(3, 6, figsize=(8.8, 5.6), sharex=True, sharey=True)
-    for axes, au in zip(grid.flat, ACTION_UNITS):
+    for axes, au in zip(grid.flat, ACTION_UNITS, strict=True):
         for row in data[data["action_unit"] == au].dropna(subset="value").itertuples():
             colour, y = EXPRESSION_COLOURS[row.expression], place[row.expression]
             axes.hlines(y, row.low, row.high, color=colour, linewidth=2, alpha=0.45)
-            axes.plot(row.value, y, linestyle="none", marker=EXPRESSION_MARKERS[row.expression], color=colour, markersize=4.5)
+            axes.plot(
+                row.value, y, linestyle="none", marker=EXPRESSION_MARKERS[row.expression], color=colour, markersize=4.5
+            )
         axes.set_title(f"{au}\n{ACTION_UNIT_NAMES[au]}", fontsize=7.5)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
@@ -451,12 +466,25 @@ def extractor_agreement(data: pd.DataFrame) -> Figure:
     """
     place = np.arange(len(data))
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(8.0, 5.2), sharex=True)
-    panels = ((top, "kappa", "Cohen's kappa", "f1", "F1", "#0072B2"), (bottom, "intensity_r", "Pearson r", "icc", "ICC(3,1)", "#009E73"))
+    panels = (
+        (top, "kappa", "Cohen's kappa", "f1", "F1", "#0072B2"),
+        (bottom, "intensity_r", "Pearson r", "icc", "ICC(3,1)", "#009E73"),
+    )
     for axes, main, name, other, other_name, colour in panels:
         axes.vlines(place, data[f"{main}_low"], data[f"{main}_high"], color=colour, linewidth=2.2, alpha=0.45)
-        axes.plot(place, data[main], linestyle="none", marker="o", color=colour, label=f"{name}, 95 % interval over clips")
-        axes.plot(place, data[other], linestyle="none", marker="D", markerfacecolor="white", markeredgecolor="#444444", markersize=4,
-                  label=other_name)
+        axes.plot(
+            place, data[main], linestyle="none", marker="o", color=colour, label=f"{name}, 95 % interval over clips"
+        )
+        axes.plot(
+            place,
+            data[other],
+            linestyle="none",
+            marker="D",
+            markerfacecolor="white",
+            markeredgecolor="#444444",
+            markersize=4,
+            label=other_name,
+        )
         lowest = np.nanmin([0, *data[[f"{main}_low", main, other]].to_numpy(float).ravel()])
         axes.set(ylim=(lowest - 0.05, 1.04))
         axes.axhline(0, color="#999999", linewidth=0.8)
@@ -477,15 +505,17 @@ def au_baselines(data: pd.DataFrame) -> Figure:
     """
     if data.empty:
         return _empty(plt.figure(figsize=(5, 1.2)), "no subjects known: nothing can be left out")
-    rows = list(dict.fromkeys(zip(data["source"], data["judged"])))
-    shades = dict(zip(dict.fromkeys(data["features"]), ("#0072B2", "#E69F00")))
+    rows = list(dict.fromkeys(zip(data["source"], data["judged"], strict=True)))
+    shades = dict(zip(dict.fromkeys(data["features"]), ("#0072B2", "#E69F00"), strict=True))
     figure, grid = plt.subplots(1, 2, figsize=(8.0, 0.55 * len(rows) + 1.1), sharey=True, sharex=True)
     commonest = data["classifier"] == "always the commonest expression"
-    for axes, metric in zip(grid, ("WAR", "UAR")):
+    for axes, metric in zip(grid, ("WAR", "UAR"), strict=True):
         for k, (source, judged) in enumerate(rows):
             mine = (data["source"] == source) & (data["judged"] == judged) & (data["metric"] == metric)
             axes.vlines(data.loc[mine & commonest, "value"], k - 0.32, k + 0.32, color="#8C8C8C", linewidth=2)
-            for shift, (features, colour) in zip(np.linspace(-0.16, 0.16, len(shades)) if len(shades) > 1 else (0,), shades.items()):
+            for shift, (features, colour) in zip(
+                np.linspace(-0.16, 0.16, len(shades)) if len(shades) > 1 else (0,), shades.items(), strict=True
+            ):
                 chosen = data[mine & ~commonest & (data["features"] == features)].rename(columns={"value": "ours"})
                 _dots(axes, chosen, [k + shift] * len(chosen), colour)
         axes.set_xlabel(f"{metric} (%)")
@@ -494,9 +524,26 @@ def au_baselines(data: pd.DataFrame) -> Figure:
     grid[0].set_xlim(0, 100)
     grid[0].set_yticks(range(len(rows)), [f"{source}\n{judged}" for source, judged in rows])
     grid[0].set_ylim(len(rows) - 0.5, -0.5)
-    figure.legend(handles=[Line2D([], [], color=colour, marker="o", markersize=5, label=f"AUs: {name}") for name, colour in shades.items()]
-                  + [Line2D([], [], color="#8C8C8C", linestyle="none", marker="|", markersize=10, markeredgewidth=2,
-                            label="always the commonest expression")], loc="outside lower center", ncols=3)
+    figure.legend(
+        handles=[
+            Line2D([], [], color=colour, marker="o", markersize=5, label=f"AUs: {name}")
+            for name, colour in shades.items()
+        ]
+        + [
+            Line2D(
+                [],
+                [],
+                color="#8C8C8C",
+                linestyle="none",
+                marker="|",
+                markersize=10,
+                markeredgewidth=2,
+                label="always the commonest expression",
+            )
+        ],
+        loc="outside lower center",
+        ncols=3,
+    )
     return figure
 
 
@@ -599,14 +646,23 @@ def reconstruction(sheet: dict, moments: int = 4) -> Figure:
     largest = np.maximum(np.quantile(np.abs(sheet["motion"]), 0.99, axis=(1, 2, 3), keepdims=True), 1e-6)
     colours = plt.get_cmap("RdBu_r").with_extremes(bad="#D9D9D9")
     pictures = [sheet[name] for name in ("original", "masked", "appearance")]
-    pictures += [colours(0.5 + 0.5 * sheet[name] / largest, bytes=True)[..., :3] for name in ("motion", "predicted_motion")]
+    pictures += [
+        colours(0.5 + 0.5 * sheet[name] / largest, bytes=True)[..., :3] for name in ("motion", "predicted_motion")
+    ]
     grid = np.stack([picture[:, chosen].reshape(-1, *picture.shape[2:]) for picture in pictures])
     names = ["clip", "what the\nencoder sees", "appearance,\npredicted", "motion", "motion,\npredicted"]
     axes = image_grid(grid, names, [""] * grid.shape[1], block=len(chosen), cell=0.72)
     places = axes.get_xticks().reshape(clips, -1).mean(1)
     for place, expression in zip(places, sheet["expressions"], strict=True):
-        axes.annotate(f"{expression} →", (place, 0), (0, 5), xycoords="data", textcoords="offset points", ha="center",
-                      fontweight="bold")
+        axes.annotate(
+            f"{expression} →",
+            (place, 0),
+            (0, 5),
+            xycoords="data",
+            textcoords="offset points",
+            ha="center",
+            fontweight="bold",
+        )
     axes.figure.set_dpi(PICTURE_DPI)
     return axes.figure
 
@@ -653,8 +709,7 @@ def _dots(axes: Axes, rows: pd.DataFrame, place, colour: str) -> None:
 
 def _legend_below(figure: Figure, entries, marker: str = "o", extra: Sequence = ()) -> None:
     handles = [
-        Line2D([], [], color=colour, marker=marker, linewidth=1.8, markersize=5, label=text)
-        for text, colour in entries
+        Line2D([], [], color=colour, marker=marker, linewidth=1.8, markersize=5, label=text) for text, colour in entries
     ]
     figure.legend(handles=[*handles, *extra], loc="outside lower center", ncols=len(handles) + len(extra))
 
@@ -683,7 +738,7 @@ def strategies(data: pd.DataFrame, *, embedded: bool = True) -> Figure:
                 grid[i, j],
                 data[(data["metric"] == metric) & (data["model"] == model)].set_index("variant").reindex(names),
             )
-            for k, (strategy, name) in enumerate(zip(STRATEGIES, names)):
+            for k, (strategy, name) in enumerate(zip(STRATEGIES, names, strict=True)):
                 _dots(axes, part.loc[[name]], [k], STRATEGY_COLOURS[strategy])
             axes.plot(
                 part["paper"],
@@ -766,13 +821,13 @@ def loss_terms(data: pd.DataFrame) -> Figure:
     if not datasets:
         return _empty(plt.figure(figsize=(4, 3)))
     figure, grid = plt.subplots(1, len(datasets), figsize=(2.75 * len(datasets) + 0.6, 2.9), sharey=True, squeeze=False)
-    for axes, dataset in zip(grid[0], datasets):
+    for axes, dataset in zip(grid[0], datasets, strict=True):
         wide = data[data["dataset"] == dataset].pivot(index="au_ratio", columns="term", values=["weighted", "share"])
         place, bottom = np.arange(len(wide)), np.zeros(len(wide))
         for term in LOSS_TERMS:
             axes.bar(place, wide["weighted", term], bottom=bottom, width=0.7, color=TERM_COLOURS[term])
             bottom += wide["weighted", term].to_numpy()
-        for k, (top, share) in enumerate(zip(bottom, wide["share", LOSS_TERMS[1]])):
+        for k, (top, share) in enumerate(zip(bottom, wide["share", LOSS_TERMS[1]], strict=True)):
             if share:
                 axes.text(k, top, f"{share:.0f} %", ha="center", va="bottom", fontsize=7)
         axes.set_xticks(place, [f"{ratio:g}" for ratio in wide.index])
@@ -800,18 +855,31 @@ def ablations(data: pd.DataFrame) -> Figure:
     if not names:
         return _empty(plt.figure(figsize=(4, 3)))
     figure, grid = plt.subplots(1, 2, figsize=(8.4, 0.3 * len(names) + 1.5), sharey=True)
-    for axes, metric in zip(grid, ("WAR", "UAR")):
+    for axes, metric in zip(grid, ("WAR", "UAR"), strict=True):
         axes.axvline(0, color="#999999", linestyle="--", linewidth=1)
         part = data[data["metric"] == metric].set_index("variant").reindex(names)
         for k, name in enumerate(names):
-            colour = VARIANT_COLOURS[WITH] if name == KNOWLEDGE else VARIANT_COLOURS[WITHOUT] if name == NO_HEAD else "#333333"
-            axes.hlines(k, part.loc[name, "difference_low"], part.loc[name, "difference_high"], color=colour, linewidth=1.8, alpha=0.55)
+            colour = (
+                VARIANT_COLOURS[WITH]
+                if name == KNOWLEDGE
+                else VARIANT_COLOURS[WITHOUT]
+                if name == NO_HEAD
+                else "#333333"
+            )
+            axes.hlines(
+                k,
+                part.loc[name, "difference_low"],
+                part.loc[name, "difference_high"],
+                color=colour,
+                linewidth=1.8,
+                alpha=0.55,
+            )
             axes.plot(part.loc[name, "difference"], k, marker="o", color=colour, markersize=5)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel(f"{metric} minus that of plain BCE (points)")
         axes.grid(axis="x")
-    for text, name in zip(grid[0].get_yticklabels(), names):
+    for text, name in zip(grid[0].get_yticklabels(), names, strict=True):
         text.set_fontweight("bold" if name == KNOWLEDGE else "normal")
     return figure
 
@@ -839,7 +907,7 @@ def confusion(data: pd.DataFrame, axes: Axes | None = None, *, title: str = "") 
     axes.imshow(share, cmap=_MAP, norm=norm)
     _cell_texts(axes, share, lambda value: f"{value:.0f}", norm, 8, dy=-0.12)
     colours = plt.get_cmap(_MAP)
-    for i, j in zip(*np.nonzero(np.isfinite(share))):
+    for i, j in zip(*np.nonzero(np.isfinite(share)), strict=True):
         ink = _ink(colours(float(norm(share[i, j]))), "#444444", "#eeeeee")
         axes.text(j, i + 0.27, f"{count[i, j]:.0f}", ha="center", va="center", fontsize=6, color=ink)
     axes.set_xticks(range(len(EXPRESSIONS)), EXPRESSION_HEADINGS)
@@ -888,7 +956,7 @@ def fig7(data: pd.DataFrame) -> Figure:
         data: from ``figure_data.process_data``.
     """
     figure, grid = plt.subplots(2, 4, figsize=(10.4, 4.9))
-    for k, (axes, (panel, title, label)) in enumerate(zip(grid.flat, PANELS)):
+    for k, (axes, (panel, title, label)) in enumerate(zip(grid.flat, PANELS, strict=True)):
         for variant, style in ((WITH, "-"), (WITHOUT, "--")):  # dashes on top: both are seen where they coincide
             part = data[(data["panel"] == panel) & (data["variant"] == variant)].dropna(subset="value")
             if part.empty:
@@ -951,14 +1019,24 @@ def fig8(data: pd.DataFrame, variants: Sequence[str] = EMBEDDINGS) -> Figure:
         data: from ``figure_data.embedding_data``. variants: the panels.
     """
     figure, grid = plt.subplots(1, len(variants), figsize=(3.2 * len(variants), 4.1))
-    for k, (axes, variant) in enumerate(zip(grid, variants)):
+    for k, (axes, variant) in enumerate(zip(grid, variants, strict=True)):
         part = data[data["variant"] == variant]
         axes.set_title(f"({'abc'[k]}) {variant}")
         if part.empty:
             _empty(axes, "no record")
             continue
-        sns.scatterplot(part, x="x", y="y", s=20, alpha=0.8, linewidth=0, legend=False, rasterized=len(part) > 1000,
-                        ax=axes, **_BY_EXPRESSION)
+        sns.scatterplot(
+            part,
+            x="x",
+            y="y",
+            s=20,
+            alpha=0.8,
+            linewidth=0,
+            legend=False,
+            rasterized=len(part) > 1000,
+            ax=axes,
+            **_BY_EXPRESSION,
+        )
         first = part.iloc[0]
         axes.set_xlabel(
             f"{first['neighbours']:.0f}-neighbour purity {first['purity']:.1f} % (chance {first['chance']:.1f} %)\n"
@@ -992,7 +1070,7 @@ def class_frequencies(data: pd.DataFrame) -> Figure:
     rows = max(1, -(-len(datasets) // columns))
     figure, grid = plt.subplots(rows, columns, figsize=(2.6 * columns + 0.6, 2.3 * rows + 0.5), squeeze=False)
     place = np.arange(len(EXPRESSIONS))
-    for axes, dataset in zip(grid.flat, datasets):
+    for axes, dataset in zip(grid.flat, datasets, strict=True):
         part = data[data["dataset"] == dataset].set_index("expression").reindex(list(EXPRESSIONS))
         axes.bar(place, part["share"], width=0.72, color=[EXPRESSION_COLOURS[name] for name in EXPRESSIONS])
         axes.hlines(part["paper_share"], place - 0.42, place + 0.42, color="black", linewidth=1.4)
@@ -1010,7 +1088,8 @@ def class_frequencies(data: pd.DataFrame) -> Figure:
     return figure
 
 
-# ------------------------------------------------------------------------------------------- calibration and the AU head
+# ------------------------------------------------------------------------------------------- calibration and the AU
+# head
 @_styled
 def reliability(data: pd.DataFrame) -> Figure:
     """Is a network right as often as it says? Accuracy against confidence, a panel a variant, clips of each bin below.
@@ -1021,19 +1100,41 @@ def reliability(data: pd.DataFrame) -> Figure:
     variants = [v for v in (WITHOUT, WITH) if v in set(data["variant"])]
     if not variants:
         return _empty(plt.figure(figsize=(4, 3)))
-    figure, grid = plt.subplots(2, len(variants), figsize=(3.1 * len(variants) + 0.5, 4.2), sharex=True, sharey="row",
-                                height_ratios=(3, 1), squeeze=False)
-    for (top, bottom), variant in zip(grid.T, variants):
+    figure, grid = plt.subplots(
+        2,
+        len(variants),
+        figsize=(3.1 * len(variants) + 0.5, 4.2),
+        sharex=True,
+        sharey="row",
+        height_ratios=(3, 1),
+        squeeze=False,
+    )
+    for (top, bottom), variant in zip(grid.T, variants, strict=True):
         part = data[data["variant"] == variant]
         filled, colour = part[part["clips"] > 0], VARIANT_COLOURS[variant]
         top.plot([0, 100], [0, 100], color="#999999", linestyle="--", linewidth=1)
-        top.vlines(100 * filled["confidence"], 100 * filled["accuracy_low"], 100 * filled["accuracy_high"], color=colour, alpha=0.5)
-        top.plot(100 * filled["confidence"], 100 * filled["accuracy"], marker="o", markersize=4, linewidth=1, color=colour)
+        top.vlines(
+            100 * filled["confidence"],
+            100 * filled["accuracy_low"],
+            100 * filled["accuracy_high"],
+            color=colour,
+            alpha=0.5,
+        )
+        top.plot(
+            100 * filled["confidence"], 100 * filled["accuracy"], marker="o", markersize=4, linewidth=1, color=colour
+        )
         first = part.iloc[0]
         top.set_title(variant)
         # below the diagonal, where only a network that is too sure of itself has points
-        top.text(97, 3, f"ECE {100 * first['ece']:.1f} points\n(if calibrated, up to {100 * first['ece_if_calibrated']:.1f})\n"
-                 f"Brier {first['brier']:.2f} [{first['brier_low']:.2f}, {first['brier_high']:.2f}]", va="bottom", ha="right", fontsize=8)
+        top.text(
+            97,
+            3,
+            f"ECE {100 * first['ece']:.1f} points\n(if calibrated, up to {100 * first['ece_if_calibrated']:.1f})\n"
+            f"Brier {first['brier']:.2f} [{first['brier_low']:.2f}, {first['brier_high']:.2f}]",
+            va="bottom",
+            ha="right",
+            fontsize=8,
+        )
         top.set(xlim=(0, 100), ylim=(0, 100))
         top.grid(True)
         width = 100 * (part["high"] - part["low"])
@@ -1056,8 +1157,14 @@ def au_head(data: pd.DataFrame, axes: Axes | None = None) -> Axes:
     place = np.arange(len(data))
     axes.bar(place, data["f1"], width=0.7, color="#9CC9E3", label="F1, 95 % interval")
     axes.vlines(place, data["f1_low"], data["f1_high"], color="#1f3b57", linewidth=1.4)
-    axes.hlines(data["f1_always"], place - 0.35, place + 0.35, color=METRIC_COLOURS["UAR"], linewidth=1.6,
-                label="always saying “present”")
+    axes.hlines(
+        data["f1_always"],
+        place - 0.35,
+        place + 0.35,
+        color=METRIC_COLOURS["UAR"],
+        linewidth=1.6,
+        label="always saying “present”",
+    )
     axes.set(ylabel="F1 (0 to 1)", ylim=(0, 1.02), xlim=(-0.6, len(data) - 0.4))
     axes.set_xticks(place, data.index, rotation=60, ha="right", rotation_mode="anchor")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
@@ -1065,13 +1172,15 @@ def au_head(data: pd.DataFrame, axes: Axes | None = None) -> Axes:
     return axes
 
 
-# ------------------------------------------------------------------------------------------------------- printed numbers
+# ------------------------------------------------------------------------------------------------------- printed
+# numbers
 _VERDICTS = {BEYOND: ("#009E73", "D"), OPEN: ("#E69F00", "o"), WITHIN: ("#D55E00", "X")}
 
 
 @_styled
 def printed_gains(data: pd.DataFrame) -> Figure:
-    """The paper's printed gains against the noise of their test sets: Table 1 to the left, Table 2's classes to the right.
+    """The paper's printed gains against the noise of their test sets: Table 1 to the left, Table 2's classes to the
+    right.
 
     Args:
         data: ``printed.gains()``.
@@ -1081,10 +1190,21 @@ def printed_gains(data: pd.DataFrame) -> Figure:
     overall = overall.sort_values("measure", ascending=False, kind="stable")
     _gain_rows(left, overall, [f"{r.dataset}, {r.method}" for r in overall.itertuples()], "measure", "(a) Table 1")
     classes = data[data["measure"].isin(EXPRESSION_HEADINGS)]
-    _gain_rows(right, classes, [f"{r.measure} ({r.clips:.0f} clips)" for r in classes.itertuples()], "method", "(b) Table 2, DFEW")
-    handles = [Line2D([], [], linestyle="none", marker=marker, color=colour, markersize=5, label=name)
-               for name, (colour, marker) in _VERDICTS.items()]
-    handles += [Patch(color="#DDDDDD", label="95 % noise, unpaired"), Patch(color="#A8A8A8", label="95 % noise, best pairing")]
+    _gain_rows(
+        right,
+        classes,
+        [f"{r.measure} ({r.clips:.0f} clips)" for r in classes.itertuples()],
+        "method",
+        "(b) Table 2, DFEW",
+    )
+    handles = [
+        Line2D([], [], linestyle="none", marker=marker, color=colour, markersize=5, label=name)
+        for name, (colour, marker) in _VERDICTS.items()
+    ]
+    handles += [
+        Patch(color="#DDDDDD", label="95 % noise, unpaired"),
+        Patch(color="#A8A8A8", label="95 % noise, best pairing"),
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
@@ -1094,7 +1214,15 @@ def _gain_rows(axes: Axes, rows: pd.DataFrame, labels: list[str], block: str, ti
     place, previous, y = [], None, 0.0
     for heading in rows[block]:
         if heading != previous:
-            axes.text(0.01, y + 1.0, heading, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5, fontweight="bold")
+            axes.text(
+                0.01,
+                y + 1.0,
+                heading,
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                fontsize=8.5,
+                fontweight="bold",
+            )
             previous, y = heading, y + 1.9
         place.append(y)
         y += 0.85
@@ -1102,7 +1230,7 @@ def _gain_rows(axes: Axes, rows: pd.DataFrame, labels: list[str], block: str, ti
     axes.barh(place, 2 * rows["unpaired"], left=-rows["unpaired"], height=height, color="#DDDDDD")
     axes.barh(place, 2 * rows["best"].fillna(0), left=-rows["best"].fillna(0), height=height, color="#A8A8A8")
     axes.axvline(0, color="#555555", linewidth=0.8)
-    for (_, row), at in zip(rows.iterrows(), place):
+    for (_, row), at in zip(rows.iterrows(), place, strict=True):
         colour, marker = _VERDICTS[row["verdict"]]
         axes.plot(row["gain"], at, marker=marker, color=colour, markersize=5, linestyle="none")
     axes.set_yticks(place, labels, fontsize=7.5)

@@ -48,8 +48,15 @@ class LineProgress:
     Work that ends within the first interval prints its closing line only, so that a log stays short.
     """
 
-    def __init__(self, iterable: Iterable | None = None, total: int | None = None, desc: str = "", unit: str = "it",
-                 interval: float = INTERVAL, silent: bool = False):
+    def __init__(
+        self,
+        iterable: Iterable | None = None,
+        total: int | None = None,
+        desc: str = "",
+        unit: str = "it",
+        interval: float = INTERVAL,
+        silent: bool = False,
+    ):
         if total is None and hasattr(iterable, "__len__"):
             total = len(iterable)
         self.iterable, self.total, self.desc, self.unit = iterable, total, desc, unit
@@ -150,7 +157,8 @@ def progress(iterable: Iterable | None = None, total: int | None = None, desc: s
 class GridProgress:
     """How far the cells of a grid are: done, running, failed, waited for, and the time left.
 
-    A bar that follows, or lines: one when a cell has ended, otherwise one a minute. Each is at most one line of 80 columns.
+    A bar that follows, or lines: one when a cell has ended, otherwise one a minute. Each is at most one line of 80
+        columns.
 
     Args:
         total: cells.
@@ -171,8 +179,15 @@ class GridProgress:
     def __exit__(self, *_) -> None:
         self.bar.close()
 
-    def show(self, done: int, running: int = 0, failed: int = 0, elsewhere: int = 0, left: float | None = None,
-             note: str = "") -> None:
+    def show(
+        self,
+        done: int,
+        running: int = 0,
+        failed: int = 0,
+        elsewhere: int = 0,
+        left: float | None = None,
+        note: str = "",
+    ) -> None:
         """Bring it up to date.
 
         Args:

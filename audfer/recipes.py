@@ -1,10 +1,10 @@
 """How a network is trained: optimizer, schedule, augmentation, mixing and frame sampling, as named recipes.
 
-Each network of the paper has ``<model>-paper`` (section 4.3 of AU-DFER), the recipe of its own official release, that of
-AU-DFER's release where it differs, and ``<model>-tiny`` for a laptop. Where the paper is silent the release's value stands.
-What changes results by accident in a release (its *quirks*: frames out of order at test time, a cosine that ignores the
-warm-up) is off in the ``-paper`` recipes and on in the releases'. Choose one by name in a cell, a profile or on the command
-line; ``recipe_table`` shows them side by side.
+Each network of the paper has ``<model>-paper`` (section 4.3 of AU-DFER), the recipe of its own official release, that
+of AU-DFER's release where it differs, and ``<model>-tiny`` for a laptop. Where the paper is silent the release's value
+stands. What changes results by accident in a release (its *quirks*: frames out of order at test time, a cosine that
+ignores the warm-up) is off in the ``-paper`` recipes and on in the releases'. Choose one by name in a cell, a profile
+or on the command line; ``recipe_table`` shows them side by side.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from .datasets.sampling import SAMPLING
 from .errors import AudferError, InputError
 
 #: name -> class, and which of a recipe's constants it takes
-OPTIMIZERS = {"adamw": (torch.optim.AdamW, ("betas",)), "adam": (torch.optim.Adam, ("betas",)),
-              "sgd": (torch.optim.SGD, ("momentum",))}
+OPTIMIZERS = {
+    "adamw": (torch.optim.AdamW, ("betas",)),
+    "adam": (torch.optim.Adam, ("betas",)),
+    "sgd": (torch.optim.SGD, ("momentum",)),
+}
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Recipe:
     no_decay: tuple[str, ...] = ()
     """names (or their last part) of further parameters that it leaves alone"""
     layer_decay: float = 1.0
-    """the rate of a transformer's block i of n is multiplied by this to the power n - i, that of the patch embedding by the
-    power n + 1; everything else (heads, final norm, messenger tokens) gets the full rate. 1 = all layers alike"""
+    """the rate of a transformer's block i of n is multiplied by this to the power n - i, that of the patch embedding by
+    the power n + 1; everything else (heads, final norm, messenger tokens) gets the full rate. 1 = all layers alike"""
     clip_gradient: float = 0.0
     """largest gradient norm; 0 = unlimited"""
 
@@ -80,14 +83,14 @@ class Recipe:
     """stochastic depth of the last block; ``None`` = the network's own"""
     label_smoothing: float = 0.0
     mixup: float = 0.0
-    """alpha of mixup's Beta distribution; 0 = off. Partner of a clip: the one at its place in the reversed batch. With both
-    mixup and cutmix a batch gets one of them, each with probability 0.5"""
+    """alpha of mixup's Beta distribution; 0 = off. Partner of a clip: the one at its place in the reversed batch. With
+    both mixup and cutmix a batch gets one of them, each with probability 0.5"""
     cutmix: float = 0.0
     """alpha of cutmix's Beta distribution; 0 = off"""
     mix_aus: bool = False
-    """whether the AU labels are mixed as well. Off as in AU-DFER's release, of which the paper's numbers are: a mixed clip
-    keeps the first clip's AU labels, and the larger share's expression chooses the row of K. On is the consistent choice:
-    labels and rows of K are mixed in the clips' proportions, and an AU unknown in either clip is left out"""
+    """whether the AU labels are mixed as well. Off as in AU-DFER's release, of which the paper's numbers are: a mixed
+    clip keeps the first clip's AU labels, and the larger share's expression chooses the row of K. On is the consistent
+    choice: labels and rows of K are mixed in the clips' proportions, and an AU unknown in either clip is left out"""
 
     # what the network sees
     augmentation: Augmentation = Augmentation()
@@ -98,17 +101,22 @@ class Recipe:
     frame_stride: int = 1
     """frames from one to the next, for the rules that have one (MAE-DFER)"""
     selection: str = "last epoch"
-    """which epoch its authors report; here every record holds the last epoch and the best on the test split, each named"""
+    """which epoch its authors report; here every record holds the last epoch and the best on the test split, each named
+    """
 
     def __post_init__(self):
-        for name, found, allowed in (("optimizer", self.optimizer, tuple(OPTIMIZERS)),
-                                     ("schedule", self.schedule, ("cosine", "step")),
-                                     ("train_sampling", self.train_sampling, tuple(SAMPLING)),
-                                     ("test_sampling", self.test_sampling, tuple(SAMPLING))):
+        for name, found, allowed in (
+            ("optimizer", self.optimizer, tuple(OPTIMIZERS)),
+            ("schedule", self.schedule, ("cosine", "step")),
+            ("train_sampling", self.train_sampling, tuple(SAMPLING)),
+            ("test_sampling", self.test_sampling, tuple(SAMPLING)),
+        ):
             if found not in allowed:
                 raise InputError("recipe", name, repr(found), f"one of {', '.join(allowed)}")
         if self.batch_size < 1 or self.epochs < 1:
-            raise InputError("recipe", "batch_size, epochs", f"{self.batch_size}, {self.epochs}", "numbers of at least 1")
+            raise InputError(
+                "recipe", "batch_size, epochs", f"{self.batch_size}, {self.epochs}", "numbers of at least 1"
+            )
 
 
 # ------------------------------------------------------------------------------------------------------- the recipes
@@ -118,72 +126,159 @@ _JITTER = replace(_CROP, name="crop and colours", colour_jitter=0.4, hue_jitter=
 _RAND = Augmentation("RandAugment", operations=4, crop="log", flip=0.5, erase=0.25)
 
 _M3DFEL = Recipe(
-    "AU-DFER section 4.3 (rates, decay, 100 epochs); batch, warm-up, smoothing and augmentation: its release; frames: ours",
-    "adamw", 5e-4, 0.05, decay_norms=True, batch_size=64, minimum_learning_rate=5e-6, warmup=0.2, label_smoothing=0.1,
-    augmentation=_JITTER)
+    "AU-DFER section 4.3 (rates, decay, 100 epochs); batch, warm-up, smoothing and augmentation: its release; frames: "
+    "ours",
+    "adamw",
+    5e-4,
+    0.05,
+    decay_norms=True,
+    batch_size=64,
+    minimum_learning_rate=5e-6,
+    warmup=0.2,
+    label_smoothing=0.1,
+    augmentation=_JITTER,
+)
 _M3DFEL_RELEASE = replace(
-    _M3DFEL, source="the replication of M3DFEL that AU-DFER builds on (4 GPUs), quirks included",
-    batch_size=256, epochs=300, warmup=20 / 300, warmup_from_zero=True, cosine_ignores_warmup=True, schedule_lag=1,
-    train_sampling="m3dfel", test_sampling="m3dfel", selection="best test WAR and best test UAR, each of its own epoch")
+    _M3DFEL,
+    source="the replication of M3DFEL that AU-DFER builds on (4 GPUs), quirks included",
+    batch_size=256,
+    epochs=300,
+    warmup=20 / 300,
+    warmup_from_zero=True,
+    cosine_ignores_warmup=True,
+    schedule_lag=1,
+    train_sampling="m3dfel",
+    test_sampling="m3dfel",
+    selection="best test WAR and best test UAR, each of its own epoch",
+)
 
 _FORMER = Recipe(
     "AU-DFER section 4.3 (rate, decay, 100 epochs); the rest: Former-DFER's release; frames: ours",
-    "sgd", 0.01, 1e-4, decay_norms=True, schedule="step", augmentation=_CROP)
+    "sgd",
+    0.01,
+    1e-4,
+    decay_norms=True,
+    schedule="step",
+    augmentation=_CROP,
+)
 _FORMER_RELEASE = replace(
-    _FORMER, source="Former-DFER's release on DFEW and FERV39k", train_sampling="former_dfer",
-    test_sampling="former_dfer-test", selection="best test WAR")
+    _FORMER,
+    source="Former-DFER's release on DFEW and FERV39k",
+    train_sampling="former_dfer",
+    test_sampling="former_dfer-test",
+    selection="best test WAR",
+)
 
 
 def _mae(source: str, batch_size: int, **changes) -> Recipe:
     """MAE-DFER's fine-tuning; its rates are given for 256 clips a step."""
     share = batch_size / 256
-    return Recipe(source, "adamw", 1e-3 * share, 0.05, no_decay=("lg_region_tokens",), layer_decay=0.75,
-                  batch_size=batch_size, minimum_learning_rate=1e-6 * share, warmup=0.05, warmup_from_zero=True,
-                  drop_path=0.1, label_smoothing=0.1, mixup=0.8, cutmix=1.0, augmentation=_RAND, **changes)
+    return Recipe(
+        source,
+        "adamw",
+        1e-3 * share,
+        0.05,
+        no_decay=("lg_region_tokens",),
+        layer_decay=0.75,
+        batch_size=batch_size,
+        minimum_learning_rate=1e-6 * share,
+        warmup=0.05,
+        warmup_from_zero=True,
+        drop_path=0.1,
+        label_smoothing=0.1,
+        mixup=0.8,
+        cutmix=1.0,
+        augmentation=_RAND,
+        **changes,
+    )
 
 
-_MAE = _mae("AU-DFER section 4.3 (betas; 1e-3 read as the release's rate for 256 clips); the rest: MAE-DFER's release on one "
-            "GPU; frames: ours", 32)
+_MAE = _mae(
+    "AU-DFER section 4.3 (betas; 1e-3 read as the release's rate for 256 clips); the rest: MAE-DFER's release on one "
+    "GPU; frames: ours",
+    32,
+)
 
 
 def _mae_release(dataset: str, gpu_batch: int, stride: int) -> Recipe:
-    return _mae(f"MAE-DFER's release on {dataset}, 3 GPUs of {gpu_batch} clips", 3 * gpu_batch, train_sampling="mae_dfer",
-                test_sampling="mae_dfer-views", frame_stride=stride)
+    return _mae(
+        f"MAE-DFER's release on {dataset}, 3 GPUs of {gpu_batch} clips",
+        3 * gpu_batch,
+        train_sampling="mae_dfer",
+        test_sampling="mae_dfer-views",
+        frame_stride=stride,
+    )
 
 
 _KEYPOINT = Recipe(
     "Huang et al. 2024 (optimizer, rate and its steps, 80 epochs, batch); augmentation and frames: ours",
-    "adam", 1e-3, 0.0, betas=(0.9, 0.99), batch_size=64, epochs=80, schedule="step", milestones=(0.5, 0.75), augmentation=_CROP)
+    "adam",
+    1e-3,
+    0.0,
+    betas=(0.9, 0.99),
+    batch_size=64,
+    epochs=80,
+    schedule="step",
+    milestones=(0.5, 0.75),
+    augmentation=_CROP,
+)
 
-# tiny networks see some hundred clips about ten times and do not come to fit them: a high rate, hardly any augmentation, no smoothing
-_TINY = Recipe("ours, for networks that train on a laptop", "adamw", 3e-3, 0.05, batch_size=16, epochs=12, warmup=0.1, clip_gradient=5.0,
-               augmentation=Augmentation("mild crop", crop="mild", crop_area=(0.85, 1.0), flip=0.5))
+# tiny networks see some hundred clips about ten times and do not come to fit them: a high rate, hardly any
+# augmentation, no smoothing
+_TINY = Recipe(
+    "ours, for networks that train on a laptop",
+    "adamw",
+    3e-3,
+    0.05,
+    batch_size=16,
+    epochs=12,
+    warmup=0.1,
+    clip_gradient=5.0,
+    augmentation=Augmentation("mild crop", crop="mild", crop_area=(0.85, 1.0), flip=0.5),
+)
 
 RECIPES: dict[str, Recipe] = {
     "m3dfel-paper": _M3DFEL,
-    "m3dfel-audfer": replace(_M3DFEL_RELEASE, source="AU-DFER's release, quirks included (one GPU, batch 64, 100 epochs)",
-                             batch_size=64, epochs=100, warmup=0.2, selection="best sum of test WAR and UAR"),
+    "m3dfel-audfer": replace(
+        _M3DFEL_RELEASE,
+        source="AU-DFER's release, quirks included (one GPU, batch 64, 100 epochs)",
+        batch_size=64,
+        epochs=100,
+        warmup=0.2,
+        selection="best sum of test WAR and UAR",
+    ),
     "m3dfel-release": _M3DFEL_RELEASE,
     "m3dfel-tiny": _TINY,
     "former_dfer-paper": _FORMER,
     # on DFEW that release reads the folder's files in file-system order, which is not a rule that can be followed
-    "former_dfer-audfer": replace(_FORMER_RELEASE, source="AU-DFER's release on FERV39k",
-                                  selection="best sum of test WAR and UAR"),
+    "former_dfer-audfer": replace(
+        _FORMER_RELEASE, source="AU-DFER's release on FERV39k", selection="best sum of test WAR and UAR"
+    ),
     "former_dfer-release": _FORMER_RELEASE,
-    # twice as many clips a step take two thirds more time, and it learns as much from half as many steps; the others do not
+    # twice as many clips a step take two thirds more time, and it learns as much from half as many steps; the others do
+    # not
     "former_dfer-tiny": replace(_TINY, learning_rate=6e-3, batch_size=32),
     "mae_dfer-paper": _MAE,
     "mae_dfer-release-dfew": _mae_release("DFEW", 32, 4),
     "mae_dfer-release-ferv39k": _mae_release("FERV39k", 40, 1),
     "mae_dfer-release-mafw": _mae_release("MAFW", 32, 4),
     # layer-wise decay and mixing are for a pre-trained encoder: from scratch the first blocks would hardly move
-    "mae_dfer-scratch": replace(_MAE, source="ours: mae_dfer-paper without what presumes a pre-trained encoder",
-                                layer_decay=1.0, mixup=0.0, cutmix=0.0, augmentation=_CROP),
+    "mae_dfer-scratch": replace(
+        _MAE,
+        source="ours: mae_dfer-paper without what presumes a pre-trained encoder",
+        layer_decay=1.0,
+        mixup=0.0,
+        cutmix=0.0,
+        augmentation=_CROP,
+    ),
     "mae_dfer-tiny": _TINY,
     "keypoint_gcn-paper": _KEYPOINT,
     "keypoint_gcn-audfer": replace(
-        _KEYPOINT, source="ours: keypoint_gcn-paper for AU-DFER's 100 epochs (section 4.3) and with its release's selection",
-        epochs=100, selection="best sum of test WAR and UAR"),
+        _KEYPOINT,
+        source="ours: keypoint_gcn-paper for AU-DFER's 100 epochs (section 4.3) and with its release's selection",
+        epochs=100,
+        selection="best sum of test WAR and UAR",
+    ),
     "keypoint_gcn-tiny": _TINY,
 }
 
@@ -198,8 +293,12 @@ def recipe_name(model: str, size: str, name: str = "") -> str:
     found = name or f"{model}-{size}"
     if found not in own:
         near = get_close_matches(found, own, 1)
-        raise InputError("cell", "recipe", repr(found), f"one of {', '.join(own) or ', '.join(RECIPES)}"
-                         + (f" (did you mean {near[0]}?)" if near else ""))
+        raise InputError(
+            "cell",
+            "recipe",
+            repr(found),
+            f"one of {', '.join(own) or ', '.join(RECIPES)}" + (f" (did you mean {near[0]}?)" if near else ""),
+        )
     return found
 
 
@@ -232,8 +331,9 @@ def _flat(recipe: Recipe) -> dict[str, object]:
 # ------------------------------------------------------------------------------------------- optimizer and schedule
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool | None = None,
-                    rate_scale: Callable[[str], float] | None = None) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, recipe: Recipe, fused: bool | None = None, rate_scale: Callable[[str], float] | None = None
+) -> torch.optim.Optimizer:
     """The recipe's optimizer over a network's trainable parameters.
 
     Parameters that share weight decay and learning rate form a group; a group's ``rate_scale`` is its share of the
@@ -250,13 +350,19 @@ def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool | None = None,
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decays = (parameter.ndim > 1 and not name.endswith(".bias") and not name.endswith(recipe.no_decay)
-                      or recipe.decay_norms)
+            decays = (
+                parameter.ndim > 1
+                and not name.endswith(".bias")
+                and not name.endswith(recipe.no_decay)
+                or recipe.decay_norms
+            )
             scale = rate_scale(name) if rate_scale else _rate_scale(model, name, recipe.layer_decay)
             key = scale, recipe.weight_decay if decays else 0.0
             groups.setdefault(key, []).append(parameter)
-    listed = [{"params": parameters, "lr": recipe.learning_rate * scale, "weight_decay": decay, "rate_scale": scale}
-              for (scale, decay), parameters in groups.items()]
+    listed = [
+        {"params": parameters, "lr": recipe.learning_rate * scale, "weight_decay": decay, "rate_scale": scale}
+        for (scale, decay), parameters in groups.items()
+    ]
     kind, constants = OPTIMIZERS[recipe.optimizer]
     return kind(listed, lr=recipe.learning_rate, fused=fused, **{name: getattr(recipe, name) for name in constants})
 
@@ -265,8 +371,10 @@ def _rate_scale(model: nn.Module, name: str, decay: float) -> float:
     if decay == 1:
         return 1.0
     if not hasattr(model, "blocks"):
-        raise AudferError(f"layer-wise decay {decay}: {type(model).__name__} has no transformer blocks; take a recipe with "
-                          "layer_decay = 1")
+        raise AudferError(
+            f"layer-wise decay {decay}: {type(model).__name__} has no transformer blocks; take a recipe with "
+            "layer_decay = 1"
+        )
     depth = len(model.blocks)
     part, _, rest = name.partition(".")
     if part == "blocks":

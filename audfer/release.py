@@ -11,8 +11,8 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-import torch
 import scipy
+import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.special import logit
 
@@ -93,12 +93,18 @@ def _density(values: np.ndarray, source: np.ndarray) -> tuple | None:
     columns = np.ptp(values, axis=0) > _SAME
     scores, seen = logit(source)[:, columns], values[:, columns]
     deviations = scores.std(), scores.std(ddof=1)
-    errors = [np.abs(scipy.stats.norm.pdf(scores, scores.mean(), deviation) / seen - 1).max() for deviation in deviations]
+    errors = [
+        np.abs(scipy.stats.norm.pdf(scores, scores.mean(), deviation) / seen - 1).max() for deviation in deviations
+    ]
     if min(errors) > 0.01:
         return None
-    return ("normal density of the other's logits", np.corrcoef(seen.ravel(), source[:, columns].ravel())[0, 1], min(errors),
-            f"value: correlation; spread: relative; mean {scores.mean():.5f}, deviation "
-            f"{deviations[int(np.argmin(errors))]:.5f}, the {int(columns.sum())} columns that vary")
+    return (
+        "normal density of the other's logits",
+        np.corrcoef(seen.ravel(), source[:, columns].ravel())[0, 1],
+        min(errors),
+        f"value: correlation; spread: relative; mean {scores.mean():.5f}, deviation "
+        f"{deviations[int(np.argmin(errors))]:.5f}, the {int(columns.sum())} columns that vary",
+    )
 
 
 def _alone(values: np.ndarray) -> list[tuple]:
@@ -116,12 +122,20 @@ def _alone(values: np.ndarray) -> list[tuple]:
         for i, row in enumerate(values):
             for j, k in combinations(np.flatnonzero(~constant), 2):
                 if abs(row[j] - row[k]) < _SAME:
-                    found.append(("two cells are one number", row[j], abs(row[j] - row[k]),
-                                  f"{EXPRESSIONS[i]}: {ACTION_UNITS[j]} and {ACTION_UNITS[k]}"))
+                    found.append(
+                        (
+                            "two cells are one number",
+                            row[j],
+                            abs(row[j] - row[k]),
+                            f"{EXPRESSIONS[i]}: {ACTION_UNITS[j]} and {ACTION_UNITS[k]}",
+                        )
+                    )
     if ((values > 0) & (values < 1)).all():
         middle = (logit(values).max() + logit(values).min()) / 2
         if abs(middle) < _SAME:
-            found.append(("logits centred on their mid-range", middle, np.ptp(logit(values)), "spread: highest minus lowest"))
+            found.append(
+                ("logits centred on their mid-range", middle, np.ptp(logit(values)), "spread: highest minus lowest")
+            )
     return found
 
 
@@ -132,7 +146,7 @@ def _vectors() -> dict[tuple[str, str, str], np.ndarray]:
     for dataset in DATASETS:
         for strategy in STRATEGIES:
             weights = published.released_pos_weight(dataset, strategy)
-            rows = {"all": weights} if weights.ndim == 1 else dict(zip(EXPRESSIONS, weights))
+            rows = {"all": weights} if weights.ndim == 1 else dict(zip(EXPRESSIONS, weights, strict=True))
             found |= {(dataset, strategy, name): row for name, row in rows.items()}
     return found
 
@@ -147,7 +161,8 @@ def copied_vectors(vectors: dict[tuple[str, str, str], np.ndarray] | None = None
         vectors: (dataset, strategy, expression or "all") -> (18,); default: the release's.
 
     Returns:
-        Columns dataset, strategy, expression, is (the "distinct" vector that it equals), difference (largest, relative).
+        Columns dataset, strategy, expression, is (the "distinct" vector that it equals), difference (largest,
+        relative).
     """
     vectors = _vectors() if vectors is None else vectors
     rows = []
@@ -176,7 +191,9 @@ def frames_behind() -> pd.DataFrame:
         table = published.load(f"release_pos_weight_{dataset.lower()}")
         table = table[table["option"] == "distinct"]
         least = table.groupby(table["expression"].str.lower())["implied_frames_minimal"].max()
-        annotated = {e: sum(published.frame_counts(dataset, split)[e] for split in ("train", "test")) for e in EXPRESSIONS}
+        annotated = {
+            e: sum(published.frame_counts(dataset, split)[e] for split in ("train", "test")) for e in EXPRESSIONS
+        }
         rows += [(dataset, e, int(least[e]), annotated[e], least[e] / annotated[e] - 1) for e in EXPRESSIONS]
     return pd.DataFrame(rows, columns=["dataset", "expression", "frames", "annotated", "surplus"])
 
@@ -207,7 +224,9 @@ def mended_pos_weight(dataset: str, strategy: str) -> np.ndarray:
     """
     rates = published.presence_rates(dataset)
     if strategy == "global":
-        frames = np.array([sum(published.frame_counts(dataset, split)[e] for split in ("train", "test")) for e in EXPRESSIONS])
+        frames = np.array(
+            [sum(published.frame_counts(dataset, split)[e] for split in ("train", "test")) for e in EXPRESSIONS]
+        )
         rate = frames @ rates / frames.sum()
         return (1 - rate) / rate
     weights = (1 - rates) / rates
@@ -239,7 +258,7 @@ def loss_cells(knowledge, pos_weight, rates: np.ndarray, probabilities: np.ndarr
             # every other AU is unknown, so the mean over what is known is this cell's term
             label = torch.full((1, units), float("nan"))
             label[0, j] = float(rates[i, j])
-            result[i, j] = loss(answers[i:i + 1], label, torch.tensor([i])).item() * share[i] / units
+            result[i, j] = loss(answers[i : i + 1], label, torch.tensor([i])).item() * share[i] / units
     return result
 
 
@@ -280,13 +299,27 @@ def loss_effects(dataset: str = "DFEW") -> tuple[pd.DataFrame, pd.DataFrame]:
         positive = untrained * ratio * rates / (ratio * rates + 1 - rates)
         share = untrained / untrained.sum()
         by_unit = share.sum(axis=0)
-        rows.append({
-            "variant": name, "loss_untrained": untrained.sum(), "loss_at_rates": informed.sum(),
-            "largest_au": ACTION_UNITS[by_unit.argmax()], "largest_au_share": by_unit.max(),
-            "au28_share": by_unit[ACTION_UNITS.index("AU28")], "positive_share": positive.sum() / untrained.sum(),
-            "rare_share": share[minor].sum(),
-            "half_of_the_loss": int(np.searchsorted(np.cumsum(np.sort(share.ravel())[::-1]), 0.5) + 1)})
-        cells.append(pd.DataFrame({
-            "source": name, "expression": np.repeat(EXPRESSIONS, len(ACTION_UNITS)),
-            "action_unit": np.tile(ACTION_UNITS, len(EXPRESSIONS)), "value": 100 * share.ravel()}))
+        rows.append(
+            {
+                "variant": name,
+                "loss_untrained": untrained.sum(),
+                "loss_at_rates": informed.sum(),
+                "largest_au": ACTION_UNITS[by_unit.argmax()],
+                "largest_au_share": by_unit.max(),
+                "au28_share": by_unit[ACTION_UNITS.index("AU28")],
+                "positive_share": positive.sum() / untrained.sum(),
+                "rare_share": share[minor].sum(),
+                "half_of_the_loss": int(np.searchsorted(np.cumsum(np.sort(share.ravel())[::-1]), 0.5) + 1),
+            }
+        )
+        cells.append(
+            pd.DataFrame(
+                {
+                    "source": name,
+                    "expression": np.repeat(EXPRESSIONS, len(ACTION_UNITS)),
+                    "action_unit": np.tile(ACTION_UNITS, len(EXPRESSIONS)),
+                    "value": 100 * share.ravel(),
+                }
+            )
+        )
     return pd.DataFrame(rows), pd.concat(cells, ignore_index=True)

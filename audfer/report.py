@@ -26,11 +26,15 @@ from .progress import clock
 from .reproduce import clean_notebook
 
 _CODE = '<details class="code">'
-_CELL = """{% extends 'basic/index.html.j2' %}
-{% block input_group %}""" + _CODE + """<summary>code</summary>{{ super() }}</details>{% endblock input_group %}
+_CELL = (
+    """{% extends 'basic/index.html.j2' %}
+{% block input_group %}"""
+    + _CODE
+    + """<summary>code</summary>{{ super() }}</details>{% endblock input_group %}
 {% block output_prompt %}{% endblock output_prompt %}
 {% block in_prompt %}{% endblock in_prompt %}
 """
+)
 
 _STYLE = """
 :root { --ink: #1d2430; --soft: #5b6675; --line: #d9dee5; --link: #0b57a4; --ground: #ffffff; --tint: #f5f7fa; }
@@ -73,19 +77,26 @@ def write_report(path: str | os.PathLike, notebooks: list[Path], figures: Path, 
     entries = _entries(figures)
     sections = [_section(notebook) for notebook in notebooks]
     unseen = _anchor(entries, sections)
-    page = "\n".join([
-        "<!doctype html>", '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>AU-DFER, {html.escape(summary['profile'])} profile</title>",
-        f"<style>{_STYLE}{HtmlFormatter().get_style_defs('.highlight')}</style></head><body>",
-        _head(summary), _index(entries, path.parent), _notebook_list(notebooks, sections, summary),
-        *[f'<section class="notebook" id="nb-{_slug(notebook.stem)}">\n'
-          f'<p class="note">{html.escape(notebook.stem)}</p>\n{body}</section>'
-          for notebook, (_, body) in zip(notebooks, sections)],
-        '<h2 id="further">Further tables and figures</h2>' if unseen else "",
-        *[_entry(stem, entries[stem]) for stem in unseen],
-        "</body></html>",
-    ])
+    page = "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>AU-DFER, {html.escape(summary['profile'])} profile</title>",
+            f"<style>{_STYLE}{HtmlFormatter().get_style_defs('.highlight')}</style></head><body>",
+            _head(summary),
+            _index(entries, path.parent),
+            _notebook_list(notebooks, sections, summary),
+            *[
+                f'<section class="notebook" id="nb-{_slug(notebook.stem)}">\n'
+                f'<p class="note">{html.escape(notebook.stem)}</p>\n{body}</section>'
+                for notebook, (_, body) in zip(notebooks, sections, strict=True)
+            ],
+            '<h2 id="further">Further tables and figures</h2>' if unseen else "",
+            *[_entry(stem, entries[stem]) for stem in unseen],
+            "</body></html>",
+        ]
+    )
     with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
@@ -156,14 +167,19 @@ def _first_sentence(text: str) -> str:
 
 def _head(summary: dict) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in summary["versions"].items())
-    source = ("<p><strong>The input is the embedded benchmark: rendered face clips, not DFEW, FERV39k or MAFW."
-              "</strong> The paper's printed numbers stand beside ours to show which table is meant; they are not "
-              "comparable.</p>"
-              if summary.get("embedded") else "")
-    return (f"<h1>Action Unit Enhance Dynamic Facial Expression Recognition: tables and figures</h1>\n{source}\n"
-            f'<p class="note">Profile <code>{html.escape(summary["profile"])}</code>: '
-            f"{html.escape(summary['profile_summary'])}. Made in {clock(summary['seconds'])}, "
-            f"{html.escape(summary['finished'])}, on {html.escape(summary['machine'])}; {html.escape(versions)}.</p>")
+    source = (
+        "<p><strong>The input is the embedded benchmark: rendered face clips, not DFEW, FERV39k or MAFW."
+        "</strong> The paper's printed numbers stand beside ours to show which table is meant; they are not "
+        "comparable.</p>"
+        if summary.get("embedded")
+        else ""
+    )
+    return (
+        f"<h1>Action Unit Enhance Dynamic Facial Expression Recognition: tables and figures</h1>\n{source}\n"
+        f'<p class="note">Profile <code>{html.escape(summary["profile"])}</code>: '
+        f"{html.escape(summary['profile_summary'])}. Made in {clock(summary['seconds'])}, "
+        f"{html.escape(summary['finished'])}, on {html.escape(summary['machine'])}; {html.escape(versions)}.</p>"
+    )
 
 
 def _index(entries: dict[str, dict[str, Path]], base: Path) -> str:
@@ -171,27 +187,38 @@ def _index(entries: dict[str, dict[str, Path]], base: Path) -> str:
         return '<h2 id="index">Index</h2><p>This run wrote no tables or figures.</p>'
     rows = []
     for stem, files in entries.items():
-        links = " ".join(f'<a href="{quote(os.path.relpath(file, base))}">{kind}</a>'
-                         for kind, file in sorted(files.items()) if kind != "json")
-        rows.append(f'<tr><td><a href="#r-{_slug(stem)}">{html.escape(stem)}</a></td>'
-                    f"<td>{html.escape(_first_sentence(_caption(stem, files)))}</td>"
-                    f'<td class="files">{links}</td></tr>')
-    return ('<h2 id="index">Index of tables and figures</h2>\n<div class="scroll"><table><thead><tr><th>name</th>'
-            "<th>what it shows</th><th>files</th></tr></thead><tbody>\n" + "\n".join(rows)
-            + "\n</tbody></table></div>")
+        links = " ".join(
+            f'<a href="{quote(os.path.relpath(file, base))}">{kind}</a>'
+            for kind, file in sorted(files.items())
+            if kind != "json"
+        )
+        rows.append(
+            f'<tr><td><a href="#r-{_slug(stem)}">{html.escape(stem)}</a></td>'
+            f"<td>{html.escape(_first_sentence(_caption(stem, files)))}</td>"
+            f'<td class="files">{links}</td></tr>'
+        )
+    return (
+        '<h2 id="index">Index of tables and figures</h2>\n<div class="scroll"><table><thead><tr><th>name</th>'
+        "<th>what it shows</th><th>files</th></tr></thead><tbody>\n" + "\n".join(rows) + "\n</tbody></table></div>"
+    )
 
 
 def _notebook_list(notebooks: list[Path], sections: list[tuple[str, str]], summary: dict) -> str:
     runs = {run["name"]: run for run in summary["notebooks"]}
     rows = []
-    for notebook, (title, _) in zip(notebooks, sections):
+    for notebook, (title, _) in zip(notebooks, sections, strict=True):
         run = runs.get(notebook.stem)
         numbers = [clock(run["seconds"]), len(run["tables"]), len(run["figures"])] if run else ["", "", ""]
-        rows.append(f'<tr><td><a href="#nb-{_slug(notebook.stem)}">{html.escape(notebook.stem)}</a></td>'
-                    f"<td>{html.escape(title)}</td>" + "".join(f"<td>{number}</td>" for number in numbers) + "</tr>")
-    return ('<h2 id="notebooks">Notebooks</h2>\n<div class="scroll"><table><thead><tr><th>notebook</th><th>title</th>'
-            "<th>time</th><th>tables</th><th>figures</th></tr></thead><tbody>\n" + "\n".join(rows)
-            + "\n</tbody></table></div>")
+        rows.append(
+            f'<tr><td><a href="#nb-{_slug(notebook.stem)}">{html.escape(notebook.stem)}</a></td>'
+            f"<td>{html.escape(title)}</td>" + "".join(f"<td>{number}</td>" for number in numbers) + "</tr>"
+        )
+    return (
+        '<h2 id="notebooks">Notebooks</h2>\n<div class="scroll"><table><thead><tr><th>notebook</th><th>title</th>'
+        "<th>time</th><th>tables</th><th>figures</th></tr></thead><tbody>\n"
+        + "\n".join(rows)
+        + "\n</tbody></table></div>"
+    )
 
 
 def _entry(stem: str, files: dict[str, Path]) -> str:
@@ -202,8 +229,10 @@ def _entry(stem: str, files: dict[str, Path]) -> str:
         width = int.from_bytes(picture[16:20], "big") // 2
         data = base64.b64encode(picture).decode()
         title = html.escape(_caption(stem, files))
-        parts.append(f'<figure><img alt="{title}" style="width:{width}px" src="data:image/png;base64,{data}">'
-                     f"<figcaption>{title}</figcaption></figure>")
+        parts.append(
+            f'<figure><img alt="{title}" style="width:{width}px" src="data:image/png;base64,{data}">'
+            f"<figcaption>{title}</figcaption></figure>"
+        )
     if "md" in files:
         parts.append(f'<div class="scroll">{markdown2html(files["md"].read_text(encoding="utf-8"))}</div>')
     return "\n".join(parts)
@@ -215,9 +244,18 @@ def _section(notebook: Path) -> tuple[str, str]:
         content = clean_notebook(nbformat.read(notebook, as_version=4))
     except (OSError, nbformat.reader.NotJSONError) as error:
         raise InputError(notebook, "notebook", type(error).__name__, "an executed notebook") from None
-    title = next((line.lstrip("# ").strip() for cell in content.cells if cell.cell_type == "markdown"
-                  for line in cell.source.splitlines() if line.startswith("# ")), notebook.stem)
-    exporter = HTMLExporter(extra_loaders=[DictLoader({"audfer.html.j2": _CELL})], template_file="audfer.html.j2",
-                            sanitize_html=False)
+    title = next(
+        (
+            line.lstrip("# ").strip()
+            for cell in content.cells
+            if cell.cell_type == "markdown"
+            for line in cell.source.splitlines()
+            if line.startswith("# ")
+        ),
+        notebook.stem,
+    )
+    exporter = HTMLExporter(
+        extra_loaders=[DictLoader({"audfer.html.j2": _CELL})], template_file="audfer.html.j2", sanitize_html=False
+    )
     body, _ = exporter.from_notebook_node(content)
     return title, body

@@ -10,6 +10,7 @@ warns about a misspelt parameter and then reports success.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import platform
@@ -36,13 +37,25 @@ from .profiles import Profile, load_profile
 from .progress import clock
 
 NOTEBOOKS: tuple[str, ...] = (
-    "01_au_extraction", "02_knowledge_matrix", "03_training", "04_strategies", "05_visualisations",
-    "A1_published_audit", "A2_keypoint_gcn", "A3_lock_and_check",
+    "01_au_extraction",
+    "02_knowledge_matrix",
+    "03_training",
+    "04_strategies",
+    "05_visualisations",
+    "A1_published_audit",
+    "A2_keypoint_gcn",
+    "A3_lock_and_check",
 )
-#: notebooks that no other one waits for, and which one has to be through before them ("": none): they run beside the others
-BESIDE: dict[str, str] = {"A1_published_audit": "", "04_strategies": "03_training", "05_visualisations": "03_training",
-                          "A3_lock_and_check": "03_training"}
-#: of those the ones that train: paper-size networks of two notebooks may be too much for one GPU, so then they wait their turn
+#: notebooks that no other one waits for, and which one has to be through before them ("": none): they run beside the
+#: others
+BESIDE: dict[str, str] = {
+    "A1_published_audit": "",
+    "04_strategies": "03_training",
+    "05_visualisations": "03_training",
+    "A3_lock_and_check": "03_training",
+}
+#: of those the ones that train: paper-size networks of two notebooks may be too much for one GPU, so then they wait
+#: their turn
 TRAINS = ("A3_lock_and_check",)
 WIDTH = 79
 #: seconds that an interrupted notebook is given to end by itself
@@ -92,7 +105,7 @@ def declared_parameters(notebook: Path) -> dict[str, object]:
         content = nbformat.read(notebook, as_version=4)
     except Exception as error:  # nbformat raises many kinds for one thing: not a notebook
         raise InputError(notebook, "notebook", f"{type(error).__name__}: {error}", "a Jupyter notebook") from None
-    for number, cell in enumerate(content.cells, start=1):
+    for number, cell in enumerate(content.cells, start=1):  # noqa: B007  (named in messages below)
         if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
             break
     else:
@@ -101,15 +114,20 @@ def declared_parameters(notebook: Path) -> dict[str, object]:
     try:
         statements = ast.parse(cell.source).body
     except SyntaxError as error:
-        raise InputError(notebook, f"cell {number}", f"a syntax error in line {error.lineno}",
-                         "plain `name = literal` lines") from None
+        raise InputError(
+            notebook, f"cell {number}", f"a syntax error in line {error.lineno}", "plain `name = literal` lines"
+        ) from None
     for statement in statements:
         try:
             (target,) = statement.targets
             parameters[target.id] = ast.literal_eval(statement.value)
         except (AttributeError, ValueError, TypeError):
-            raise InputError(notebook, f"cell {number} (parameters), line {statement.lineno}",
-                             repr(ast.unparse(statement)), "a plain `name = literal` line") from None
+            raise InputError(
+                notebook,
+                f"cell {number} (parameters), line {statement.lineno}",
+                repr(ast.unparse(statement)),
+                "a plain `name = literal` line",
+            ) from None
     return parameters
 
 
@@ -125,14 +143,22 @@ def check_parameters(notebooks: list[Path], given: dict[str, object]) -> dict[st
     for name in given:
         if name not in known:
             near = get_close_matches(name, known, 1)
-            raise InputError(", ".join(path.stem for path in notebooks), "parameter", repr(name),
-                             f"one of {', '.join(known)}" + (f" (did you mean {near[0]}?)" if near else ""))
+            raise InputError(
+                ", ".join(path.stem for path in notebooks),
+                "parameter",
+                repr(name),
+                f"one of {', '.join(known)}" + (f" (did you mean {near[0]}?)" if near else ""),
+            )
     chosen = {}
     for path, defaults in declared.items():
         for name in given.keys() & defaults.keys():
             if not _fits(given[name], defaults[name]):
-                raise InputError(path.stem, f"parameter {name}", f"{given[name]!r}",
-                                 f"a {type(defaults[name]).__name__}; the default is {defaults[name]!r}")
+                raise InputError(
+                    path.stem,
+                    f"parameter {name}",
+                    f"{given[name]!r}",
+                    f"a {type(defaults[name]).__name__}; the default is {defaults[name]!r}",
+                )
         chosen[path.stem] = {name: _place(name, given[name]) for name in given if name in defaults}
     return chosen
 
@@ -172,10 +198,18 @@ def repository() -> Path:
     raise AudferError("no notebooks found: run this inside a checkout of the audfer repository")
 
 
-def reproduce(profile: str = "laptop", notebooks: tuple[str, ...] = NOTEBOOKS,
-              parameters: dict[str, object] | None = None, *, source: str | os.PathLike | None = None,
-              work: str | os.PathLike | None = None, figures: str | os.PathLike | None = None,
-              minutes: float | None = None, free_gb: float = 2.0, update_notebooks: bool = False) -> Path:
+def reproduce(
+    profile: str = "laptop",
+    notebooks: tuple[str, ...] = NOTEBOOKS,
+    parameters: dict[str, object] | None = None,
+    *,
+    source: str | os.PathLike | None = None,
+    work: str | os.PathLike | None = None,
+    figures: str | os.PathLike | None = None,
+    minutes: float | None = None,
+    free_gb: float = 2.0,
+    update_notebooks: bool = False,
+) -> Path:
     """Run notebooks in order and write ``report.html``; returns its path.
 
     Args:
@@ -217,7 +251,9 @@ def reproduce(profile: str = "laptop", notebooks: tuple[str, ...] = NOTEBOOKS,
         minutes = 60.0
     environment = {
         "AUDFER_PROFILE": str(Path(profile).resolve()) if str(profile).endswith(".toml") else str(profile),
-        "AUDFER_WORK": str(work), "AUDFER_FIGURES": str(figures), "AUDFER_HEADLESS": "1",
+        "AUDFER_WORK": str(work),
+        "AUDFER_FIGURES": str(figures),
+        "AUDFER_HEADLESS": "1",
         "AUDFER_PROGRESS": "off" if os.environ.get("AUDFER_PROGRESS") == "off" else "lines",
     }
     here = work / settings.name
@@ -227,8 +263,14 @@ def reproduce(profile: str = "laptop", notebooks: tuple[str, ...] = NOTEBOOKS,
         try:
             alone = TRAINS if settings.training.size != "tiny" else ()
             aside = {name: first for name, first in BESIDE.items() if name not in alone}
-            runs = _side_by_side(paths, aside, lambda path: _run(path, here, figures / settings.name, given[path.stem], environment,
-                                                                 minutes, screen, stopping), stopping)
+            runs = _side_by_side(
+                paths,
+                aside,
+                lambda path: _run(
+                    path, here, figures / settings.name, given[path.stem], environment, minutes, screen, stopping
+                ),
+                stopping,
+            )
         finally:
             screen.close()
         summary = _summary(settings, runs, time.monotonic() - start)
@@ -238,14 +280,16 @@ def reproduce(profile: str = "laptop", notebooks: tuple[str, ...] = NOTEBOOKS,
                 nbformat.write(clean_notebook(nbformat.read(here / "notebooks" / path.name, as_version=4)), path)
         from .report import write_report
 
-        report = write_report(here / "report.html", [here / "notebooks" / path.name for path in paths],
-                              figures / settings.name, summary)
+        report = write_report(
+            here / "report.html", [here / "notebooks" / path.name for path in paths], figures / settings.name, summary
+        )
     _print_summary(runs, summary["seconds"], report, figures / settings.name)
     return report
 
 
-def rewrite_report(profile: str = "laptop", *, work: str | os.PathLike | None = None,
-                   figures: str | os.PathLike | None = None) -> Path:
+def rewrite_report(
+    profile: str = "laptop", *, work: str | os.PathLike | None = None, figures: str | os.PathLike | None = None
+) -> Path:
     """Write ``report.html`` again from what the last ``reproduce`` of a profile left; returns its path.
 
     Raises:
@@ -258,11 +302,16 @@ def rewrite_report(profile: str = "laptop", *, work: str | os.PathLike | None = 
     try:
         summary = json.loads((here / "reproduce.json").read_text())
     except (OSError, ValueError) as error:
-        raise InputError(here / "reproduce.json", "summary of a run", type(error).__name__,
-                         f"the record of a finished `audfer reproduce --profile {profile}`") from None
+        raise InputError(
+            here / "reproduce.json",
+            "summary of a run",
+            type(error).__name__,
+            f"the record of a finished `audfer reproduce --profile {profile}`",
+        ) from None
     paths = [here / "notebooks" / f"{run['name']}.ipynb" for run in summary["notebooks"]]
-    return write_report(here / "report.html", paths, _folder(figures, "AUDFER_FIGURES", "figures") / settings.name,
-                        summary)
+    return write_report(
+        here / "report.html", paths, _folder(figures, "AUDFER_FIGURES", "figures") / settings.name, summary
+    )
 
 
 def _folder(given: str | os.PathLike | None, variable: str, name: str) -> Path:
@@ -275,17 +324,21 @@ def _check_disk(folder: Path, free_gb: float) -> None:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free / 1e9
     if free < free_gb:
-        raise AudferError(f"{folder}: only {free:.1f} GB of disk are free, {free_gb:g} GB are needed; nothing was "
-                          "started: free some space, or choose another folder with AUDFER_WORK")
+        raise AudferError(
+            f"{folder}: only {free:.1f} GB of disk are free, {free_gb:g} GB are needed; nothing was "
+            "started: free some space, or choose another folder with AUDFER_WORK"
+        )
 
 
 class _Halted(Exception):
     """Another notebook has failed, or the user has had enough: this one was stopped."""
 
 
-def _side_by_side(paths: list[Path], aside: dict[str, str], run: Callable[[Path], NotebookRun],
-                  stopping: threading.Event) -> list[NotebookRun]:
-    """``run(path)`` of every notebook, in the order of ``paths``: one after the other here, and those of ``aside`` in a thread.
+def _side_by_side(
+    paths: list[Path], aside: dict[str, str], run: Callable[[Path], NotebookRun], stopping: threading.Event
+) -> list[NotebookRun]:
+    """``run(path)`` of every notebook, in the order of ``paths``: one after the other here, and those of ``aside`` in a
+    thread.
 
     Args:
         aside: as ``BESIDE``.
@@ -328,8 +381,16 @@ def _side_by_side(paths: list[Path], aside: dict[str, str], run: Callable[[Path]
     return [runs[path.stem] for path in paths]
 
 
-def _run(path: Path, work: Path, figures: Path, parameters: dict, environment: dict[str, str], minutes: float | None,
-         screen: _Screen, stopping: threading.Event) -> NotebookRun:
+def _run(
+    path: Path,
+    work: Path,
+    figures: Path,
+    parameters: dict,
+    environment: dict[str, str],
+    minutes: float | None,
+    screen: _Screen,
+    stopping: threading.Event,
+) -> NotebookRun:
     """Execute one notebook in its own process, follow it, and raise if it does not end well."""
     output = work / "notebooks" / path.name
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -340,10 +401,16 @@ def _run(path: Path, work: Path, figures: Path, parameters: dict, environment: d
     order = {"notebook": str(path), "output": str(output), "parameters": parameters}
     with log.open("w") as log_file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "audfer.reproduce", json.dumps(order)], stdout=subprocess.PIPE, stderr=log_file,
-            stdin=subprocess.DEVNULL, text=True, errors="replace", env=_child_environment(environment),
+            [sys.executable, "-m", "audfer.reproduce", json.dumps(order)],
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            env=_child_environment(environment),
             # its own session: Ctrl-C reaches this process only, which then ends the notebook in order
-            start_new_session=True)
+            start_new_session=True,
+        )
         try:
             failure, peak = _follow(process, log_file, minutes, screen, path.stem.split("_")[0], stopping)
         except BaseException:
@@ -351,8 +418,9 @@ def _run(path: Path, work: Path, figures: Path, parameters: dict, environment: d
             raise
     run = NotebookRun(path.stem, time.monotonic() - start, peak_memory_gb=round(peak / 1e9, 2))
     if failure is not None:
-        raise NotebookFailed(_explain(path, failure, process.returncode, peak, log),
-                             2 if failure.get("ename") in _USER_ERRORS else 1)
+        raise NotebookFailed(
+            _explain(path, failure, process.returncode, peak, log), 2 if failure.get("ename") in _USER_ERRORS else 1
+        )
     # the notebook beside this one writes there too, but this one names neither those files nor, in quotes, their stem
     after, text = _stamps(figures), output.read_text().replace("\\n", " ")
     said = set(re.findall(r"\w+\.\w+", text)) | set(re.findall(r"""["'](\w+)\\?["']""", text))
@@ -378,8 +446,9 @@ def _child_environment(extra: dict[str, str]) -> dict[str, str]:
     return environment
 
 
-def _follow(process: subprocess.Popen, log, minutes: float | None, screen: _Screen, number: str,
-            stopping: threading.Event) -> tuple[dict | None, float]:
+def _follow(
+    process: subprocess.Popen, log, minutes: float | None, screen: _Screen, number: str, stopping: threading.Event
+) -> tuple[dict | None, float]:
     """Show a notebook's events until it ends; returns (failure event or None, peak memory in bytes).
 
     Args:
@@ -410,8 +479,11 @@ def _follow(process: subprocess.Popen, log, minutes: float | None, screen: _Scre
             raise _Halted
         if now > deadline:
             _stop(process)
-            return {**last, "ename": "TimeoutError",
-                    "evalue": f"the limit of {minutes:g} minutes for one notebook was reached (--minutes)"}, peak
+            return {
+                **last,
+                "ename": "TimeoutError",
+                "evalue": f"the limit of {minutes:g} minutes for one notebook was reached (--minutes)",
+            }, peak
         screen.tick()
         if not line:
             continue
@@ -443,10 +515,8 @@ def _memory(process: subprocess.Popen) -> float:
     except psutil.Error:
         return 0.0
     for member in family:
-        try:
+        with contextlib.suppress(psutil.Error):
             total += member.memory_info().rss
-        except psutil.Error:
-            pass
     return float(total)
 
 
@@ -463,10 +533,8 @@ def _stop(process: subprocess.Popen) -> None:
     # as Ctrl-C in a terminal would: the cell and the workers see KeyboardInterrupt and can leave their files whole
     for member in family[1:]:
         _quietly(member.send_signal, signal.SIGINT)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(GRACE if kernels else 0.1)
-    except subprocess.TimeoutExpired:
-        pass
     _, alive = psutil.wait_procs(family, timeout=0.5)
     for member in alive:
         _quietly(member.terminate)
@@ -513,8 +581,12 @@ class _Screen:
         if sys.stderr.isatty() and os.environ.get("AUDFER_PROGRESS", "bar") == "bar":
             from tqdm import tqdm
 
-            self.bar = tqdm(total=cells, dynamic_ncols=True, leave=False,
-                            bar_format="{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} cells, {elapsed}")
+            self.bar = tqdm(
+                total=cells,
+                dynamic_ncols=True,
+                leave=False,
+                bar_format="{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} cells, {elapsed}",
+            )
 
     def line(self, text: str) -> None:
         text = text[:WIDTH]
@@ -545,11 +617,17 @@ class _Screen:
 def _summary(settings: Profile, runs: list[NotebookRun], seconds: float) -> dict:
     packages = ("torch", "numpy", "pandas", "scikit-learn", "matplotlib", "papermill")
     return {
-        "profile": settings.name, "profile_summary": settings.summary, "embedded": settings.embedded,
-        "finished": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "seconds": round(seconds, 1),
+        "profile": settings.name,
+        "profile_summary": settings.summary,
+        "embedded": settings.embedded,
+        "finished": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "seconds": round(seconds, 1),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": {"audfer": _own_version(), "python": platform.python_version(),
-                     **{name: version(name) for name in packages}},
+        "versions": {
+            "audfer": _own_version(),
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
         "notebooks": [asdict(run) for run in runs],
     }
 
@@ -563,8 +641,10 @@ def _own_version() -> str:
 def _print_summary(runs: list[NotebookRun], seconds: float, report: Path, figures: Path) -> None:
     print(f"\n{'notebook':<24}{'time':>14}{'tables':>8}{'figures':>9}{'memory':>10}")
     for run in runs:
-        print(f"{run.name[:23]:<24}{clock(run.seconds):>14}{len(run.tables):>8}{len(run.figures):>9}"
-              f"{run.peak_memory_gb:>7.1f} GB")
+        print(
+            f"{run.name[:23]:<24}{clock(run.seconds):>14}{len(run.tables):>8}{len(run.figures):>9}"
+            f"{run.peak_memory_gb:>7.1f} GB"
+        )
     tables, pictures = {t for r in runs for t in r.tables}, {f for r in runs for f in r.figures}
     print(f"{'all':<24}{clock(seconds):>14}{len(tables):>8}{len(pictures):>9}")
     print(f"tables and figures: {_short(figures)}\nreport: {_short(report)}", flush=True)
@@ -590,8 +670,9 @@ def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs
-                            if not (output.output_type == "stream" and output.name == "stderr")]
+            cell.outputs = [
+                output for output in cell.outputs if not (output.output_type == "stream" and output.name == "stderr")
+            ]
             for output in cell.outputs:
                 for holder, key in ((output, "text"), (output.get("data", {}), "text/plain")):
                     if key in holder:
@@ -604,8 +685,7 @@ def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             if "execution_count" in output:
                 output.execution_count = number
     notebook.metadata.pop("papermill", None)
-    notebook.metadata["kernelspec"] = {
-        "display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook.metadata["language_info"] = {"name": "python"}
     return notebook
 
@@ -704,19 +784,38 @@ def _execute(order: dict) -> int:
                 if cell_index in added:
                     return
                 started.update(cell=cell_index + 1 - sum(i < cell_index for i in added))
-                emit(kind="cell", cell=started["cell"], total=len(nb_man.nb.cells) - len(added),
-                     question=question_of(nb_man.nb.cells, cell_index))
+                emit(
+                    kind="cell",
+                    cell=started["cell"],
+                    total=len(nb_man.nb.cells) - len(added),
+                    question=question_of(nb_man.nb.cells, cell_index),
+                )
 
-            return Client(nb_man, kernel_name=kernel_name, startup_timeout=120, timeout=None, stdout_file=stdout_file,
-                          stderr_file=stderr_file, on_cell_execute=begin).execute()
+            return Client(
+                nb_man,
+                kernel_name=kernel_name,
+                startup_timeout=120,
+                timeout=None,
+                stdout_file=stdout_file,
+                stderr_file=stderr_file,
+                on_cell_execute=begin,
+            ).execute()
 
     papermill_engines.register("audfer", Engine)
     for attempt in (1, 2):
         try:
-            papermill.execute_notebook(order["notebook"], order["output"], order["parameters"], engine_name="audfer",
-                                       kernel_name="python3", language="python", progress_bar=False,
-                                       stdout_file=streams[0], stderr_file=streams[1],
-                                       cwd=str(Path(order["notebook"]).parent))
+            papermill.execute_notebook(
+                order["notebook"],
+                order["output"],
+                order["parameters"],
+                engine_name="audfer",
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                stdout_file=streams[0],
+                stderr_file=streams[1],
+                cwd=str(Path(order["notebook"]).parent),
+            )
         except PapermillExecutionError as error:
             emit(kind="error", ename=error.ename, evalue=_ESCAPES.sub("", str(error.evalue)))
             return 1

@@ -1,8 +1,8 @@
 """Every table and figure that is made from run records, each by one function that notebooks and ``audfer report`` call.
 
 A function takes a study and gives ``Result``s to save or show. A ``Study`` trains the cells that its store lacks; a
-``RecordedStudy`` (``open_records``) has nothing but the store, takes what is there and tells what is missing. From one store
-both make the same files.
+``RecordedStudy`` (``open_records``) has nothing but the store, takes what is there and tells what is missing. From one
+store both make the same files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 from . import evaluation, figure_data, keypoint_results, plots, recognition_results, tables
 from .errors import AudferError, InputError
-from .evaluation import au_quality
 from .experiments import RunRecord, RunStore
 from .outputs import Result, Saved
 from .profiles import profile_from
@@ -24,11 +23,13 @@ from .tables import Table
 
 #: what cannot come from run records, and which notebook makes it
 ELSEWHERE = {
-    "01_au_extraction": "contact sheets, AU estimator, presence rates, interpolation, class frequencies, AU-only baseline",
+    "01_au_extraction": "contact sheets, AU estimator, presence rates, interpolation, class frequencies, AU-only "
+    "baseline",
     "02_knowledge_matrix": "Fig. 4, medians by dataset, recovery, readings, theta",
     "03_training": "the pictures of masked pre-training",
     "A1_published_audit": "the audit of the printed tables",
-    "A3_lock_and_check": "Lock and Check's F1, ablations, recall, activation maps, localisation, intensity; what better AUs do",
+    "A3_lock_and_check": "Lock and Check's F1, ablations, recall, activation maps, localisation, intensity; what "
+    "better AUs do",
 }
 
 
@@ -36,7 +37,8 @@ class RecordedStudy(Study):
     """A study of which there are only run records: no clips, no AU tables, no training. See ``open_records``.
 
     Attributes:
-        missing: output of ``study.OUTPUTS`` -> text -> why, for every cell that it lacks, as far as outputs were asked for.
+        missing: output of ``study.OUTPUTS`` -> text -> why, for every cell that it lacks, as far as outputs were asked
+            for.
     """
 
     def __init__(self, store: RunStore, grid: dict, figures: Path):
@@ -63,7 +65,9 @@ class RecordedStudy(Study):
         found = {}
         for output in outputs:
             if output not in self.grid["outputs"]:
-                raise InputError(self.store.grid_path, "outputs", f"no {output!r}", f"one of {', '.join(self.grid['outputs'])}")
+                raise InputError(
+                    self.store.grid_path, "outputs", f"no {output!r}", f"one of {', '.join(self.grid['outputs'])}"
+                )
             lacks = self.missing.setdefault(output, {})
             for number in self.grid["outputs"][output]:
                 entry = self.grid["cells"][number]
@@ -89,7 +93,8 @@ class RecordedStudy(Study):
         raise AudferError(f"{self.store.folder}: run records alone; nothing is trained here")
 
     def __repr__(self) -> str:
-        return f"profile {self.profile.name}: {self.profile.summary}\nrecords in {self.store.folder}; figures in {self.figures}"
+        place = f"records in {self.store.folder}; figures in {self.figures}"
+        return f"profile {self.profile.name}: {self.profile.summary}\n{place}"
 
 
 def open_records(store: str | Path, figures: str | Path = "figures") -> RecordedStudy:
@@ -132,9 +137,16 @@ def _table(study: Study, name: str, protocol: str, **chosen) -> Table:
 def table1(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """Table 1 (WAR and UAR of all networks and datasets) and the same as a picture."""
     records, table = study.records("table1"), _table(study, "table1", protocol)
-    return (Result("table1_war_uar", table),
-            Result("table1_plot", plots.accuracies(table.tidy), table.tidy,
-                   f"Table 1 as a picture. {tables.describe(records, protocol, study.profile.embedded)}", records))
+    return (
+        Result("table1_war_uar", table),
+        Result(
+            "table1_plot",
+            plots.accuracies(table.tidy),
+            table.tidy,
+            f"Table 1 as a picture. {tables.describe(records, protocol, study.profile.embedded)}",
+            records,
+        ),
+    )
 
 
 def table2(study: Study, protocol: str = "last") -> tuple[Result, ...]:
@@ -144,16 +156,24 @@ def table2(study: Study, protocol: str = "last") -> tuple[Result, ...]:
 
 def conclusions(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """What Tables 1 and 2 say about AU-DFER, in words."""
-    return (Result("conclusions", tables.conclusions(_table(study, "table1", protocol), _table(study, "table2", protocol),
-                                                     embedded=study.profile.embedded)),)
+    return (
+        Result(
+            "conclusions",
+            tables.conclusions(
+                _table(study, "table1", protocol), _table(study, "table2", protocol), embedded=study.profile.embedded
+            ),
+        ),
+    )
 
 
 def one_fold(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """Tables 1 to 3 from the profile's first fold alone; nothing where it has only one."""
     if len(study.profile.grid.folds) < 2:
         return ()
-    return tuple(Result(f"{name}_one_fold", _table(study, name, protocol, fold=study.profile.grid.folds[0]))
-                 for name in ("table1", "table2", "table3"))
+    return tuple(
+        Result(f"{name}_one_fold", _table(study, name, protocol, fold=study.profile.grid.folds[0]))
+        for name in ("table1", "table2", "table3")
+    )
 
 
 def cost(study: Study, protocol: str = "last") -> tuple[Result, ...]:
@@ -165,14 +185,30 @@ def fig6(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """Fig. 6: confusion matrices."""
     records, place = study.records("fig6"), study.profile.grid.strategy_dataset
     data = figure_data.confusion_data(records, place, protocol)
-    return (Result("fig6_confusion", plots.fig6(data), data, f"Fig. 6. Confusion matrices on {place}. "
-                   f"{tables.describe(records, protocol, study.profile.embedded)}", records),)
+    return (
+        Result(
+            "fig6_confusion",
+            plots.fig6(data),
+            data,
+            f"Fig. 6. Confusion matrices on {place}. {tables.describe(records, protocol, study.profile.embedded)}",
+            records,
+        ),
+    )
 
 
 def pretraining(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """MAE-DFER from scratch and from self-supervised pre-training."""
-    return (Result("pretraining", tables.pretraining(study.records("pretraining"), dataset=study.profile.grid.strategy_dataset,
-                                                     protocol=protocol, embedded=study.profile.embedded)),)
+    return (
+        Result(
+            "pretraining",
+            tables.pretraining(
+                study.records("pretraining"),
+                dataset=study.profile.grid.strategy_dataset,
+                protocol=protocol,
+                embedded=study.profile.embedded,
+            ),
+        ),
+    )
 
 
 def positive_class_weights(study: Study, protocol: str = "last") -> tuple[Result, ...]:
@@ -181,89 +217,173 @@ def positive_class_weights(study: Study, protocol: str = "last") -> tuple[Result
     data = figure_data.positive_weight_data(records, place, study.profile.grid.strategies)
     if data.empty:
         return ()
-    return (Result("positive_class_weights", plots.positive_class_weights(data), data,
-                   f"Positive class weights of the three strategies on {place}. {study.caption}"),)
+    return (
+        Result(
+            "positive_class_weights",
+            plots.positive_class_weights(data),
+            data,
+            f"Positive class weights of the three strategies on {place}. {study.caption}",
+        ),
+    )
 
 
 def table3(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """Table 3 (strategies for the positive class weight) and the same as a picture."""
     records, table, embedded = study.records("table3"), _table(study, "table3", protocol), study.profile.embedded
-    return (Result("table3_strategies", table),
-            Result("table3_plot", plots.strategies(table.tidy, embedded=embedded), table.tidy,
-                   f"Table 3 as a picture. {tables.describe(records, protocol, embedded)}", records))
+    return (
+        Result("table3_strategies", table),
+        Result(
+            "table3_plot",
+            plots.strategies(table.tidy, embedded=embedded),
+            table.tidy,
+            f"Table 3 as a picture. {tables.describe(records, protocol, embedded)}",
+            records,
+        ),
+    )
 
 
 def table3_others(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """Table 3 on the profile's further datasets; the paper shows DFEW."""
-    return tuple(Result(f"table3_strategies_{name}", _table(study, "table3", protocol, dataset=name))
-                 for name in study.strategy_datasets[1:])
+    return tuple(
+        Result(f"table3_strategies_{name}", _table(study, "table3", protocol, dataset=name))
+        for name in study.strategy_datasets[1:]
+    )
 
 
 def ablations(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """What weighs the AU loss: the table, the same as a picture, and what it says in words."""
     records, grid, embedded = study.records("ablations"), study.profile.grid, study.profile.embedded
-    table = tables.ablations(records, dataset=grid.strategy_dataset, protocol=protocol, strategy=grid.strategy, embedded=embedded)
-    return (Result("ablations", table),
-            Result("ablations_plot", plots.ablations(table.tidy), table.tidy,
-                   f"Ablations as a picture: differences to plain BCE. {tables.describe(records, protocol, embedded)}", records),
-            Result("ablation_conclusions", tables.ablation_conclusions(table, embedded=embedded)))
+    table = tables.ablations(
+        records, dataset=grid.strategy_dataset, protocol=protocol, strategy=grid.strategy, embedded=embedded
+    )
+    return (
+        Result("ablations", table),
+        Result(
+            "ablations_plot",
+            plots.ablations(table.tidy),
+            table.tidy,
+            f"Ablations as a picture: differences to plain BCE. {tables.describe(records, protocol, embedded)}",
+            records,
+        ),
+        Result("ablation_conclusions", tables.ablation_conclusions(table, embedded=embedded)),
+    )
 
 
 def fig5(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """Fig. 5: WAR and UAR against lambda."""
     records = study.records("fig5")
     data = figure_data.ratio_data(records, study.profile.grid.ratio_model, protocol)
-    return (Result("fig5_au_ratio", plots.fig5(data), data, "Fig. 5. WAR and UAR against lambda. "
-                   f"{tables.describe(records, protocol, study.profile.embedded)}", records),)
+    return (
+        Result(
+            "fig5_au_ratio",
+            plots.fig5(data),
+            data,
+            f"Fig. 5. WAR and UAR against lambda. {tables.describe(records, protocol, study.profile.embedded)}",
+            records,
+        ),
+    )
 
 
 def loss_terms(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """The magnitudes of the two loss terms over the ratios of Fig. 5."""
     records = study.records("fig5")
     data = figure_data.loss_data(records, study.profile.grid.ratio_model)
-    return (Result("fig5_loss_terms", plots.loss_terms(data), data, "Magnitude of the two loss terms after training, without and "
-                   f"with the AU loss. {study.caption}", records),)
+    return (
+        Result(
+            "fig5_loss_terms",
+            plots.loss_terms(data),
+            data,
+            f"Magnitude of the two loss terms after training, without and with the AU loss. {study.caption}",
+            records,
+        ),
+    )
 
 
 def fig7(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """Fig. 7: the training process."""
     records, grid = study.records("fig7"), study.profile.grid
     data = figure_data.process_data(records, grid.ratio_model, grid.strategy_dataset)
-    return (Result("fig7_training", plots.fig7(data), data,
-                   f"Fig. 7. Training without and with AU on {grid.strategy_dataset}. {study.caption}", records),)
+    return (
+        Result(
+            "fig7_training",
+            plots.fig7(data),
+            data,
+            f"Fig. 7. Training without and with AU on {grid.strategy_dataset}. {study.caption}",
+            records,
+        ),
+    )
 
 
 def fig8(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """Fig. 8: t-SNE of the test clips' features."""
     records, grid = study.records("fig8"), study.profile.grid
     data = figure_data.embedding_data(records, grid.ratio_model, grid.strategy_dataset)
-    return (Result("fig8_tsne", plots.fig8(data), data, f"Fig. 8. t-SNE of the test features on {grid.strategy_dataset}; the "
-                   f"numbers are taken in feature space. {study.caption}", records),)
+    return (
+        Result(
+            "fig8_tsne",
+            plots.fig8(data),
+            data,
+            f"Fig. 8. t-SNE of the test features on {grid.strategy_dataset}; the "
+            f"numbers are taken in feature space. {study.caption}",
+            records,
+        ),
+    )
 
 
 def au_head(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """How well the AU head finds AUs."""
     records, place = study.records("au_head"), study.profile.grid.strategy_dataset
     data = evaluation.au_quality(records)
-    return (Result("au_head", plots.au_head(data).figure, data, f"F1 of each AU of the AU head on {place}'s test clips, against "
-                   f"the labels of Eq. 4. {study.caption}", records),)
+    return (
+        Result(
+            "au_head",
+            plots.au_head(data).figure,
+            data,
+            f"F1 of each AU of the AU head on {place}'s test clips, against the labels of Eq. 4. {study.caption}",
+            records,
+        ),
+    )
 
 
 def calibration(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     """Whether a network is right as often as it says."""
     records, grid = study.records("calibration"), study.profile.grid
     data = figure_data.calibration_data(records, grid.ratio_model, grid.strategy_dataset, protocol)
-    return (Result("calibration", plots.reliability(data), data,
-                   f"Calibration without and with AU on {grid.strategy_dataset}. {study.caption}", records),)
+    return (
+        Result(
+            "calibration",
+            plots.reliability(data),
+            data,
+            f"Calibration without and with AU on {grid.strategy_dataset}. {study.caption}",
+            records,
+        ),
+    )
 
 
 #: every function above with the outputs of ``study.OUTPUTS`` whose records it takes, in the order of the notebooks
-RESULTS: dict[Callable[..., tuple[Result, ...]], tuple[str, ...]] = {
-    table1: ("table1",), table2: ("table2",), conclusions: ("table1", "table2"), one_fold: ("table1", "table2", "table3"),
-    cost: (), fig6: ("fig6",), pretraining: ("pretraining",), positive_class_weights: ("table3",), table3: ("table3",),
-    table3_others: ("table3",), ablations: ("ablations",), fig5: ("fig5",), loss_terms: ("fig5",), fig7: ("fig7",),
-    fig8: ("fig8",), au_head: ("au_head",), calibration: ("calibration",),
-} | keypoint_results.RESULTS | recognition_results.RESULTS
+RESULTS: dict[Callable[..., tuple[Result, ...]], tuple[str, ...]] = (
+    {
+        table1: ("table1",),
+        table2: ("table2",),
+        conclusions: ("table1", "table2"),
+        one_fold: ("table1", "table2", "table3"),
+        cost: (),
+        fig6: ("fig6",),
+        pretraining: ("pretraining",),
+        positive_class_weights: ("table3",),
+        table3: ("table3",),
+        table3_others: ("table3",),
+        ablations: ("ablations",),
+        fig5: ("fig5",),
+        loss_terms: ("fig5",),
+        fig7: ("fig7",),
+        fig8: ("fig8",),
+        au_head: ("au_head",),
+        calibration: ("calibration",),
+    }
+    | keypoint_results.RESULTS
+    | recognition_results.RESULTS
+)
 
 
 @dataclass(frozen=True)
@@ -286,16 +406,22 @@ class Rebuilt:
         lines = []
         for name in [*(found.name for found in self.saved), *(name for name in self.incomplete if name not in made)]:
             lacks, needs = self.incomplete.get(name, (0, 0))
-            state = "made" if not lacks else f"{'made' if name in made else 'not made'}, {lacks} of {needs} cells missing"
+            state = (
+                "made" if not lacks else f"{'made' if name in made else 'not made'}, {lacks} of {needs} cells missing"
+            )
             lines.append(f"{name:{width}}  {state}")
         if self.missing:
             lines.append("\nmissing cells:")
             for cell, (why, outputs) in self.missing.items():
-                lines += [fill(f"{cell} ({', '.join(outputs)})", 79, initial_indent="  ", subsequent_indent="    "),
-                          fill(why, 79, initial_indent="    ", subsequent_indent="    ", break_long_words=False)]
+                lines += [
+                    fill(f"{cell} ({', '.join(outputs)})", 79, initial_indent="  ", subsequent_indent="    "),
+                    fill(why, 79, initial_indent="    ", subsequent_indent="    ", break_long_words=False),
+                ]
         lines.append("\nnot from run records, the notebooks make them:")
-        lines += [fill(f"{notebook}: {what}", 79, initial_indent="  ", subsequent_indent="    ")
-                  for notebook, what in ELSEWHERE.items()]
+        lines += [
+            fill(f"{notebook}: {what}", 79, initial_indent="  ", subsequent_indent="    ")
+            for notebook, what in ELSEWHERE.items()
+        ]
         return "\n".join([*lines, f"\n{self.folder}"])
 
 
@@ -316,7 +442,11 @@ def rebuild(study: RecordedStudy, protocol: str = "last") -> Rebuilt:
                     needed_by.append(output)
         if outputs and not records:
             # the rooms have functions of one name: the appendix's are told apart
-            name = make.__name__ if make.__module__ == __name__ else f"{make.__module__.rpartition('.')[2]}.{make.__name__}"
+            name = (
+                make.__name__
+                if make.__module__ == __name__
+                else f"{make.__module__.rpartition('.')[2]}.{make.__name__}"
+            )
             incomplete[name] = len(lacks), len(lacks)
             continue
         for result in make(study, protocol):

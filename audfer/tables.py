@@ -24,7 +24,15 @@ from . import published
 from .ablations import ABLATIONS, CONTROLS, KNOWLEDGE, NO_HEAD, PLAIN_BCE, ablation_records
 from .errors import InputError
 from .evaluation import (
-    LEVEL, Comparison, Interval, Summary, compare, effective_count, holm, minimum_detectable_difference, summary,
+    LEVEL,
+    Comparison,
+    Interval,
+    Summary,
+    compare,
+    effective_count,
+    holm,
+    minimum_detectable_difference,
+    summary,
 )
 from .facs import EVALUATION_DATASETS, EXPRESSION_HEADINGS, EXPRESSIONS
 
@@ -80,9 +88,8 @@ class Table:
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        return (
-            f"<p><b>{escape(self.caption)}</b></p>{self.display.to_html(index=False, border=0, justify='left')}"
-            + (f"<ul style='font-size:smaller'>{notes}</ul>" if notes else "")
+        return f"<p><b>{escape(self.caption)}</b></p>{self.display.to_html(index=False, border=0, justify='left')}" + (
+            f"<ul style='font-size:smaller'>{notes}</ul>" if notes else ""
         )
 
     def __repr__(self) -> str:
@@ -189,18 +196,35 @@ def pooled(records: Sequence) -> list:
     for record in records:
         key = repr(sorted((name, value) for name, value in record.cell.items() if name != "fold"))
         cells[key][record.cell.get("fold", 1)] = record
-    return [_joined([folds[k] for k in sorted(folds)]) if len(folds) > 1 else next(iter(folds.values())) for folds in cells.values()]
+    return [
+        _joined([folds[k] for k in sorted(folds)]) if len(folds) > 1 else next(iter(folds.values()))
+        for folds in cells.values()
+    ]
 
 
 def _joined(parts: list):
     clips = [clip for part in parts for clip in part.clip_ids]
     if len(set(clips)) < len(clips):
         twice = next(clip for clip, times in Counter(clips).items() if times > 1)
-        raise InputError(parts[0].path, "test clips of the folds", f"{twice} in several of them", "every clip in one fold's test split")
+        raise InputError(
+            parts[0].path,
+            "test clips of the folds",
+            f"{twice} in several of them",
+            "every clip in one fold's test split",
+        )
     whole = copy(parts[0])
     whole.parts, whole.clip_ids = tuple(parts), clips
     whole.cell = {**parts[0].cell, "fold": ", ".join(str(part.cell.get("fold", 1)) for part in parts)}
-    for name in ("expressions", "scores", "best_scores", "validated_scores", "au_scores", "au_labels", "features", "groups"):
+    for name in (
+        "expressions",
+        "scores",
+        "best_scores",
+        "validated_scores",
+        "au_scores",
+        "au_labels",
+        "features",
+        "groups",
+    ):
         arrays = [getattr(part, name, None) for part in parts]
         setattr(whole, name, None if any(array is None for array in arrays) else np.concatenate(arrays))
     whole.history = pd.concat([part.history for part in parts]).groupby("epoch", as_index=False).mean()
@@ -230,8 +254,11 @@ def _fold_numbers(cell: list, protocol: str, metric: str) -> dict:
             by_fold[part.cell.get("fold", 1)].append((found.war if metric == "WAR" else found.uar).value)
     means = [100 * np.mean(values) for values in by_fold.values()]
     several = len(means) > 1
-    return {"folds": len(means), "fold_mean": np.mean(means) if several else np.nan,
-            "fold_sd": np.std(means, ddof=1) if several else np.nan}
+    return {
+        "folds": len(means),
+        "fold_mean": np.mean(means) if several else np.nan,
+        "fold_sd": np.std(means, ddof=1) if several else np.nan,
+    }
 
 
 def present(records: Sequence, key: str, order: Sequence[str]) -> list[str]:
@@ -306,17 +333,24 @@ def _kpgcn_remarks(dataset: str) -> list[str]:
     classes = np.array([row[name] for name in EXPRESSIONS])
     if others:
         shown = ", ".join(f"{label.lower()} {row[label]:.2f}" for label in others)
-        remarks.append(f"the printed row has {len(EXPRESSIONS) + len(others)} classes ({shown} as well), and its WAR and UAR are over "
-                       f"all of them; over the seven shown its UAR would be {classes.mean():.2f}")
+        remarks.append(
+            f"the printed row has {len(EXPRESSIONS) + len(others)} classes ({shown} as well), and its WAR and UAR are "
+            f"over "
+            f"all of them; over the seven shown its UAR would be {classes.mean():.2f}"
+        )
         return remarks
     counts = np.array(list(published.class_counts(dataset, "test").values()))
     hits = published.integer_count(row["WAR"], counts.sum()) if dataset == "DFEW" else None
     if hits is not None:
-        remarks.append(f"printed WAR: {hits} of the {counts.sum()} clips of one fold, though the paper calls it an average of five")
+        remarks.append(
+            f"printed WAR: {hits} of the {counts.sum()} clips of one fold, though the paper calls it an average of five"
+        )
     weighted = classes @ counts / counts.sum()
     if abs(weighted - row["WAR"]) > 0.1:
-        remarks.append(f"the printed classes give WAR {weighted:.2f} and UAR {classes.mean():.2f}, not the {row['WAR']:.2f} and "
-                       f"{row['UAR']:.2f} beside them: another run's, or misprinted")
+        remarks.append(
+            f"the printed classes give WAR {weighted:.2f} and UAR {classes.mean():.2f}, not the {row['WAR']:.2f} and "
+            f"{row['UAR']:.2f} beside them: another run's, or misprinted"
+        )
     return remarks
 
 
@@ -391,7 +425,10 @@ def _rows(
     rows = []
     for metric in metrics:
         interval = (
-            numbers and {"WAR": numbers.war, "UAR": numbers.uar, **dict(zip(EXPRESSIONS, numbers.per_class))}[metric]
+            numbers
+            and {"WAR": numbers.war, "UAR": numbers.uar, **dict(zip(EXPRESSIONS, numbers.per_class, strict=True))}[
+                metric
+            ]
         )
         row = {
             **base,
@@ -450,7 +487,8 @@ def _detectable_text(tidy: pd.DataFrame) -> str:
             spans.append(f"{metric} {low if low == high else f'{low} to {high}'}")
     if not spans:
         return ""
-    return f"Detectable with these clips (found four times in five at the 5 % level, before Holm's correction), points: {', '.join(spans)}."
+    meaning = "found four times in five at the 5 % level, before Holm's correction"
+    return f"Detectable with these clips ({meaning}), points: {', '.join(spans)}."
 
 
 def _difference(found: Comparison, metric: str) -> tuple[Interval, float, str]:
@@ -521,12 +559,18 @@ def _paper(tidy: pd.DataFrame) -> dict[str, str]:
 
 
 def _fold_means(tidy: pd.DataFrame) -> dict[str, str]:
-    """Means of folds where there are several, else nothing: the numbers beside them are then of all folds' clips pooled."""
+    """Means of folds where there are several, else nothing: the numbers beside them are then of all folds' clips
+    pooled.
+    """
     if tidy["fold_mean"].isna().all():
         return {}
     rows = tidy.set_index("metric")
-    return {f"{metric}, mean of folds (sd)": f"{rows.loc[metric, 'fold_mean']:.1f} ({rows.loc[metric, 'fold_sd']:.1f})"
-            if np.isfinite(rows.loc[metric, "fold_mean"]) else DASH for metric in ("WAR", "UAR")}
+    return {
+        f"{metric}, mean of folds (sd)": f"{rows.loc[metric, 'fold_mean']:.1f} ({rows.loc[metric, 'fold_sd']:.1f})"
+        if np.isfinite(rows.loc[metric, "fold_mean"])
+        else DASH
+        for metric in ("WAR", "UAR")
+    }
 
 
 def _differences(tidy: pd.DataFrame) -> dict[str, str]:
@@ -560,9 +604,7 @@ def describe(records: Sequence, protocol: str = "last", embedded: bool = True, c
     clips = {}
     for record in records:
         clips.setdefault(record.cell["dataset"], set()).add(len(record.clip_ids))
-    shown = {
-        name: "/".join(map(str, sorted(clips[name]))) for name in present(records, "dataset", EVALUATION_DATASETS)
-    }
+    shown = {name: "/".join(map(str, sorted(clips[name]))) for name in present(records, "dataset", EVALUATION_DATASETS)}
     clips_text = ", ".join(f"{name} {count}" for name, count in shown.items())
     joined = {f"{record.cell['dataset']} {record.cell['fold']}" for record in records if len(_parts(record)) > 1}
     if joined:
@@ -610,12 +652,16 @@ def _how_compared(records: Sequence, over: str) -> str:
     grouped = any(getattr(record, "groups", None) is not None for record in records)
     clips = "subjects or videos" if grouped else "clips within classes"
     if len(seeds) == 1:
-        test = "sign-flip permutation of subjects or videos" if grouped else "exact McNemar (UAR: sign-flip permutation)"
+        test = (
+            "sign-flip permutation of subjects or videos" if grouped else "exact McNemar (UAR: sign-flip permutation)"
+        )
         reach = " One seed: about these trained networks, not about training again."
     else:
         test, reach = f"t test over seeds and {'subjects or videos' if grouped else 'clips'}", ""
-    return (f"Δ: paired difference in points, bootstrap of {clips}{'' if len(seeds) == 1 else ' and of seeds'}; p: {test}, "
-            f"Holm-corrected over {over}.{reach}")
+    return (
+        f"Δ: paired difference in points, bootstrap of {clips}{'' if len(seeds) == 1 else ' and of seeds'}; p: {test}, "
+        f"Holm-corrected over {over}.{reach}"
+    )
 
 
 def _paper_sentence(embedded: bool) -> str:
@@ -654,7 +700,8 @@ def table1(
         records: run records; those with AU ratio 0 are the networks alone, see ``au_records`` for the others.
         strategy, au_ratio: which AU cells to show; ``None`` takes the commonest among the records.
         models, datasets: rows to show; ``None`` takes those that the records hold.
-        fold: one fold of the datasets that have several; ``None`` pools them (and the csv also has the mean of the folds).
+        fold: one fold of the datasets that have several; ``None`` pools them (and the csv also has the mean of the
+            folds).
         embedded: whether the clips are rendered (the caption says so).
     """
     records = of_fold(records, fold)
@@ -730,8 +777,8 @@ def table2(
 
     Args:
         dataset: the paper's table is DFEW's.
-        paper_flops: network -> "baseline" and "audfer" (with the AU head) -> ``models.count_flops`` of its paper-size form
-            (``gflops``, ``gmacs``, ``parameters``), as ``Study.paper_flops`` gives it, to compare with the printed
+        paper_flops: network -> "baseline" and "audfer" (with the AU head) -> ``models.count_flops`` of its paper-size
+            form (``gflops``, ``gmacs``, ``parameters``), as ``Study.paper_flops`` gives it, to compare with the printed
             GFLOPs; ``None`` shows em dashes. Records carry the cost of the network that was trained.
         title: how the caption begins.
         protocol, strategy, au_ratio, models, fold, embedded, level: as in ``table1``.
@@ -747,9 +794,15 @@ def table2(
             remarks = _remarks(model, variant, dataset) + _misprints(model, variant, 2)
             base = _identity(cell, model, dataset, label)
             new = _rows(base, cell, alone if cell is joined else [], metrics, protocol, variant, remarks, level)
-            cost = _cost_rows(base, cell, (paper_flops or {}).get(model, {}).get(variant),
-                              {"GFLOPs": printed(model, variant, dataset, "FLOPs_G"),
-                               "parameters": 1e6 * printed(model, variant, dataset, "Params_M")})
+            cost = _cost_rows(
+                base,
+                cell,
+                (paper_flops or {}).get(model, {}).get(variant),
+                {
+                    "GFLOPs": printed(model, variant, dataset, "FLOPs_G"),
+                    "parameters": 1e6 * printed(model, variant, dataset, "Params_M"),
+                },
+            )
             rows += new + cost
             means = _fold_means(pd.DataFrame(new))
             display += _class_lines(new, model, label, notes.refer(remarks), {**means, **_cost_cells(cost)}, embedded)
@@ -763,7 +816,8 @@ def table2(
             describe(used, protocol, embedded, _comparisons(tidy)),
             "Cost of one clip, measured: G multiply-adds / GFLOPs (a multiply-add is two operations), of the network "
             "trained here "
-            f"and of the paper-size one{'; the paper prints one number and calls it FLOPs' if flops_printed.any() else ''}."
+            f"and of the paper-size "
+            f"one{'; the paper prints one number and calls it FLOPs' if flops_printed.any() else ''}."
             + _head_sentence(paper_flops or {}),
             *filter(None, [_detectable_text(tidy)]),
             _paper_sentence(embedded),
@@ -816,7 +870,9 @@ def table3(
     tidy, display = _tidy(rows), []
     for model, label, letters in lines:
         part = tidy[(tidy["model"] == model) & (tidy["variant"] == label)]
-        display += _class_lines(part.to_dict("records"), model, label, letters, {**_fold_means(part), **_differences(part)}, embedded)
+        display += _class_lines(
+            part.to_dict("records"), model, label, letters, {**_fold_means(part), **_differences(part)}, embedded
+        )
     ratios = sorted({record.cell["au_ratio"] for record in used if record.cell["au_ratio"] > 0})
     setting = f", AU ratio λ = {', '.join(f'{ratio:g}' for ratio in ratios)}" if ratios else ""
     caption = " ".join(
@@ -835,7 +891,8 @@ def table3(
 def pretraining(
     records: Sequence, *, dataset: str = "DFEW", protocol: str = "last", embedded: bool = True, level: float = LEVEL
 ) -> Table:
-    """MAE-DFER from scratch and from its self-supervised pre-training, without and with AU: what does pre-training bring?
+    """MAE-DFER from scratch and from its self-supervised pre-training, without and with AU: what does pre-training
+    bring?
 
     Args:
         records: run records of ``study.records("pretraining")``.
@@ -844,7 +901,8 @@ def pretraining(
     rows, display, used = [], [], []
     for variant, label, ratio in (("baseline", "without AU", _no_head), ("audfer", "with AU", _positive)):
         scratch, started = (
-            select(records, model="mae_dfer", dataset=dataset, au_ratio=ratio, initialisation=start) for start in ("scratch", "mae")
+            select(records, model="mae_dfer", dataset=dataset, au_ratio=ratio, initialisation=start)
+            for start in ("scratch", "mae")
         )
         for start, cell, reference in (("scratch", scratch, []), ("pre-trained", started, scratch)):
             base = {**_identity(cell, "mae_dfer", dataset, label), "start": start}
@@ -856,12 +914,22 @@ def pretraining(
     tidy = tidy[first + [column for column in _COLUMNS if column in tidy and column not in (*first, "paper", "note")]]
     for (label, start), part in tidy.groupby(["variant", "start"], sort=False):
         ours = _ours(part)
-        display.append({"Dataset": dataset, "Variant": label, "Start": start, "WAR [95 %]": ours["WAR"], "UAR [95 %]": ours["UAR"],
-                        **_differences(part)})
+        display.append(
+            {
+                "Dataset": dataset,
+                "Variant": label,
+                "Start": start,
+                "WAR [95 %]": ours["WAR"],
+                "UAR [95 %]": ours["UAR"],
+                **_differences(part),
+            }
+        )
     caption = " ".join(
         [
-            f"MAE-DFER on {dataset} from random weights and from self-supervised pre-training on the training clips of all datasets "
-            f"(masked appearance and motion, no labels){_settings_text(used)}; Δ: pre-trained minus scratch, same head.",
+            f"MAE-DFER on {dataset} from random weights and from self-supervised pre-training on the training clips "
+            f"of all datasets "
+            f"(masked appearance and motion, no labels){_settings_text(used)}; Δ: pre-trained minus scratch, same "
+            f"head.",
             describe(used, protocol, embedded, _comparisons(tidy)),
         ]
     )
@@ -888,7 +956,8 @@ def ablations(
 
     Returns:
         ``Table``; its tidy numbers have a row a variant, metric and ``against``: "plain BCE", "no AU head", and for the
-        knowledge also each of ``ablations.CONTROLS``. Holm's correction: one family each for the two, and one for the controls.
+        knowledge also each of ``ablations.CONTROLS``. Holm's correction: one family each for the two, and one for the
+        controls.
     """
     found = {name: ablation_records(of_fold(records, None), name, strategy) for name in ABLATIONS}
     names = [name for name in ABLATIONS if found[name]] if names is None else names
@@ -896,8 +965,13 @@ def ablations(
     for name in names:
         cell = found[name]
         first = cell[0].cell if cell else {}
-        base = {"dataset": dataset, "model": first.get("model", ""), "variant": name, "strategy": first.get("strategy", ""),
-                "au_ratio": first.get("au_ratio", np.nan)}
+        base = {
+            "dataset": dataset,
+            "model": first.get("model", ""),
+            "variant": name,
+            "strategy": first.get("strategy", ""),
+            "au_ratio": first.get("au_ratio", np.nan),
+        }
         controls = tuple(control for control in CONTROLS if found[control]) if name == KNOWLEDGE else ()
         for against in {PLAIN_BCE: (NO_HEAD,), NO_HEAD: (PLAIN_BCE,)}.get(name, (PLAIN_BCE, NO_HEAD, *controls)):
             new = _rows(base, cell, found[against], ("WAR", "UAR"), protocol, "", (ABLATIONS[name].summary,), level)
@@ -912,12 +986,15 @@ def ablations(
         line = {"Variant": name, "Metric": metric, "ours [95 %]": _ours(part)[metric]}
         for against, heading in ((PLAIN_BCE, "Δ plain BCE [95 %]"), (NO_HEAD, "Δ no head [95 %]")):
             row = next(part[part["against"] == against].itertuples(), None)
-            line[heading] = DASH if row is None else _text(row.difference, row.difference_low, row.difference_high, signed=True)
+            line[heading] = (
+                DASH if row is None else _text(row.difference, row.difference_low, row.difference_high, signed=True)
+            )
             line["p" if against == PLAIN_BCE else "p (no head)"] = DASH if row is None else p_text(row.p_holm)
         display.append(line)
     caption = " ".join(
         [
-            f"Ablations: what weighs the AU loss of {' '.join(map(model_name, present(used, 'model', tuple(MODEL_NAMES))))} on {dataset}"
+            f"Ablations: what weighs the AU loss of "
+            f"{' '.join(map(model_name, present(used, 'model', tuple(MODEL_NAMES))))} on {dataset}"
             f"{_settings_text(found[KNOWLEDGE])}. Each variant is AU-DFER (“{KNOWLEDGE}”) with one thing changed.",
             describe(used, protocol, embedded),
             _how_compared(used, "all rows with the same Δ") if used else "",
@@ -963,11 +1040,19 @@ def variants(
         dataset, protocol, embedded, level: as in ``table2``.
 
     Returns:
-        ``Table``; its tidy numbers have a row a variant and metric, with "parameters" (of the network trained here) and a column
-        for every printed heading (numbers beside WAR only; the papers' ablations print no UAR).
+        ``Table``; its tidy numbers have a row a variant and metric, with "parameters" (of the network trained here) and
+        a column for every printed heading (numbers beside WAR only; the papers' ablations print no UAR).
     """
-    found = {row.name: select(records, model=model, dataset=dataset, au_ratio=_no_head,
-                              variant=lambda value, name=row.name: (value or "") == name) for row in shown}
+    found = {
+        row.name: select(
+            records,
+            model=model,
+            dataset=dataset,
+            au_ratio=_no_head,
+            variant=lambda value, name=row.name: (value or "") == name,
+        )
+        for row in shown
+    }
     full = found.get("", [])
     headings, rows, display, used = list(shown[0].paper), [], [], []
     for row in shown:
@@ -984,12 +1069,23 @@ def variants(
     for row in shown:
         part = tidy[tidy["variant"] == (row.name or FULL)]
         ours, parameters = _ours(part), part["parameters"].iloc[0]
-        display.append({**row.cells, "WAR [95 %]": ours["WAR"], "UAR [95 %]": ours["UAR"], **_differences(part),
-                        "Parameters": f"{int(parameters):,}" if pd.notna(parameters) else DASH,
-                        **{f"{heading}, {_paper_heading(embedded)}": _text(row.paper[heading], digits=2) for heading in headings}})
+        display.append(
+            {
+                **row.cells,
+                "WAR [95 %]": ours["WAR"],
+                "UAR [95 %]": ours["UAR"],
+                **_differences(part),
+                "Parameters": f"{int(parameters):,}" if pd.notna(parameters) else DASH,
+                **{
+                    f"{heading}, {_paper_heading(embedded)}": _text(row.paper[heading], digits=2)
+                    for heading in headings
+                },
+            }
+        )
     caption = " ".join(
         [
-            f"{title} on {dataset}. Δ is against the full network, without an AU head all of them; parameters of the networks "
+            f"{title} on {dataset}. Δ is against the full network, without an AU head all of them; parameters of the "
+            f"networks "
             "trained here.",
             describe(used, protocol, embedded, _comparisons(tidy)),
             *filter(None, [_detectable_text(tidy)]),
@@ -1058,8 +1154,12 @@ def ablation_conclusions(table: Table, *, embedded: bool = True) -> Table:
     part = rows[(rows["variant"] == KNOWLEDGE) & rows["against"].isin(CONTROLS)]
     controls = ", ".join(dict.fromkeys(part["against"])) or "its controls"
     part = part.assign(variant="against " + part["against"])
-    answers.append(("Does it matter which AU and expression has which weight?", f"{KNOWLEDGE} against {controls}: "
-                    f"{_found(part, 'differences')}"))
+    answers.append(
+        (
+            "Does it matter which AU and expression has which weight?",
+            f"{KNOWLEDGE} against {controls}: {_found(part, 'differences')}",
+        )
+    )
     answers.append(("How sure is that?", _certainty(rows)))
     return _answers(answers, "What the ablations say", table)
 
@@ -1072,10 +1172,12 @@ def _answers(answers: list[tuple[str, str]], title: str, *tables: Table | None) 
 
 
 def _verdicts(rows: pd.DataFrame) -> pd.Series:
-    """"gain", "loss" or "open" of each compared row."""
+    """ "gain", "loss" or "open" of each compared row."""
     sure = rows["p_holm"] < 1 - LEVEL
-    return pd.Series(np.where(sure & (rows["difference"] > 0), "gain", np.where(sure & (rows["difference"] < 0), "loss", "open")),
-                     index=rows.index)
+    return pd.Series(
+        np.where(sure & (rows["difference"] > 0), "gain", np.where(sure & (rows["difference"] < 0), "loss", "open")),
+        index=rows.index,
+    )
 
 
 def _found(rows: pd.DataFrame, what: str) -> str:
@@ -1088,9 +1190,13 @@ def _found(rows: pd.DataFrame, what: str) -> str:
     if number["open"] == len(rows):
         if len(rows) <= 2:
             return f"no certain change. {'; '.join(texts)}."
-        return f"no certain change. None of {len(rows)} {what} is certain; the largest is {texts[rows['difference'].abs().idxmax()]}."
-    parts = [f"of {len(rows)} {what}, {number['gain']} {'is a certain gain' if number['gain'] == 1 else 'are certain gains'} "
-             f"and {number['loss']} {'is a certain loss' if number['loss'] == 1 else 'are certain losses'}."]
+        largest = texts[rows["difference"].abs().idxmax()]
+        return f"no certain change. None of {len(rows)} {what} is certain; the largest is {largest}."
+    parts = [
+        f"of {len(rows)} {what}, {number['gain']} "
+        f"{'is a certain gain' if number['gain'] == 1 else 'are certain gains'} "
+        f"and {number['loss']} {'is a certain loss' if number['loss'] == 1 else 'are certain losses'}."
+    ]
     for name, heading in (("gain", "Gains"), ("loss", "Losses")):
         chosen = rows[verdict == name].sort_values("difference", ascending=name == "loss")
         if len(chosen):
@@ -1110,8 +1216,10 @@ def _row_texts(rows: pd.DataFrame) -> pd.Series:
     def text(row) -> str:
         place = f"{model_name(row.model)} on {row.dataset}" if several & {"model", "dataset"} else ""
         name = " ".join(filter(None, [place, row.variant if "variant" in several else ""]))
-        return (f"{name + ', ' if name else ''}{row.metric} "
-                f"{_text(row.difference, row.difference_low, row.difference_high, signed=True)}, p {p_text(row.p_holm)}")
+        return (
+            f"{name + ', ' if name else ''}{row.metric} "
+            f"{_text(row.difference, row.difference_low, row.difference_high, signed=True)}, p {p_text(row.p_holm)}"
+        )
 
     return pd.Series([text(row) for row in rows.itertuples()], index=rows.index)
 
@@ -1122,8 +1230,10 @@ def _pairs(rows: pd.DataFrame) -> str:
     pairs = rows.assign(verdict=verdict).groupby(["dataset", "model"])["verdict"].agg(set)
     gain, loss = (sum(name in found for found in pairs) for name in ("gain", "loss"))
     up = int((rows["difference"] > 0).sum())
-    return (f"{gain} of {len(pairs)} pairs gain for certain in WAR or UAR, {loss} lose for certain; {up} of {len(rows)} "
-            "differences are above 0, whether certain or not.")
+    return (
+        f"{gain} of {len(pairs)} pairs gain for certain in WAR or UAR, {loss} lose for certain; {up} of {len(rows)} "
+        "differences are above 0, whether certain or not."
+    )
 
 
 def _certainty(rows: pd.DataFrame) -> str:
@@ -1131,8 +1241,11 @@ def _certainty(rows: pd.DataFrame) -> str:
     if not len(rows):
         return "Not at all: no pair of records to compare."
     seeds = sorted(set(rows["seeds"].astype(int)))
-    about = ("One seed a network: this is about these trained networks; training again can turn open differences round."
-             if seeds == [1] else f"{'/'.join(map(str, seeds))} seeds: the tests cover training again as well.")
+    about = (
+        "One seed a network: this is about these trained networks; training again can turn open differences round."
+        if seeds == [1]
+        else f"{'/'.join(map(str, seeds))} seeds: the tests cover training again as well."
+    )
     return " ".join(filter(None, [_detectable_text(rows), "“Open” means not shown, not absent.", about]))
 
 
@@ -1142,11 +1255,17 @@ def baseline_table(accuracy: pd.DataFrame, caption: str) -> Table:
     for (source, judged, features), rows in accuracy.groupby(["source", "judged", "features"], sort=False):
         baseline, commonest = (part.set_index("metric") for _, part in rows.groupby("classifier", sort=False))
         war = baseline.loc["WAR"]
-        display.append({"Clips": source, "Judged on": judged, "AUs": features,
-                        **{f"{m} [95 %]": _text(*baseline.loc[m, ["value", "low", "high"]]) for m in ("WAR", "UAR")},
-                        "WAR by person": f"{war['worst']:.0f} to {war['best']:.0f}" if war["folds"] > 1 else DASH,
-                        "WAR, always the commonest": _text(*commonest.loc["WAR", ["value", "low", "high"]]),
-                        "Test clips": int(war["clips"])})
+        display.append(
+            {
+                "Clips": source,
+                "Judged on": judged,
+                "AUs": features,
+                **{f"{m} [95 %]": _text(*baseline.loc[m, ["value", "low", "high"]]) for m in ("WAR", "UAR")},
+                "WAR by person": f"{war['worst']:.0f} to {war['best']:.0f}" if war["folds"] > 1 else DASH,
+                "WAR, always the commonest": _text(*commonest.loc["WAR", ["value", "low", "high"]]),
+                "Test clips": int(war["clips"]),
+            }
+        )
     return Table(accuracy, pd.DataFrame(display), caption)
 
 
@@ -1178,7 +1297,7 @@ def _class_lines(
     tidy = pd.DataFrame(rows)
     ours, paper = _ours(tidy), _paper(tidy)
     classes = _ours(tidy, 0)  # a class has tens of clips: tenths of a point would pretend
-    headings = dict(zip(EXPRESSIONS, EXPRESSION_HEADINGS))
+    headings = dict(zip(EXPRESSIONS, EXPRESSION_HEADINGS, strict=True))
     first = {"Network": model_name(model), "Variant": label, "Source": "ours"}
     second = {"Network": model_name(model), "Variant": label, "Source": _paper_heading(embedded)}
     for name, heading in headings.items():
@@ -1197,11 +1316,15 @@ def _class_lines(
     delta = dict.fromkeys(first, "") | {"Network": first["Network"], "Variant": label, "Source": "Δ against without AU"}
     for row in tidy.itertuples():
         column = headings.get(row.metric, f"{row.metric} [95 %]")
-        delta[column] = _text(row.difference, row.difference_low, row.difference_high, 0 if row.metric in headings else 1, True)
+        delta[column] = _text(
+            row.difference, row.difference_low, row.difference_high, 0 if row.metric in headings else 1, True
+        )
     return [first, delta, *below]
 
 
-def _cost_rows(base: dict, cell: list, paper_size: Mapping[str, float] | None, paper: Mapping[str, float]) -> list[dict]:
+def _cost_rows(
+    base: dict, cell: list, paper_size: Mapping[str, float] | None, paper: Mapping[str, float]
+) -> list[dict]:
     """Tidy rows of what a network costs; ``paper``: what is printed of its paper-size form, NaN where nothing is."""
     rows = []
     trained = cell[0].flops if cell else {}
@@ -1236,7 +1359,9 @@ def _cost_cells(rows: list[dict]) -> dict[str, str]:
         "Parameters, paper size": f"{parameters / 1e6:.2f} M" if np.isfinite(parameters) else DASH,
         # what the line of the paper's row shows in the same columns
         "_Cost, paper size": _text(paper["paper-size GFLOPs"], digits=2),
-        "_Parameters, paper size": f"{paper['paper-size parameters'] / 1e6:.0f} M" if paper["paper-size parameters"] > 0 else DASH,
+        "_Parameters, paper size": f"{paper['paper-size parameters'] / 1e6:.0f} M"
+        if paper["paper-size parameters"] > 0
+        else DASH,
     }
 
 
@@ -1257,7 +1382,9 @@ def _head_sentence(paper_flops: Mapping[str, Mapping[str, Mapping[str, float]]])
         return ""
     low, high = min(flops for flops, _, _ in heads), max(flops for flops, _, _ in heads)
     span = f"{low:,} to {high:,}" if low < high else f"{low:,}"
-    return f" The AU head adds {span} FLOPs a clip at paper size, at most {_percent(max(share for _, _, share in heads))}."
+    return (
+        f" The AU head adds {span} FLOPs a clip at paper size, at most {_percent(max(share for _, _, share in heads))}."
+    )
 
 
 def cost(
@@ -1285,25 +1412,38 @@ def cost(
             ("AU loss", "operations, forward and backward", training, np.nan),
             ("AU loss", "percent of the network", 100 * training / (1e9 * alone["gflops"]), np.nan),
         )
-        rows += [{"model": model, "part": part, "metric": metric, "paper": paper_value,
-                  # counts are exact, so the csv shall not round them
-                  "value": int(value) if float(value).is_integer() else float(f"{value:.6g}")}
-                 for part, metric, value, paper_value in numbers]
-        display.append({
-            "Network": model_name(model),
-            "Parameters": f"{int(alone['parameters']):,}",
-            "G multiply-adds": _significant(alone["gmacs"]),
-            "GFLOPs": _significant(alone["gflops"]),
-            "Paper's G": _text(paper, digits=2),
-            "AU head: parameters": f"+{parameters:,}",
-            "AU head: FLOPs": f"+{flops:,} ({_percent(share)})",
-            "AU loss: operations": f"+{training:,.0f} ({_percent(training / (1e9 * alone['gflops']))})"
-            if np.isfinite(training) else DASH,
-        })
+        rows += [
+            {
+                "model": model,
+                "part": part,
+                "metric": metric,
+                "paper": paper_value,
+                # counts are exact, so the csv shall not round them
+                "value": int(value) if float(value).is_integer() else float(f"{value:.6g}"),
+            }
+            for part, metric, value, paper_value in numbers
+        ]
+        display.append(
+            {
+                "Network": model_name(model),
+                "Parameters": f"{int(alone['parameters']):,}",
+                "G multiply-adds": _significant(alone["gmacs"]),
+                "GFLOPs": _significant(alone["gflops"]),
+                "Paper's G": _text(paper, digits=2),
+                "AU head: parameters": f"+{parameters:,}",
+                "AU head: FLOPs": f"+{flops:,} ({_percent(share)})",
+                "AU loss: operations": f"+{training:,.0f} ({_percent(training / (1e9 * alone['gflops']))})"
+                if np.isfinite(training)
+                else DASH,
+            }
+        )
     caption = (
-        "Cost of one clip at paper size, measured, and what AU-DFER adds to it. FLOPs count a multiply-add as two operations and "
-        "see matrix products, convolutions, attention and LSTMs. The AU loss has none of these: its operations are the elements "
-        "that its forward and backward pass touch, every one counted once; it is computed in training only, its share is of the "
+        "Cost of one clip at paper size, measured, and what AU-DFER adds to it. FLOPs count a multiply-add as two "
+        "operations and "
+        "see matrix products, convolutions, attention and LSTMs. The AU loss has none of these: its operations are "
+        "the elements "
+        "that its forward and backward pass touch, every one counted once; it is computed in training only, its share "
+        "is of the "
         "network's forward pass alone, so an upper bound. Time: benchmarks/records, au_loss_speed."
     )
     columns = ["model", "part", "metric", "value", "paper"]

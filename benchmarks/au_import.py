@@ -29,12 +29,28 @@ from audfer.action_units.importing import import_folder
 from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 
 EYES = [f"eye_lmk_{axis}_{i}" for axis in ("x", "y", "X", "Y", "Z") for i in range(56)]
-COLUMNS = ["frame", "face_id", "timestamp", "confidence", "success",
-           *(f"gaze_{eye}_{axis}" for eye in "01" for axis in "xyz"), "gaze_angle_x", "gaze_angle_y", *EYES,
-           *(f"pose_{kind}{axis}" for kind in "TR" for axis in "xyz"),
-           *(f"{axis}_{i}" for axis in "xyXYZ" for i in range(68)),
-           "p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty", *(f"p_{i}" for i in range(34)),
-           *INTENSITY_COLUMNS, *PRESENCE_COLUMNS]
+COLUMNS = [
+    "frame",
+    "face_id",
+    "timestamp",
+    "confidence",
+    "success",
+    *(f"gaze_{eye}_{axis}" for eye in "01" for axis in "xyz"),
+    "gaze_angle_x",
+    "gaze_angle_y",
+    *EYES,
+    *(f"pose_{kind}{axis}" for kind in "TR" for axis in "xyz"),
+    *(f"{axis}_{i}" for axis in "xyXYZ" for i in range(68)),
+    "p_scale",
+    "p_rx",
+    "p_ry",
+    "p_rz",
+    "p_tx",
+    "p_ty",
+    *(f"p_{i}" for i in range(34)),
+    *INTENSITY_COLUMNS,
+    *PRESENCE_COLUMNS,
+]
 
 
 def content(seed: int) -> tuple[bytes, int]:
@@ -44,8 +60,15 @@ def content(seed: int) -> tuple[bytes, int]:
     separator = (",", ", ")[seed % 2]
     formats = []
     for name in COLUMNS:
-        digits = (6 if name.startswith("gaze_") and "angle" not in name else 1 if name[0] in "exyXYZ" or "pose_T" in name
-                  else 2 if name.startswith(("AU", "confidence")) else 3)
+        digits = (
+            6
+            if name.startswith("gaze_") and "angle" not in name
+            else 1
+            if name[0] in "exyXYZ" or "pose_T" in name
+            else 2
+            if name.startswith(("AU", "confidence"))
+            else 3
+        )
         formats.append("%d" if name in ("frame", "face_id", "success") else f"%.{digits}f")
     values = rng.normal(0, 100, (frames, len(COLUMNS)))
     at = {name: i for i, name in enumerate(COLUMNS)}
@@ -120,7 +143,9 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=300, help="files of each of the two plain loops")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--folder", type=Path, help="where the files go for the time of the run (default: temporary)")
-    parser.add_argument("--out", type=Path, help="where to write the record (default: benchmarks/records, with the date)")
+    parser.add_argument(
+        "--out", type=Path, help="where to write the record (default: benchmarks/records, with the date)"
+    )
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     if arguments.folder:
@@ -144,20 +169,38 @@ def main() -> None:
         table = (folder / "table.parquet").stat().st_size
     finally:
         shutil.rmtree(folder)
-    plain_rows, plain_seconds, plain_cpu = (a + b for a, b in zip(before, after))
+    plain_rows, plain_seconds, plain_cpu = (a + b for a, b in zip(before, after, strict=True))
     record = {
-        "benchmark": "au_import", "date": datetime.date.today().isoformat(), "host": platform.node(),
-        "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load_before": round(load, 2),
-        "python": platform.python_version(), "pandas": pd.__version__, "pyarrow": pyarrow.__version__,
-        "files": arguments.files, "distinct_contents": arguments.distinct, "columns": len(COLUMNS), "rows": rows,
-        "megabytes": round(size / 1e6), "workers": arguments.workers,
-        "import": {"seconds": round(seconds, 1), "rows_per_second": round(rows / seconds),
-                   "rows_per_processor_second": round(rows / cpu), "files_per_second": round(arguments.files / seconds),
-                   "peak_rss_mib": round(memory.peak / 2**20), "processes": memory.processes,
-                   "table_megabytes": round(table / 1e6, 1)},
-        "plain_loop": {"files": len(sample), "seconds": round(plain_seconds, 1),
-                       "rows_per_second": round(plain_rows / plain_seconds),
-                       "rows_per_processor_second": round(plain_rows / plain_cpu)},
+        "benchmark": "au_import",
+        "date": datetime.date.today().isoformat(),
+        "host": platform.node(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load_before": round(load, 2),
+        "python": platform.python_version(),
+        "pandas": pd.__version__,
+        "pyarrow": pyarrow.__version__,
+        "files": arguments.files,
+        "distinct_contents": arguments.distinct,
+        "columns": len(COLUMNS),
+        "rows": rows,
+        "megabytes": round(size / 1e6),
+        "workers": arguments.workers,
+        "import": {
+            "seconds": round(seconds, 1),
+            "rows_per_second": round(rows / seconds),
+            "rows_per_processor_second": round(rows / cpu),
+            "files_per_second": round(arguments.files / seconds),
+            "peak_rss_mib": round(memory.peak / 2**20),
+            "processes": memory.processes,
+            "table_megabytes": round(table / 1e6, 1),
+        },
+        "plain_loop": {
+            "files": len(sample),
+            "seconds": round(plain_seconds, 1),
+            "rows_per_second": round(plain_rows / plain_seconds),
+            "rows_per_processor_second": round(plain_rows / plain_cpu),
+        },
         "ratio_rows_per_second": round(rows / seconds / (plain_rows / plain_seconds), 1),
         "ratio_rows_per_processor_second": round(rows / cpu / (plain_rows / plain_cpu), 1),
     }

@@ -1,11 +1,15 @@
 """Frames a second of the AU extractors: ``python benchmarks/lac_extract.py``, about four minutes on two quiet cores.
 
-For the baseline estimator (64 pixels), Lock and Check tiny and Lock and Check at paper size (ResNet-50, 224 pixels, 16 frames a
-window): the network alone, one clip a forward pass ("single") and several ("batched"), in float32 and bfloat16, with one
-thread and with two (``--threads`` for another number), all in turns, so that what else the machine does meets all of them.
-Decoding is measured apart: videos (H.264) and folders of JPEGs, read as the extractors read them and resized to the network's
-side. "streamed" is both together, from videos through ``streaming.judge_streams``, one thread, float32, batched. The clips are
-rendered, the weights fresh: neither changes the time. On a machine that other work shares: ``--threads 1 --clock processor``.
+For the baseline estimator (64 pixels), Lock and Check tiny and Lock and Check at paper size (ResNet-50, 224 pixels, 16
+frames a window): the network alone, one clip a forward pass ("single") and several ("batched"), in float32 and
+bfloat16, with one thread and with two (``--threads`` for another number), all in turns, so that what else the machine
+does meets all of them.
+Decoding is measured apart: videos (H.264) and folders of JPEGs, read as the extractors read them and resized to the
+    network's
+side. "streamed" is both together, from videos through ``streaming.judge_streams``, one thread, float32, batched. The
+clips are
+rendered, the weights fresh: neither changes the time. On a machine that other work shares: ``--threads 1 --clock
+    processor``.
 """
 
 from __future__ import annotations
@@ -38,10 +42,14 @@ CLIPS = {"baseline": (32, 16), "lac tiny": (32, 8), "lac paper": (2, 2)}
 
 
 def network_for(name: str):
-    """(what judges clips (n, 16, side, side, 3) uint8 at once: ``judge(clips, device, precision)``, side, the network)."""
+    """(what judges clips (n, 16, side, side, 3) uint8 at once.
+
+    ``judge(clips, device, precision)``, side, the network).
+    """
     torch.manual_seed(0)
     if name == "baseline":
         estimator = ActionUnitEstimator(64).eval()
+
         def judge(clips, device, precision):
             return predict(estimator, clips.reshape(-1, *clips.shape[2:]), 4096, device, precision)
 
@@ -78,19 +86,28 @@ def network_speed(name: str, device: str, clock: Clock, repeats: int, counts: tu
     for precision in ("float32", "bf16"):
         for mode, size in (("single", 1), ("batched", batch)):
             for number in counts:
+
                 def work(_, precision=precision, size=size, number=number):
                     with threads(number):
                         for start in range(0, count, size):
-                            judge(clips[start:start + size], device, precision)
+                            judge(clips[start : start + size], device, precision)
 
                 works[precision, mode, number] = work
     seconds, _ = in_turns(works, repeats, clock, warm_up=1)
     slowest = np.array(seconds["float32", "single", counts[0]])
     for (precision, mode, number), spent in seconds.items():
-        rows.append({"network": name, "side": side, "precision": precision, "mode": mode,
-                     "clips_a_forward_pass": 1 if mode == "single" else batch, "threads": number,
-                     "frames_per_second": spread([count * FRAMES / value for value in spent]),
-                     "times_as_fast_as_the_first_row": spread(slowest / np.array(spent))})
+        rows.append(
+            {
+                "network": name,
+                "side": side,
+                "precision": precision,
+                "mode": mode,
+                "clips_a_forward_pass": 1 if mode == "single" else batch,
+                "threads": number,
+                "frames_per_second": spread([count * FRAMES / value for value in spent]),
+                "times_as_fast_as_the_first_row": spread(slowest / np.array(spent)),
+            }
+        )
     return rows
 
 
@@ -106,13 +123,20 @@ def pipeline_speed(name: str, device: str, clock: Clock, repeats: int, folder: P
 
     works = {f"decode_{kind}": partial(decode, kind) for kind in manifests}
     if name != "baseline":
-        works["streamed"] = lambda _: list(judge_streams(network, [("all", stream_frames(manifests["videos"], side))],
-                                                         device=device, batch=batch))
+        works["streamed"] = lambda _: list(
+            judge_streams(network, [("all", stream_frames(manifests["videos"], side))], device=device, batch=batch)
+        )
     with threads(1):
         seconds, results = in_turns(works, repeats, clock, warm_up=1)
     assert results["decode_videos"][0] == results["decode_jpegs"][0] == count * FRAMES
-    return {"network": name, "side": side, **{f"{key}_frames_per_second": spread([count * FRAMES / value for value in values])
-                                              for key, values in seconds.items()}}
+    return {
+        "network": name,
+        "side": side,
+        **{
+            f"{key}_frames_per_second": spread([count * FRAMES / value for value in values])
+            for key, values in seconds.items()
+        },
+    }
 
 
 def main() -> None:
@@ -123,10 +147,17 @@ def main() -> None:
     arguments = parser.parse_args()
     device, clock, where = prepare(arguments)
     counts = (arguments.threads,) if arguments.threads else (1, 2) if device == "cpu" else (1,)
-    record = {"benchmark": "lac_extract", **where, "frames_a_clip": FRAMES,
-              "timing": "in turns; medians and quartiles; paper size fewer turns", "network": [], "pipeline": [],
-              "gmacs_of_16_frames": {name: round(lac_flops(build_lac(name.split()[1]))["gmacs"], 3) for name in CLIPS
-                                     if name != "baseline"}}
+    record = {
+        "benchmark": "lac_extract",
+        **where,
+        "frames_a_clip": FRAMES,
+        "timing": "in turns; medians and quartiles; paper size fewer turns",
+        "network": [],
+        "pipeline": [],
+        "gmacs_of_16_frames": {
+            name: round(lac_flops(build_lac(name.split()[1]))["gmacs"], 3) for name in CLIPS if name != "baseline"
+        },
+    }
     start = time.perf_counter()
     for name in arguments.models:
         repeats = max(2, arguments.repeats // 3) if name == "lac paper" else arguments.repeats

@@ -1,11 +1,14 @@
-"""The four networks at paper size, trained as the official code does and as audfer does: ``python benchmarks/model_speed.py``.
+"""The four networks at paper size, trained as the official code does and as audfer does: ``python
+benchmarks/model_speed.py``.
 
-"official" (KP-GCN has no official code: its parts as printed): float32, plain memory layout, every layer as published (explicit
-soft-max attention, 3-D convolutions with their padding, tubelets by convolution; ``by_definition``), PyTorch's default optimizer.
-On a GPU its convolutions then use TF32, PyTorch's default.
-"ours": bfloat16 autocast (float32 on a processor that does not compute in it, as audfer trains there), the network's own memory layout, fused attention where there is a kernel for it, equal-valued shortcuts,
-fused optimizer, and on a GPU ``torch.compile`` and cuDNN's trial of its convolutions. Both start from the same weights and see the same rendered clips and the same random
-numbers, step by step in turns, so what else the machine does meets both. Ratios are medians of the pairs; both loss curves are in the record.
+"official" (KP-GCN has no official code: its parts as printed): float32, plain memory layout, every layer as published
+(explicit soft-max attention, 3-D convolutions with their padding, tubelets by convolution; ``by_definition``),
+PyTorch's default optimizer. On a GPU its convolutions then use TF32, PyTorch's default. "ours": bfloat16 autocast
+(float32 on a processor that does not compute in it, as audfer trains there), the network's own memory layout, fused
+attention where there is a kernel for it, equal-valued shortcuts, fused optimizer, and on a GPU ``torch.compile`` and
+cuDNN's trial of its convolutions. Both start from the same weights and see the same rendered clips and the same random
+numbers, step by step in turns, so what else the machine does meets both. Ratios are medians of the pairs; both loss
+curves are in the record.
 
 About five minutes on two quiet cores; ``--models`` and ``--steps`` make it shorter. Runs unattended on a GPU.
 """
@@ -19,7 +22,6 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -54,16 +56,22 @@ class Trainee:
             self.model = self.model.to(memory_format=self.model.memory_format)
         fused = None if self.official else True
         # the releases' optimizers, KP-GCN's as printed; rates for a start without warm-up and from fresh weights
-        self.optimizer = (torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=fused)
-                          if name == "former_dfer" else
-                          torch.optim.Adam(self.model.parameters(), lr=1e-4, betas=(0.9, 0.99), fused=fused)
-                          if name == "keypoint_gcn" else
-                          torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.05, fused=fused))
+        self.optimizer = (
+            torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=fused)
+            if name == "former_dfer"
+            else torch.optim.Adam(self.model.parameters(), lr=1e-4, betas=(0.9, 0.99), fused=fused)
+            if name == "keypoint_gcn"
+            else torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.05, fused=fused)
+        )
         self.network = compiled_network(self.model) if compiled and not self.official else self.model
         self.au_loss = AULoss(torch.full((7, 18), 0.5), torch.full((7, 18), 3.0)).to(device)
 
     def _context(self):
-        return by_definition() if self.official else torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.reduced)
+        return (
+            by_definition()
+            if self.official
+            else torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.reduced)
+        )
 
     def loss(self, clips, landmarks, expressions, au_labels) -> torch.Tensor:
         """Eq. 10 with lambda = 0.25; Eq. 5 for a network without an AU head. Of KP-GCN with its auxiliary loss."""
@@ -77,11 +85,11 @@ class Trainee:
         return combined_loss(first, self.au_loss(output.au_logits, au_labels, expressions), au_ratio=0.25)
 
     def _choose_kernels(self) -> None:
-        torch.backends.cudnn.benchmark = not self.official                 # as audfer.training has it; PyTorch's default is off
+        torch.backends.cudnn.benchmark = not self.official  # as audfer.training has it; PyTorch's default is off
 
     def step(self, batch, seed: int) -> torch.Tensor:
         self._choose_kernels()
-        torch.manual_seed(seed)                                            # the same paths dropped in every variant
+        torch.manual_seed(seed)  # the same paths dropped in every variant
         loss = self.loss(*batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -95,7 +103,9 @@ class Trainee:
 
 
 def compiled_network(model: torch.nn.Module) -> torch.nn.Module:
-    """The network compiled: as a whole, or block by block where one block repeats (MAE-DFER; as one graph it takes five minutes)."""
+    """The network compiled: as a whole, or block by block where one block repeats (MAE-DFER; as one graph it takes five
+    minutes).
+    """
     if not hasattr(model, "blocks"):
         return torch.compile(model)
     for block in model.blocks:
@@ -124,7 +134,9 @@ class Clock:
 
 
 def in_turns(works: dict[str, Callable[[int], object]], repeats: int, clock: Clock, warm_up: int) -> tuple[dict, dict]:
-    """Seconds and results of every work, repeat after repeat, with the order turned round each time; warm-up times left out."""
+    """Seconds and results of every work, repeat after repeat, with the order turned round each time; warm-up times left
+    out.
+    """
     seconds, results = {key: [] for key in works}, {key: [] for key in works}
     for repeat in range(repeats + warm_up):
         for key in list(works) if repeat % 2 == 0 else reversed(works):
@@ -137,7 +149,9 @@ def in_turns(works: dict[str, Callable[[int], object]], repeats: int, clock: Clo
 
 def spread(values) -> dict[str, float]:
     """Median and quartiles."""
-    low, median, high = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
+    low, median, high = torch.tensor(values, dtype=torch.float64).quantile(
+        torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    )
     return {"median": float(f"{median:.4g}"), "quartiles": [float(f"{low:.4g}"), float(f"{high:.4g}")]}
 
 
@@ -162,7 +176,7 @@ def measure(name: str, device: str, clock: Clock, batch: int, steps: int, repeat
     data = batches(name, steps + 1, batch, device)
     train = {key: lambda i, one=one: one.step(data[i], i) for key, one in pair.items()}
     seconds, losses = in_turns(train, steps - 1, clock, warm_up=1)
-    for key, one in pair.items():                                          # after the last step, on a batch not seen yet
+    for key, one in pair.items():  # after the last step, on a batch not seen yet
         torch.manual_seed(steps)
         with torch.no_grad():
             losses[key].append(one.loss(*data[steps]))
@@ -171,18 +185,31 @@ def measure(name: str, device: str, clock: Clock, batch: int, steps: int, repeat
 
     for one in pair.values():
         one.model.eval()
-    forward, _ = in_turns({key: lambda i, one=one: one.forward(*data[0][:2]) for key, one in pair.items()}, repeats, clock, 1)
+    forward, _ = in_turns(
+        {key: lambda i, one=one: one.forward(*data[0][:2]) for key, one in pair.items()}, repeats, clock, 1
+    )
     training = speeds(seconds, batch)
-    row = {"model": name, "batch": batch, "compiled": compiled, "training": training, "forward": speeds(forward, batch),
-           "losses": curves, "loss_difference_after_steps": round(difference, 5),
-           "loss_within_tolerance": difference <= LOSS_TOLERANCE, **count_flops(pair["ours"].model, default_clip_shape(name))}
+    row = {
+        "model": name,
+        "batch": batch,
+        "compiled": compiled,
+        "training": training,
+        "forward": speeds(forward, batch),
+        "losses": curves,
+        "loss_difference_after_steps": round(difference, 5),
+        "loss_within_tolerance": difference <= LOSS_TOLERANCE,
+        **count_flops(pair["ours"].model, default_clip_shape(name)),
+    }
     if device == "cpu" and name in TARGETS:
         row |= {"target_ratio": TARGETS[name], "target_reached": training["ratio"]["median"] >= TARGETS[name]}
     return row
 
 
 def matmul_speed(device: str, clock: Clock, repeats: int = 20) -> dict[str, float]:
-    """GFLOP/s of a product of MAE-DFER's size: what bfloat16 can gain at most where nothing but products is computed."""
+    """GFLOP/s of a product of MAE-DFER's size.
+
+    What bfloat16 can gain at most where nothing but products is computed.
+    """
     left, right = torch.randn(1616, 512, device=device), torch.randn(512, 2048, device=device)
     works = {"float32": lambda i: left @ right}
     half = left.bfloat16(), right.bfloat16()
@@ -198,14 +225,25 @@ def prepare(arguments: argparse.Namespace) -> tuple[str, Clock, dict]:
     device = resolve_device(arguments.device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    return device, Clock(device, arguments.clock), {
-        "date": datetime.date.today().isoformat(), "host": platform.node(),
-        "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2), "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "bf16_on_cpu": torch.cpu._is_avx512_bf16_supported(), "amx_on_cpu": torch.cpu._is_amx_tile_supported(),
-        "precision": resolve_precision("auto", device), "python": platform.python_version(), "torch": torch.__version__,
-        "clock": arguments.clock,
-    }
+    return (
+        device,
+        Clock(device, arguments.clock),
+        {
+            "date": datetime.date.today().isoformat(),
+            "host": platform.node(),
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load_before": round(os.getloadavg()[0], 2),
+            "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+            "bf16_on_cpu": torch.cpu._is_avx512_bf16_supported(),
+            "amx_on_cpu": torch.cpu._is_amx_tile_supported(),
+            "precision": resolve_precision("auto", device),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "clock": arguments.clock,
+        },
+    )
 
 
 def arguments_for(description: str, repeats: int) -> argparse.ArgumentParser:
@@ -216,11 +254,21 @@ def arguments_for(description: str, repeats: int) -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--batch", type=int, help="clips a step (default: 2 on a CPU, 16 on a GPU)")
     parser.add_argument("--threads", type=int, help="of PyTorch on the CPU (default: all cores)")
-    parser.add_argument("--clock", choices=("wall", "processor"), default="wall",
-                        help="processor: for a CPU that other work shares; not for a GPU")
-    parser.add_argument("--compile", choices=("auto", "yes", "no"), default="auto",
-                        help="torch.compile for ours; auto: on a GPU only, on a CPU it gains nothing and takes minutes")
-    parser.add_argument("--out", type=Path, help="where to write the record (default: benchmarks/records, with the date)")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "processor"),
+        default="wall",
+        help="processor: for a CPU that other work shares; not for a GPU",
+    )
+    parser.add_argument(
+        "--compile",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="torch.compile for ours; auto: on a GPU only, on a CPU it gains nothing and takes minutes",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="where to write the record (default: benchmarks/records, with the date)"
+    )
     return parser
 
 
@@ -240,17 +288,25 @@ def main() -> None:
     arguments = parser.parse_args()
     device, clock, where = prepare(arguments)
     compiled = arguments.compile == "yes" or arguments.compile == "auto" and device == "cuda"
-    record = {"benchmark": "model_speed", **where, "matmul_gflops": matmul_speed(device, clock),
-              "timing": f"in turns; medians and quartiles of {arguments.steps - 1} steps and {arguments.repeats} forward passes",
-              "optimizer": "AdamW 1e-4 (M3DFEL, MAE-DFER), SGD 0.01 (Former-DFER), Adam 1e-4 (KP-GCN); official: default, ours: fused",
-              "results": []}
+    record = {
+        "benchmark": "model_speed",
+        **where,
+        "matmul_gflops": matmul_speed(device, clock),
+        "timing": f"in turns; medians and quartiles of {arguments.steps - 1} steps and {arguments.repeats} forward "
+        f"passes",
+        "optimizer": "AdamW 1e-4 (M3DFEL, MAE-DFER), SGD 0.01 (Former-DFER), Adam 1e-4 (KP-GCN); official: default, "
+        "ours: fused",
+        "results": [],
+    }
     start = time.perf_counter()
     for name in arguments.models:
         batch = arguments.batch or (16 if device == "cuda" else 2)
         row = measure(name, device, clock, batch, arguments.steps, arguments.repeats, compiled)
         record["results"].append(row)
         print(json.dumps({key: value for key, value in row.items() if key != "losses"}), flush=True)
-        write_record(record | {"seconds": round(time.perf_counter() - start)}, arguments.out)  # a lease that ends keeps what there is
+        write_record(
+            record | {"seconds": round(time.perf_counter() - start)}, arguments.out
+        )  # a lease that ends keeps what there is
 
 
 if __name__ == "__main__":

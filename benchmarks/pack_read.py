@@ -1,9 +1,9 @@
 """Clips a second at random: from the packed store, and by decoding and resizing the same clips' JPEGs with Pillow.
 
 Both are measured in one run, on one core, one clip after another in the same random order: 16 JPEGs of 224 x 224 pixels
-a clip, made by the renderer with film grain so that their files are as large as a face crop's, to 112 x 112. The files of
-both are in the page cache. ``packed`` copies the clip out of the memory map; ``pillow`` decodes at full size and resizes;
-``pillow_draft`` lets the JPEG decoder halve the picture while it decodes, as ``load_frames`` does.
+a clip, made by the renderer with film grain so that their files are as large as a face crop's, to 112 x 112. The files
+of both are in the page cache. ``packed`` copies the clip out of the memory map; ``pillow`` decodes at full size and
+resizes; ``pillow_draft`` lets the JPEG decoder halve the picture while it decodes, as ``load_frames`` does.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def clips_per_second(read, order: np.ndarray, repeats: int) -> float:
 def main() -> None:
     """Measure, print and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="where to write the record (default: benchmarks/records, with the date)")
+    parser.add_argument(
+        "--out", type=Path, help="where to write the record (default: benchmarks/records, with the date)"
+    )
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     torch.set_num_threads(1)
@@ -90,10 +92,19 @@ def main() -> None:
             "pillow_draft": clips_per_second(lambda clip: decode(paths[clip], draft=True), order, 1),
         }
     record = {
-        "benchmark": "pack_read", "date": datetime.date.today().isoformat(), "host": platform.node(),
-        "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load_before": round(load, 2),
-        "python": platform.python_version(), "pillow": PIL.__version__, "clips": CLIPS, "frames": FRAMES,
-        "source_side": SOURCE, "side": SIZE, "bytes_per_jpeg": size,
+        "benchmark": "pack_read",
+        "date": datetime.date.today().isoformat(),
+        "host": platform.node(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load_before": round(load, 2),
+        "python": platform.python_version(),
+        "pillow": PIL.__version__,
+        "clips": CLIPS,
+        "frames": FRAMES,
+        "source_side": SOURCE,
+        "side": SIZE,
+        "bytes_per_jpeg": size,
         "timing": "processor seconds of one core, best of 3 runs, random order, page cache warm",
         "clips_per_second": {name: round(speed, 1) for name, speed in speeds.items()},
         "packed_times_faster_than_pillow": round(speeds["packed"] / speeds["pillow"], 1),

@@ -36,26 +36,38 @@ def measure(size: int, frames: int, repeats: int = 3) -> dict[str, float]:
         render(people, rows, scene, size)
         clock.append(time.perf_counter() - start)
         processor.append(time.process_time() - cpu)
-    return {"frames_per_second": round(frames / min(clock), 1),
-            "frames_per_processor_second": round(frames / min(processor), 1)}
+    return {
+        "frames_per_second": round(frames / min(clock), 1),
+        "frames_per_processor_second": round(frames / min(processor), 1),
+    }
 
 
 def main() -> None:
     """Measure every size with one and two threads; print and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="where to write the record (default: benchmarks/records, with the date)")
+    parser.add_argument(
+        "--out", type=Path, help="where to write the record (default: benchmarks/records, with the date)"
+    )
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     results = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        results += [{"size": size, "threads": threads, "frames": frames, **measure(size, frames)}
-                    for size, frames in _FRAMES.items()]
+        results += [
+            {"size": size, "threads": threads, "frames": frames, **measure(size, frames)}
+            for size, frames in _FRAMES.items()
+        ]
     record = {
-        "benchmark": "render_speed", "date": datetime.date.today().isoformat(), "host": platform.node(),
-        "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-        "load_before": round(load, 2), "python": platform.python_version(), "torch": torch.__version__,
-        "timing": "best of 3 runs", "results": results,
+        "benchmark": "render_speed",
+        "date": datetime.date.today().isoformat(),
+        "host": platform.node(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load_before": round(load, 2),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timing": "best of 3 runs",
+        "results": results,
     }
     text = json.dumps(record, indent=2)
     print(text)

@@ -1,7 +1,7 @@
 """How many clips a second the networks train on and judge: ``python benchmarks/train_speed.py``.
 
-bfloat16 autocast beside float32, the plain memory layout beside each network's own, one thread, forward and backward and
-optimizer step. A time is the best of several steps; processor time is given beside the clock's, because it does not
+bfloat16 autocast beside float32, the plain memory layout beside each network's own, one thread, forward and backward
+and optimizer step. A time is the best of several steps; processor time is given beside the clock's, because it does not
 grow when other work shares the machine. ``--size paper`` measures the official sizes (minutes).
 """
 
@@ -38,8 +38,9 @@ def measure(name: str, size: str, precision: str, own_layout: bool, batch: int, 
 
     def step() -> float:
         output = forward()
-        loss = (F.cross_entropy(output.expression_logits.float(), expressions)
-                + F.binary_cross_entropy_with_logits(output.au_logits.float(), aus))
+        loss = F.cross_entropy(output.expression_logits.float(), expressions) + F.binary_cross_entropy_with_logits(
+            output.au_logits.float(), aus
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -48,13 +49,19 @@ def measure(name: str, size: str, precision: str, own_layout: bool, batch: int, 
     row = {"model": name, "size": size, "precision": precision, "own_layout": own_layout, "batch": batch}
     step()
     clock, processor, loss = _times(step, repeats)
-    row |= {"train_clips_per_second": round(batch / clock, 1), "train_clips_per_processor_second": round(batch / processor, 1),
-            "loss_after_steps": round(loss, 4)}
+    row |= {
+        "train_clips_per_second": round(batch / clock, 1),
+        "train_clips_per_processor_second": round(batch / processor, 1),
+        "loss_after_steps": round(loss, 4),
+    }
     model.eval()
     with torch.inference_mode():
         forward()
         clock, processor, _ = _times(forward, repeats)
-    row |= {"infer_clips_per_second": round(batch / clock, 1), "infer_clips_per_processor_second": round(batch / processor, 1)}
+    row |= {
+        "infer_clips_per_second": round(batch / clock, 1),
+        "infer_clips_per_processor_second": round(batch / processor, 1),
+    }
     return row | {key: round(value, 4) for key, value in count_flops(model, (frames, colours, height, width)).items()}
 
 
@@ -74,7 +81,9 @@ def main() -> None:
     parser.add_argument("--size", choices=("tiny", "paper"), default="tiny")
     parser.add_argument("--batch", type=int, help="clips a step (default: 32 for tiny, 2 for paper)")
     parser.add_argument("--repeats", type=int, default=6)
-    parser.add_argument("--out", type=Path, help="where to write the record (default: benchmarks/records, with the date)")
+    parser.add_argument(
+        "--out", type=Path, help="where to write the record (default: benchmarks/records, with the date)"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     load = os.getloadavg()[0]
@@ -85,10 +94,17 @@ def main() -> None:
             results.append(measure(name, arguments.size, precision, own_layout, batch, arguments.repeats))
             print(json.dumps(results[-1]), flush=True)
     record = {
-        "benchmark": "train_speed", "date": datetime.date.today().isoformat(), "host": platform.node(),
-        "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load_before": round(load, 2),
-        "python": platform.python_version(), "torch": torch.__version__, "threads": 1,
-        "timing": f"best of {arguments.repeats} steps", "results": results,
+        "benchmark": "train_speed",
+        "date": datetime.date.today().isoformat(),
+        "host": platform.node(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load_before": round(load, 2),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": 1,
+        "timing": f"best of {arguments.repeats} steps",
+        "results": results,
     }
     suffix = "" if arguments.size == "tiny" else f"_{arguments.size}"
     out = arguments.out or Path(__file__).with_name("records") / f"{record['date']}_train_speed{suffix}.json"

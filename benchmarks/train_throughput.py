@@ -1,10 +1,12 @@
 """What training waits for, and how it grows: ``python benchmarks/train_throughput.py``.
 
-For every network with its own recipe: clips a second of the input pipeline alone (read from the packed store, choose frames,
-augment), of the training step alone (on a batch that is ready), and of both as ``fit`` runs them, with the share of the time that
-was spent waiting for clips. Then seconds over a factor of eight in clips, and in cells of a grid: linear growth has exponent 1.
-On a GPU paper-size networks in bfloat16, and the share of the card's measured bfloat16 matrix rate that a step reaches; on a CPU
-the tiny ones with one thread, as cells are trained there. The clips are noise: their content changes no time.
+For every network with its own recipe: clips a second of the input pipeline alone (read from the packed store, choose
+    frames,
+augment), of the training step alone (on a batch that is ready), and of both as ``fit`` runs them, with the share of the
+time that was spent waiting for clips. Then seconds over a factor of eight in clips, and in cells of a grid: linear
+growth has exponent 1. On a GPU paper-size networks in bfloat16, and the share of the card's measured bfloat16 matrix
+rate that a step reaches; on a CPU the tiny ones with one thread, as cells are trained there. The clips are noise: their
+content changes no time.
 """
 
 from __future__ import annotations
@@ -28,8 +30,21 @@ from audfer.files import write_json
 from audfer.knowledge import KnowledgeMatrix
 from audfer.models import count_flops, default_clip_shape
 from audfer.recipes import build_optimizer
-from audfer.training import (Cell, CellInputs, _au_loss, _backward, _initial_model, batch_targets, choose_frames, fit,
-                             gather_frames, gather_points, open_landmarks, resolve_precision, threads)
+from audfer.training import (
+    Cell,
+    CellInputs,
+    _au_loss,
+    _backward,
+    _initial_model,
+    batch_targets,
+    choose_frames,
+    fit,
+    gather_frames,
+    gather_points,
+    open_landmarks,
+    resolve_precision,
+    threads,
+)
 
 FACTORS = (1, 2, 4, 8)
 
@@ -38,23 +53,43 @@ def store_for(root: Path, train: int, cell: Cell) -> CellInputs:
     """A packed store of noise with ``train`` training and 14 test clips, and AU labels for them; made once."""
     frames, side, count = 2 * cell.num_frames, cell.image_size, train + 14
     folder = root / f"{train}x{frames}x{side}"
-    inputs = CellInputs(str(folder), str(folder / "aus.npz"), str(folder / "knowledge.json"), folder.name, folder.name,
-                        landmarks=str(folder / "landmarks.npy"), landmarks_fingerprint=folder.name)
+    inputs = CellInputs(
+        str(folder),
+        str(folder / "aus.npz"),
+        str(folder / "knowledge.json"),
+        folder.name,
+        folder.name,
+        landmarks=str(folder / "landmarks.npy"),
+        landmarks_fingerprint=folder.name,
+    )
     if folder.exists():
         return inputs
     folder.mkdir()
     generator = np.random.default_rng(0)
-    array = np.lib.format.open_memmap(folder / "frames.npy", mode="w+", dtype=np.uint8, shape=(count, frames, side, side, 3))
+    array = np.lib.format.open_memmap(
+        folder / "frames.npy", mode="w+", dtype=np.uint8, shape=(count, frames, side, side, 3)
+    )
     for clip in range(count):
         array[clip] = generator.integers(0, 256, array.shape[1:], dtype=np.uint8)
     array.flush()
     ids = [f"{clip:05d}" for clip in range(count)]
     np.save(folder / "frame_numbers.npy", np.tile(np.arange(frames, dtype=np.int32), (count, 1)))
-    pd.DataFrame({"clip_id": ids, "path": ids, "start": 0, "stop": -1, "split": ["train"] * train + ["test"] * 14,
-                  "expression": np.arange(count) % 7, "subject": ""}).to_parquet(folder / "manifest.parquet")
+    pd.DataFrame(
+        {
+            "clip_id": ids,
+            "path": ids,
+            "start": 0,
+            "stop": -1,
+            "split": ["train"] * train + ["test"] * 14,
+            "expression": np.arange(count) % 7,
+            "subject": "",
+        }
+    ).to_parquet(folder / "manifest.parquet")
     write_json(folder / "meta.json", {"format": 2, "dataset": "noise", "num_frames": frames, "size": side})
     np.save(folder / "landmarks.npy", generator.random((count, frames, 68, 2), dtype=np.float32))
-    np.savez(folder / "aus.npz", clip_ids=np.array(ids), labels=generator.integers(0, 2, (count, 18)).astype(np.float32))
+    np.savez(
+        folder / "aus.npz", clip_ids=np.array(ids), labels=generator.integers(0, 2, (count, 18)).astype(np.float32)
+    )
     KnowledgeMatrix.published().save(folder / "knowledge.json")
     return inputs
 
@@ -63,8 +98,19 @@ def cell_for(name: str, device: str) -> Cell:
     """The cell that is timed: with the AU head, one epoch."""
     size = "tiny" if device == "cpu" else "paper"
     frames, _, side, _ = default_clip_shape(name, size)
-    return Cell(name, "DFEW", 0.25, "global", "knowledge", size=size, epochs=1, num_frames=frames, image_size=side,
-                precision=resolve_precision("auto", device), device=device)
+    return Cell(
+        name,
+        "DFEW",
+        0.25,
+        "global",
+        "knowledge",
+        size=size,
+        epochs=1,
+        num_frames=frames,
+        image_size=side,
+        precision=resolve_precision("auto", device),
+        device=device,
+    )
 
 
 def apart(cell: Cell, inputs: CellInputs, clock: Clock, repeats: int) -> dict:
@@ -81,9 +127,13 @@ def apart(cell: Cell, inputs: CellInputs, clock: Clock, repeats: int) -> dict:
     def read(_) -> tuple[np.ndarray, torch.Tensor, torch.Tensor | None]:
         rows = order.permutation(train)[:size]
         (chosen,) = choose_frames(packed, rows, recipe.train_sampling, cell, order)
-        return rows, *augment_with_points(gather_frames(packed, rows, chosen, None, cell.device),
-                                          gather_points(landmarks, rows, chosen, cell.device), recipe.augmentation, draws,
-                                          cell.image_size)
+        return rows, *augment_with_points(
+            gather_frames(packed, rows, chosen, None, cell.device),
+            gather_points(landmarks, rows, chosen, cell.device),
+            recipe.augmentation,
+            draws,
+            cell.image_size,
+        )
 
     model = _initial_model(cell, inputs)
     model = model.to(cell.device, memory_format=model.memory_format).train()
@@ -96,13 +146,21 @@ def apart(cell: Cell, inputs: CellInputs, clock: Clock, repeats: int) -> dict:
         _backward(cell, model, au_loss, clips, points, targets, np.arange(size))
         optimizer.step()
 
-    seconds = {name: [clock.time(lambda: work(0))[0] for _ in range(repeats + 2)][2:] for name, work in
-               (("input", read), ("step", step))}
+    seconds = {
+        name: [clock.time(lambda: work(0))[0] for _ in range(repeats + 2)][2:]
+        for name, work in (("input", read), ("step", step))
+    }
     row = {f"{name}_clips_per_second": spread([size / spent for spent in times]) for name, times in seconds.items()}
     # forward and backward are three times the forward pass
     flops = 3 * size * count_flops(model, (cell.num_frames, 3, cell.image_size, cell.image_size))["gflops"]
-    return {"model": cell.model, "size": cell.size, "precision": cell.precision, "batch": size, **row,
-            "step_gflops_per_second": spread([flops / spent for spent in seconds["step"]])["median"]}
+    return {
+        "model": cell.model,
+        "size": cell.size,
+        "precision": cell.precision,
+        "batch": size,
+        **row,
+        "step_gflops_per_second": spread([flops / spent for spent in seconds["step"]])["median"],
+    }
 
 
 def matrix_rate(device: str, clock: Clock, side: int = 8192) -> float:
@@ -115,8 +173,12 @@ def matrix_rate(device: str, clock: Clock, side: int = 8192) -> float:
 def growth(sizes: list[int], seconds: list[float]) -> dict:
     """Exponent of the growth (1 = linear) and seconds a piece."""
     exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
-    return {"sizes": sizes, "seconds": [round(s, 3) for s in seconds], "exponent": round(float(exponent), 3),
-            "seconds_each": [round(s / n, 4) for n, s in zip(sizes, seconds)]}
+    return {
+        "sizes": sizes,
+        "seconds": [round(s, 3) for s in seconds],
+        "exponent": round(float(exponent), 3),
+        "seconds_each": [round(s / n, 4) for n, s in zip(sizes, seconds, strict=True)],
+    }
 
 
 def main() -> None:
@@ -126,7 +188,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.batch:
         parser.error("--batch: every network has its recipe's")
-    arguments.threads = arguments.threads or (1 if arguments.device != "cuda" and not torch.cuda.is_available() else None)
+    arguments.threads = arguments.threads or (
+        1 if arguments.device != "cuda" and not torch.cuda.is_available() else None
+    )
     device, clock, where = prepare(arguments)
     os.environ.setdefault("AUDFER_PROGRESS", "off")
     record = {"benchmark": "train_throughput", **where, "results": []}
@@ -143,10 +207,16 @@ def main() -> None:
             row = apart(cell, inputs[-1], clock, arguments.repeats)
             fit(cell, inputs[0])  # warms up
             costs = [fit(cell, made)["costs"] for made in inputs]
-            row |= {"fit_clips_per_second": round(costs[-1]["clips_per_second"], 1),
-                    "input_share": round(costs[-1]["input_share"], 4), "bound": costs[-1]["bound"], "peak_memory_mb": round(costs[-1]["peak_memory_mb"]),
-                    "peak_gpu_memory_mb": round(costs[-1]["peak_gpu_memory_mb"]),
-                    "growth_in_clips": growth([least * factor for factor in FACTORS], [c["training_seconds"] for c in costs])}
+            row |= {
+                "fit_clips_per_second": round(costs[-1]["clips_per_second"], 1),
+                "input_share": round(costs[-1]["input_share"], 4),
+                "bound": costs[-1]["bound"],
+                "peak_memory_mb": round(costs[-1]["peak_memory_mb"]),
+                "peak_gpu_memory_mb": round(costs[-1]["peak_gpu_memory_mb"]),
+                "growth_in_clips": growth(
+                    [least * factor for factor in FACTORS], [c["training_seconds"] for c in costs]
+                ),
+            }
             if rate:
                 row["share_of_matrix_rate"] = round(row["step_gflops_per_second"] / rate, 4)
             record["results"].append(row)
@@ -156,7 +226,9 @@ def main() -> None:
         made = store_for(root, max(arguments.clips, cell.training_recipe.batch_size), cell)
         for factor in FACTORS:
             cells = [replace(cell, seed=seed) for seed in range(factor)]
-            spent, table = clock.time(lambda: run_cells(cells, {cell.source: made}, RunStore(root / f"runs{factor}"), workers=1))
+            spent, table = clock.time(
+                lambda: run_cells(cells, {cell.source: made}, RunStore(root / f"runs{factor}"), workers=1)
+            )
             assert table["error"].isna().all(), table["error"].tolist()
             seconds.append(spent)
         record["growth_in_cells"] = growth(list(FACTORS), seconds)

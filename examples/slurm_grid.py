@@ -1,8 +1,9 @@
 """A profile's grid on a SLURM cluster: one job, one GPU, one Dask worker, one cell at a time.
 
-Look at the job first, then start it on a machine from which jobs are submitted and which has a GPU itself (an interactive job),
-because the clips are made and packed here. It can be stopped and started again at any time: finished cells are found, others go
-on from their last epoch. The command line does the same: ``audfer grid --profile gpu --slurm jobs=8 gpus=1 ...``.
+Look at the job first, then start it on a machine from which jobs are submitted and which has a GPU itself (an
+interactive job), because the clips are made and packed here. It can be stopped and started again at any time: finished
+cells are found, others go on from their last epoch. The command line does the same: ``audfer grid --profile gpu --slurm
+jobs=8 gpus=1 ...``.
 
     python examples/slurm_grid.py --dry-run
     python examples/slurm_grid.py --profile gpu --jobs 8 --queue gpu --walltime 12:00:00
@@ -24,8 +25,15 @@ parser.add_argument("--dry-run", action="store_true", help="print the script of 
 chosen = parser.parse_args()
 
 # a job is one worker with one GPU; its eight cores decode and augment
-cluster = {"jobs": chosen.jobs, "gpus": 1, "queue": chosen.queue, "account": chosen.account, "walltime": chosen.walltime,
-           "cores": 8, "memory": "32GB"}
+cluster = {
+    "jobs": chosen.jobs,
+    "gpus": 1,
+    "queue": chosen.queue,
+    "account": chosen.account,
+    "walltime": chosen.walltime,
+    "cores": 8,
+    "memory": "32GB",
+}
 if chosen.dry_run:
     print(job_script(cluster))
 else:

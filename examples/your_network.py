@@ -1,8 +1,10 @@
 """AU-DFER on a network that is not ours: ``python examples/your_network.py``, seconds on one core, no data needed.
 
 The network below knows nothing of action units. Three lines of audfer give it an AU head, the AU loss with the paper's
-knowledge matrix, and the total loss of Eq. 10. Put your network, your clips and your AU labels in their places. The clips
-here are a few rendered faces, and the network is judged on those it was trained on: the numbers say that both heads learn,
+knowledge matrix, and the total loss of Eq. 10. Put your network, your clips and your AU labels in their places. The
+clips
+here are a few rendered faces, and the network is judged on those it was trained on: the numbers say that both heads
+    learn,
 nothing else.
 """
 
@@ -20,13 +22,23 @@ from audfer.synth import rendered_clips
 
 
 class YourNetwork(nn.Module):
-    """A convolution per frame, a transformer over frames, a classifier: clips (B, T, 3, H, W) in [0, 1] -> logits (B, 7)."""
+    """A convolution per frame, a transformer over frames, a classifier: clips (B, T, 3, H, W) in [0, 1] -> logits (B,
+    7).
+    """
 
     def __init__(self):
         super().__init__()
-        self.frame = nn.Sequential(nn.Conv2d(3, 16, 5, stride=4, padding=2), nn.GroupNorm(4, 16), nn.ReLU(),
-                                   nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.GroupNorm(4, 32), nn.ReLU(),
-                                   nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(288, 64))
+        self.frame = nn.Sequential(
+            nn.Conv2d(3, 16, 5, stride=4, padding=2),
+            nn.GroupNorm(4, 16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.GroupNorm(4, 32),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(3),
+            nn.Flatten(),
+            nn.Linear(288, 64),
+        )
         layer = nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True, norm_first=True)
         self.time = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
         self.fc = nn.Linear(64, 7)
@@ -44,7 +56,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
 
-    # your data: clips, expressions, and OpenFace's AU presence of every frame (audfer.openface reads it); Eq. 4 gives the labels
+    # your data: clips, expressions, and OpenFace's AU presence of every frame (audfer.openface reads it); Eq. 4 gives
+    # the labels
     clips, expressions, presence = rendered_clips(arguments.clips, frames=8, size=48)
     clips, au_labels = clips.float() / 255, torch.from_numpy(clip_au_labels(presence))
 
@@ -60,15 +73,20 @@ def main() -> None:
         if step in (0, arguments.steps):
             right = (output.expression_logits.argmax(1) == expressions).float().mean()
             agree = ((output.au_logits > 0) == (au_labels > 0.5)).float().mean()
-            print(f"step {step:3d}: expression loss {expression_part:.3f}, AU loss {au_part:.3f}, "
-                  f"expressions right {right:.0%}, AUs right {agree:.0%}")
+            print(
+                f"step {step:3d}: expression loss {expression_part:.3f}, AU loss {au_part:.3f}, "
+                f"expressions right {right:.0%}, AUs right {agree:.0%}"
+            )
         optimizer.zero_grad()
         combined_loss(expression_part, au_part, au_ratio=0.25).backward()
         optimizer.step()
 
     # your own network again, trained and without the head; its state dict has the keys that it always had
     network = model.remove()
-    print(f"{type(network).__name__}: {len(network.state_dict())} tensors, the first called {next(iter(network.state_dict()))}")
+    print(
+        f"{type(network).__name__}: {len(network.state_dict())} tensors, the first called "
+        f"{next(iter(network.state_dict()))}"
+    )
 
 
 if __name__ == "__main__":

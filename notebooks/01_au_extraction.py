@@ -45,22 +45,36 @@ study
 
 # %% tags=["nbval-check-output"]
 print(len(facs.ACTION_UNITS), "AUs:", *facs.ACTION_UNITS)
-print(len(facs.INTENSITY_ACTION_UNITS), "with intensity; without:", *set(facs.ACTION_UNITS) - set(facs.INTENSITY_ACTION_UNITS))
+print(
+    len(facs.INTENSITY_ACTION_UNITS),
+    "with intensity; without:",
+    *set(facs.ACTION_UNITS) - set(facs.INTENSITY_ACTION_UNITS),
+)
 
 # %% [markdown]
 # **What does each AU look like on the rendered faces?** A row is an AU, each block one identity at intensities 0, 1, 3, 5.
 
 # %%
 sheet = sheets.contact_sheet(faces_seed)
-save_figure(plots.contact_sheet_action_units(sheet), "contact_sheet_action_units", figure_data.sheet_data(sheet), study.figures,
-            "Rendered faces: 18 AUs at intensities 0, 1, 3 and 5 (left to right in each block), three identities.")
+save_figure(
+    plots.contact_sheet_action_units(sheet),
+    "contact_sheet_action_units",
+    figure_data.sheet_data(sheet),
+    study.figures,
+    "Rendered faces: 18 AUs at intensities 0, 1, 3 and 5 (left to right in each block), three identities.",
+)
 
 # %% [markdown]
 # **And an expression over time?** Onset, apex and offset of the seven expressions.
 
 # %%
-save_figure(plots.contact_sheet_expressions(sheet), "contact_sheet_expressions", figure_data.sheet_data(sheet), study.figures,
-            "Rendered faces: prototypes of the seven expressions from onset over apex to offset.")
+save_figure(
+    plots.contact_sheet_expressions(sheet),
+    "contact_sheet_expressions",
+    figure_data.sheet_data(sheet),
+    study.figures,
+    "Rendered faces: prototypes of the seven expressions from onset over apex to offset.",
+)
 
 # %% [markdown]
 # **Try it:** move a slider and see the face, and which expression the paper's knowledge matrix makes of it (JupyterLab; a
@@ -75,8 +89,13 @@ face_panel(seed=faces_seed)
 # %%
 counts = study.class_counts()
 data = figure_data.frequency_data(counts)
-save_figure(plots.class_frequencies(data), "class_frequencies", data, study.figures,
-            f"Training clips of each expression; lines: the real datasets. {study.caption}")
+save_figure(
+    plots.class_frequencies(data),
+    "class_frequencies",
+    data,
+    study.figures,
+    f"Training clips of each expression; lines: the real datasets. {study.caption}",
+)
 
 # %% [markdown]
 # **How good is the AU estimator on people it has not seen?** A small residual network with two linear heads (presence of 18,
@@ -85,8 +104,13 @@ save_figure(plots.class_frequencies(data), "class_frequencies", data, study.figu
 # %%
 if study.has_annotated_set:
     accuracy = study.estimator_accuracy
-    show = save_table(accuracy, "au_estimator", study.figures, f"AU estimator on held-out subjects: F1 of presence (code of at least "
-                      f"2, DISFA's rule), correlation of intensity; intervals: bootstrap over subjects. {study.caption}")
+    show = save_table(
+        accuracy,
+        "au_estimator",
+        study.figures,
+        f"AU estimator on held-out subjects: F1 of presence (code of at least "
+        f"2, DISFA's rule), correlation of intensity; intervals: bootstrap over subjects. {study.caption}",
+    )
 else:
     show = "No DISFA below AUDFER_DATA: no estimator is trained, AUs come from OpenFace's CSVs."
 show
@@ -97,8 +121,13 @@ show
 # %%
 if study.has_annotated_set:
     print(f"Mean F1 {accuracy['f1'].mean():.2f}, mean intensity correlation {accuracy['intensity_r'].mean():.2f}.")
-    show = save_figure(plots.estimator_accuracy(accuracy), "au_estimator_plot", accuracy, study.figures,
-                       f"AU estimator on held-out subjects. {study.caption}")
+    show = save_figure(
+        plots.estimator_accuracy(accuracy),
+        "au_estimator_plot",
+        accuracy,
+        study.figures,
+        f"AU estimator on held-out subjects. {study.caption}",
+    )
 show
 
 # %% [markdown]
@@ -110,8 +139,13 @@ show
 
 # %%
 data = study.presence_rates()
-save_figure(plots.presence_rates(data), "presence_rates", data, study.figures,
-            f"Share of frames in which the AU is present, by expression. {study.caption}")
+save_figure(
+    plots.presence_rates(data),
+    "presence_rates",
+    data,
+    study.figures,
+    f"Share of frames in which the AU is present, by expression. {study.caption}",
+)
 
 # %% [markdown]
 # **What does the interpolation of zeros do?** Section 3.1 fills zeros "sample-wise" by linear interpolation. Chosen here:
@@ -119,8 +153,13 @@ save_figure(plots.presence_rates(data), "presence_rates", data, study.figures,
 
 # %%
 data = study.interpolation_example()
-save_figure(plots.interpolation(data), "interpolation", data, study.figures,
-            f"One clip's AU intensities before and after the interpolation of zeros. {study.caption}")
+save_figure(
+    plots.interpolation(data),
+    "interpolation",
+    data,
+    study.figures,
+    f"One clip's AU intensities before and after the interpolation of zeros. {study.caption}",
+)
 
 # %% [markdown]
 # ## AU tables of real clips
@@ -139,8 +178,15 @@ aus
 
 # %%
 data = comparison.coverage_by_expression(aus.first, aus.clips)
-save_table(tables.Table(comparison.coverage(aus.first), data.round(1), f"Coverage of {aus.name} by {aus.extractors[0]}; the csv has "
-                        f"a row a clip. {aus.caption}"), aus.stem + "au_coverage", study.figures)
+save_table(
+    tables.Table(
+        comparison.coverage(aus.first),
+        data.round(1),
+        f"Coverage of {aus.name} by {aus.extractors[0]}; the csv has a row a clip. {aus.caption}",
+    ),
+    aus.stem + "au_coverage",
+    study.figures,
+)
 
 # %% [markdown]
 # **How often is each AU present in each expression?** Whole clips are drawn again for the intervals, because frames of a clip
@@ -148,8 +194,13 @@ save_table(tables.Table(comparison.coverage(aus.first), data.round(1), f"Coverag
 
 # %%
 data = comparison.presence_rates_with_intervals(aus.first, aus.clips, aus.name)
-save_figure(plots.presence_intervals(data), aus.stem + "au_presence", data, study.figures,
-            f"Frames with the AU present by {aus.extractors[0]}, with 95 % intervals over clips. {aus.caption}")
+save_figure(
+    plots.presence_intervals(data),
+    aus.stem + "au_presence",
+    data,
+    study.figures,
+    f"Frames with the AU present by {aus.extractors[0]}, with 95 % intervals over clips. {aus.caption}",
+)
 
 # %% [markdown]
 # **Do two extractors agree on the same clips?** For rendered clips the second one is what was planted.
@@ -157,8 +208,13 @@ save_figure(plots.presence_intervals(data), aus.stem + "au_presence", data, stud
 # %%
 if aus.second is not None:
     data = comparison.extractor_agreement(aus.first, aus.second)
-    show = save_figure(plots.extractor_agreement(data), aus.stem + "au_agreement", data, study.figures,
-                       f"Agreement of {aus.extractors[0]} and {aus.extractors[1]}, frame by frame. {aus.caption}")
+    show = save_figure(
+        plots.extractor_agreement(data),
+        aus.stem + "au_agreement",
+        data,
+        study.figures,
+        f"Agreement of {aus.extractors[0]} and {aus.extractors[1]}, frame by frame. {aus.caption}",
+    )
 else:
     show = "One extractor only: papermill -p second_openface_folder FOLDER for a second one of the same clips."
 show
@@ -169,15 +225,25 @@ show
 
 # %%
 data = study.au_baselines(aus)
-save_table(tables.baseline_table(data, f"AU-only baseline (51 numbers a clip, logistic regression); intervals over clips. {aus.caption}"),
-           aus.stem + "au_baseline", study.figures)
+save_table(
+    tables.baseline_table(
+        data, f"AU-only baseline (51 numbers a clip, logistic regression); intervals over clips. {aus.caption}"
+    ),
+    aus.stem + "au_baseline",
+    study.figures,
+)
 
 # %% [markdown]
 # **The same as a picture:**
 
 # %%
-save_figure(plots.au_baselines(data), aus.stem + "au_baseline_plot", data, study.figures,
-            f"AU-only baseline, 95 % intervals over clips. {aus.caption}")
+save_figure(
+    plots.au_baselines(data),
+    aus.stem + "au_baseline_plot",
+    data,
+    study.figures,
+    f"AU-only baseline, 95 % intervals over clips. {aus.caption}",
+)
 
 # %% [markdown]
 # **Which expressions does it mix up?** Percent of the true class, and the number of clips.
@@ -186,8 +252,13 @@ save_figure(plots.au_baselines(data), aus.stem + "au_baseline_plot", data, study
 if aus.people > 1:
     found = baseline.au_baseline(baseline.clip_features(aus.first), aus.clips)
     data = baseline.baseline_confusion(found)
-    show = save_figure(plots.confusion(data).figure, aus.stem + "au_baseline_confusion", data, study.figures,
-                       f"AU-only baseline on {aus.name}, one person left out at a time; AUs: {aus.extractors[0]}. {aus.caption}")
+    show = save_figure(
+        plots.confusion(data).figure,
+        aus.stem + "au_baseline_confusion",
+        data,
+        study.figures,
+        f"AU-only baseline on {aus.name}, one person left out at a time; AUs: {aus.extractors[0]}. {aus.caption}",
+    )
 else:
     show = "labels.csv has no column subject or actor with two people: nobody can be left out."
 show

@@ -28,6 +28,7 @@ openface_folder = ""  # a folder of real OpenFace CSVs with a labels.csv; "" = n
 
 # %%
 import numpy as np
+from scipy.special import logit
 
 from audfer import figure_data, knowledge, plots, published
 from audfer.action_units.table import table_from_openface_folder
@@ -41,7 +42,6 @@ study
 # **What is published?** Fig. 4 and the matrix in the authors' code are not the same numbers: their logits differ by one constant.
 
 # %% tags=["nbval-check-output"]
-logit = lambda k: np.log(k / (1 - k))
 shift = logit(published.knowledge("K1")) - logit(published.knowledge("K2"))
 print(f"constant between Fig. 4 and the release: {shift.mean():.6f} (spread over 126 cells {np.ptp(shift):.0e})")
 print("largest knowledge in Fig. 4:", f"{published.knowledge('figure').max():.2f}")
@@ -52,25 +52,40 @@ print("largest knowledge in Fig. 4:", f"{published.knowledge('figure').max():.2f
 # %%
 matrix = study.knowledge()
 data = figure_data.matrices(matrix.medians)
-save_figure(plots.knowledge_by_dataset(data), "knowledge_by_dataset", data, study.figures,
-            f"Median AU intensity of the frames of each expression, zeros interpolated. {study.caption}")
+save_figure(
+    plots.knowledge_by_dataset(data),
+    "knowledge_by_dataset",
+    data,
+    study.figures,
+    f"Median AU intensity of the frames of each expression, zeros interpolated. {study.caption}",
+)
 
 # %% [markdown]
 # **What is their sum?** The matrix S before the last step.
 
 # %%
 data = figure_data.matrix(matrix.sum, "sum")
-save_figure(plots.heatmap(data, title="S: sum over the four datasets").figure, "knowledge_sum", data, study.figures,
-            f"S of section 3.1 ({matrix.variant} reading). {study.caption}")
+save_figure(
+    plots.heatmap(data, title="S: sum over the four datasets").figure,
+    "knowledge_sum",
+    data,
+    study.figures,
+    f"S of section 3.1 ({matrix.variant} reading). {study.caption}",
+)
 
 # %% [markdown]
 # **What is the knowledge matrix, and how does the paper's look?** (Fig. 4)
 
 # %%
 data = figure_data.fig4_data(matrix.values)
-save_figure(plots.fig4(data), "fig4_knowledge", data, study.figures,
-            f"Fig. 4. Knowledge matrix ({matrix.variant} reading), ours above and the paper's printed one below. "
-            f"AU28 has no intensity behind it and is left out of the rank correlations. {study.caption}")
+save_figure(
+    plots.fig4(data),
+    "fig4_knowledge",
+    data,
+    study.figures,
+    f"Fig. 4. Knowledge matrix ({matrix.variant} reading), ours above and the paper's printed one below. "
+    f"AU28 has no intensity behind it and is left out of the rank correlations. {study.caption}",
+)
 
 # %% [markdown]
 # **Was the planted knowledge recovered?** Every step from pixels to matrix is real; only this cell may look at what was planted.
@@ -80,10 +95,17 @@ if study.profile.embedded:
     planted = study.planted_medians()
     data = figure_data.recovery_data(planted, matrix.values)
     rank = figure_data.rank_correlations(planted, matrix.values)
-    print(f"Spearman rank correlation with what was planted, over 119 cells: {rank['overall']:.2f}; "
-          f"by expression {rank.drop('overall').min():.2f} to {rank.drop('overall').max():.2f}.")
-    show = save_figure(plots.recovery(data).figure, "knowledge_recovery", data, study.figures,
-                       f"Planted median intensities against the recovered knowledge matrix. {study.caption}")
+    print(
+        f"Spearman rank correlation with what was planted, over 119 cells: {rank['overall']:.2f}; "
+        f"by expression {rank.drop('overall').min():.2f} to {rank.drop('overall').max():.2f}."
+    )
+    show = save_figure(
+        plots.recovery(data).figure,
+        "knowledge_recovery",
+        data,
+        study.figures,
+        f"Planted median intensities against the recovered knowledge matrix. {study.caption}",
+    )
 else:
     show = "Nothing was planted in real clips."
 show
@@ -94,8 +116,12 @@ show
 
 # %%
 data = study.knowledge_variants()
-save_table(data, "knowledge_variants", study.figures,
-           f"Readings of section 3.1: rank correlation with the profile's matrix, with Fig. 4 and with the planted truth. {study.caption}")
+save_table(
+    data,
+    "knowledge_variants",
+    study.figures,
+    f"Readings of section 3.1: rank correlation with the profile's matrix, with Fig. 4 and with the planted truth. {study.caption}",
+)
 
 # %% [markdown]
 # **What does the filter of Eq. 3 do?** Frames are kept where a trained M3DFEL gives the label at least theta. The paper does
@@ -114,8 +140,13 @@ if openface_folder:
     real = table.labelled("real", labels.set_index("clip_id")["expression"])
     real_matrix = knowledge.KnowledgeMatrix.from_frames(real, variant=study.profile.grid.knowledge)
     data = figure_data.fig4_data(real_matrix.values)
-    show = save_figure(plots.fig4(data), "real_knowledge", data, study.figures,
-                       f"Knowledge matrix of the real OpenFace CSVs in {openface_folder}, above the paper's Fig. 4.")
+    show = save_figure(
+        plots.fig4(data),
+        "real_knowledge",
+        data,
+        study.figures,
+        f"Knowledge matrix of the real OpenFace CSVs in {openface_folder}, above the paper's Fig. 4.",
+    )
 else:
     show = "No folder given: papermill -p openface_folder FOLDER, or audfer reproduce -p openface_folder FOLDER."
 show
@@ -126,5 +157,7 @@ show
 # %%
 if openface_folder:
     data = knowledge.separating_aus(real)
-    show = save_table(data, "real_separating_aus", study.figures, f"AUs that separate the expressions in {openface_folder}.")
+    show = save_table(
+        data, "real_separating_aus", study.figures, f"AUs that separate the expressions in {openface_folder}."
+    )
 show

@@ -40,7 +40,9 @@ study
 # %% tags=["nbval-check-output"]
 for name in ("AU-DFER Table 2", "AU-DFER Table 3"):
     sums = audit.recomputed(printed.sheet(name))
-    print(f"{name}: UAR agrees in {(sums.mean_beyond == 0).sum()} of {len(sums)} rows, WAR in {(sums.weighted_beyond == 0).sum()}")
+    print(
+        f"{name}: UAR agrees in {(sums.mean_beyond == 0).sum()} of {len(sums)} rows, WAR in {(sums.weighted_beyond == 0).sum()}"
+    )
 
 # %% [markdown]
 # **What is trained?** The cells of all tables and figures of notebooks 03 to 05, side by side; a record that is already in the store is not
@@ -111,9 +113,14 @@ fig6.save(study.figures)
 # %%
 sheet = study.reconstructions()
 data = figure_data.reconstruction_data(sheet)
-save_figure(plots.reconstruction(sheet), "pretraining_reconstruction", data, study.figures,
-            f"Masked appearance and motion: test clips of {study.profile.grid.strategy_dataset}, never seen in pre-training. Predicted places are "
-            f"shown with their true mean and contrast. {study.caption}")
+save_figure(
+    plots.reconstruction(sheet),
+    "pretraining_reconstruction",
+    data,
+    study.figures,
+    f"Masked appearance and motion: test clips of {study.profile.grid.strategy_dataset}, never seen in pre-training. Predicted places are "
+    f"shown with their true mean and contrast. {study.caption}",
+)
 
 # %% [markdown]
 # **Does fine-tuning gain from it?** The same cells from random weights and from the pre-trained ones.

@@ -40,7 +40,7 @@ study
 for name in ("DFEW", "FERV39k", "MAFW"):
     counts = published.class_counts(name, "train")
     major = losses.major_expressions(list(counts.values()))
-    print(f"{name}:", *(e for e, yes in zip(facs.EXPRESSIONS, major) if yes))
+    print(f"{name}:", *(e for e, yes in zip(facs.EXPRESSIONS, major, strict=True) if yes))
 
 # %% [markdown]
 # **What are the weights?** From the training clips' AU labels (Eq. 4); a weight of 1 leaves an AU as it is.

@@ -42,7 +42,12 @@ printed.overview()
 
 # %%
 findings = audit.audit(printed.sheets(), printed.origins())
-save_table(findings, "a1_findings", folder, "Findings of the consistency checks on the printed tables; beyond: in the printed unit.")
+save_table(
+    findings,
+    "a1_findings",
+    folder,
+    "Findings of the consistency checks on the printed tables; beyond: in the printed unit.",
+)
 
 # %%
 findings.groupby(["kind", "table"], sort=False).size().unstack(fill_value=0)
@@ -53,14 +58,21 @@ findings.groupby(["kind", "table"], sort=False).size().unstack(fill_value=0)
 
 # %%
 protocols = audit.protocols(printed.sheet("AU-DFER Table 3"))
-save_table(protocols, "a1_protocols", folder, "Table 3 (DFEW): the test clips that turn each row's class accuracies into whole clips.")
+save_table(
+    protocols,
+    "a1_protocols",
+    folder,
+    "Table 3 (DFEW): the test clips that turn each row's class accuracies into whole clips.",
+)
 
 # %% [markdown]
 # **How many clips are behind each number?** The diagonal of the confusion matrix, read back, with exact binomial (Clopper-Pearson) intervals.
 
 # %%
 counts = printed.printed_counts()
-save_table(counts, "a1_clip_counts", folder, "Clips behind the paper's own rows on DFEW, with exact 95 % intervals in percent.")
+save_table(
+    counts, "a1_clip_counts", folder, "Clips behind the paper's own rows on DFEW, with exact 95 % intervals in percent."
+)
 
 # %% [markdown]
 # **Which printed gains exceed noise?** The predictions are not published, so two bounds: as if the networks had been tested on different
@@ -68,18 +80,30 @@ save_table(counts, "a1_clip_counts", folder, "Clips behind the paper's own rows 
 
 # %%
 gains = printed.gains()
-save_table(gains, "a1_gains", folder, "Printed gains of AU-DFER with exact tests: Fisher (unpaired) and McNemar under the best pairing; one training run each.")
+save_table(
+    gains,
+    "a1_gains",
+    folder,
+    "Printed gains of AU-DFER with exact tests: Fisher (unpaired) and McNemar under the best pairing; one training run each.",
+)
 
 # %%
-save_figure(plots.printed_gains(gains), "a1_gains_plot", gains, folder,
-            "Printed gains of AU-DFER against the noise of their test clips (95 % bands around no gain); one training run each.")
+save_figure(
+    plots.printed_gains(gains),
+    "a1_gains_plot",
+    gains,
+    folder,
+    "Printed gains of AU-DFER against the noise of their test clips (95 % bands around no gain); one training run each.",
+)
 
 # %% [markdown]
 # **And which classes?** Clips right without and with AU, and the share of clips on which the two networks may disagree at most for the
 # gain to be significant.
 
 # %% tags=["nbval-check-output"]
-gains[gains.measure == "Dis."][["method", "hits_without", "hits_with", "clips", "gain", "p_unpaired", "p_best", "verdict"]].round(3)
+gains[gains.measure == "Dis."][
+    ["method", "hits_without", "hits_with", "clips", "gain", "p_unpaired", "p_best", "verdict"]
+].round(3)
 
 # %%
 gains.groupby(["measure", "verdict"], sort=False).size().unstack(fill_value=0)
@@ -90,7 +114,12 @@ gains.groupby(["measure", "verdict"], sort=False).size().unstack(fill_value=0)
 
 # %%
 resolution = printed.resolution()
-save_table(resolution, "a1_resolution", folder, "Minimum detectable differences (points; 80 % power, 5 % two-sided) of each test split.")
+save_table(
+    resolution,
+    "a1_resolution",
+    folder,
+    "Minimum detectable differences (points; 80 % power, 5 % two-sided) of each test split.",
+)
 
 # %%
 shown = resolution[resolution.measure.isin(["WAR", "UAR", "disgust"])]
@@ -101,8 +130,13 @@ shown.pivot(index=["dataset", "protocol", "measure", "clips"], columns="discorda
 
 # %%
 named = figure_data.matrices({name: values for name, values in release.matrices().items() if "version" not in name})
-save_figure(plots.matrices_by_source(named, digits=2, label="knowledge"), "a1_matrices", named, folder,
-            "Fig. 4 as printed and the three matrices found in the release.")
+save_figure(
+    plots.matrices_by_source(named, digits=2, label="knowledge"),
+    "a1_matrices",
+    named,
+    folder,
+    "Fig. 4 as printed and the three matrices found in the release.",
+)
 
 # %% tags=["nbval-check-output"]
 relations = release.relations()
@@ -115,7 +149,9 @@ relations[["first", "second", "relation", "detail"]]
 
 # %% tags=["nbval-check-output"]
 copied = release.copied_vectors()
-save_table(copied, "a1_copied_vectors", folder, "Released positive class weights that equal another expression's or dataset's.")
+save_table(
+    copied, "a1_copied_vectors", folder, "Released positive class weights that equal another expression's or dataset's."
+)
 copied
 
 # %%
@@ -123,7 +159,12 @@ release.global_vectors()
 
 # %%
 frames = release.frames_behind()
-save_table(frames, "a1_frames", folder, "Frames behind each released vector and frames of that expression (training and test together).")
+save_table(
+    frames,
+    "a1_frames",
+    folder,
+    "Frames behind each released vector and frames of that expression (training and test together).",
+)
 
 # %% [markdown]
 # **What does each of it do to the loss?** Eq. 9 in expectation, on one population in which each expression shows each AU at its published rate;
@@ -131,9 +172,19 @@ save_table(frames, "a1_frames", folder, "Frames behind each released vector and 
 
 # %%
 effects, shares = release.loss_effects("DFEW")
-save_table(effects, "a1_loss_effects", folder, "The AU loss (nats) under the paper's and the release's matrices and weights; shares of the untrained head's loss.")
+save_table(
+    effects,
+    "a1_loss_effects",
+    folder,
+    "The AU loss (nats) under the paper's and the release's matrices and weights; shares of the untrained head's loss.",
+)
 
 # %%
 shares = shares[shares.source.isin(release.DRAWN)]
-save_figure(plots.matrices_by_source(shares, label="share of the AU loss (%)"), "a1_loss_shares", shares, folder,
-            "Which AUs and expressions the AU loss is about: shares of the untrained head's expected loss on DFEW's class counts.")
+save_figure(
+    plots.matrices_by_source(shares, label="share of the AU loss (%)"),
+    "a1_loss_shares",
+    shares,
+    folder,
+    "Which AUs and expressions the AU loss is about: shares of the untrained head's expected loss on DFEW's class counts.",
+)

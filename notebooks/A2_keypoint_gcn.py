@@ -141,7 +141,9 @@ fusion.save(study.figures)
 # %% tags=["nbval-check-output"]
 for heads in (6, 8, 10, 12):
     network = build_model("keypoint_gcn", num_aus=None, temporal_heads=heads)
-    print(f"{heads} heads: {64 * heads} inside, {sum(p.numel() for p in network.parameters()) / 1e6:.2f} million parameters")
+    print(
+        f"{heads} heads: {64 * heads} inside, {sum(p.numel() for p in network.parameters()) / 1e6:.2f} million parameters"
+    )
 
 # %% [markdown]
 # **Table 11: does the number of heads matter?**

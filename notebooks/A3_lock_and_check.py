@@ -37,7 +37,9 @@ from audfer.study import open_study
 
 study = open_study(profile, work, figures)
 if not results.has_annotated_set(study):
-    print("No DISFA or BP4D below AUDFER_DATA: there is nothing to train a recogniser on, and what needs one stays empty.")
+    print(
+        "No DISFA or BP4D below AUDFER_DATA: there is nothing to train a recogniser on, and what needs one stays empty."
+    )
 study
 
 # %% [markdown]

@@ -63,7 +63,9 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def fresh_process():
-    """``fresh_process(target, arguments)`` -> a process that knows nothing of this one; not started, importing paid once."""
+    """``fresh_process(target, arguments)`` -> a process that knows nothing of this one; not started, importing paid
+    once.
+    """
     from multiprocessing import get_context
 
     context = get_context("forkserver")

@@ -135,6 +135,10 @@ def fake_ablations(seeds=(0,), knowledge=0.05, head=0.02, names=WITH_HEAD):
         records.append(fake_record("former_dfer", "DFEW", 0.0, seed=seed, skill=0.5))
         for name in names:
             fields = {"strategy": "global", "weights": "knowledge", **ABLATIONS[name].fields}
-            skill = 0.5 + head + knowledge * (fields["weights"] not in ("none", "uniform") and "shuffled" not in fields["weights"])
+            skill = (
+                0.5
+                + head
+                + knowledge * (fields["weights"] not in ("none", "uniform") and "shuffled" not in fields["weights"])
+            )
             records.append(fake_record("former_dfer", "DFEW", 0.25, seed=seed, skill=skill, **fields))
     return records

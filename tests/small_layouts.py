@@ -1,4 +1,6 @@
-"""The seven layouts on disk, a few clips each with tiny pictures: what the readers, the check and the packer are tried on."""
+"""The seven layouts on disk, a few clips each with tiny pictures: what the readers, the check and the packer are tried
+on.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def clip(folder: Path, value: int = 100, count: int = 3, name: str = "{}.jpg", s
     folder.mkdir(parents=True)
     for number in range(1, count + 1):
         # bytes after the end of a JPEG are ignored by decoders: same picture, another file
-        (folder / name.format(number)).write_bytes(jpeg(value + number, side) + str(folder).encode()[-20:] + b"\xff\xd9")
+        (folder / name.format(number)).write_bytes(
+            jpeg(value + number, side) + str(folder).encode()[-20:] + b"\xff\xd9"
+        )
     return folder
 
 
@@ -54,12 +58,17 @@ def lines(path: Path, *text: str) -> Path:
     return path
 
 
-def dfew(root: Path, clips: str = "Clip/clip_224x224", split: str = "{}(single-labeled)", folds=(1,), count: int = 7) -> Path:
+def dfew(
+    root: Path, clips: str = "Clip/clip_224x224", split: str = "{}(single-labeled)", folds=(1,), count: int = 7
+) -> Path:
     """``count`` training and test clips, one label after the other."""
     for part, first in (("train", 1), ("test", 101)):
         for fold in folds:
-            lines(root / "EmoLabel_DataSplit" / split.format(part) / f"set_{fold}.csv", "video_name,label",
-                  *[f"{first + i},{i % 7 + 1}" for i in range(count)])
+            lines(
+                root / "EmoLabel_DataSplit" / split.format(part) / f"set_{fold}.csv",
+                "video_name,label",
+                *[f"{first + i},{i % 7 + 1}" for i in range(count)],
+            )
         for i in range(count):
             if clips.endswith("original"):
                 video(root / clips / f"{first + i:05d}.mp4", value=i)
@@ -79,8 +88,10 @@ def ferv39k(root: Path, clips: str = "2_ClipsforFaceCrop") -> Path:
 def mafw(root: Path, top: str = "Train & Test Set", clips: str = "data/faces", folds=(1,)) -> Path:
     for part, first in (("train", 1), ("test", 51)):
         for fold in folds:
-            lines(root / top / "single" / "no_caption" / f"set_{fold}" / f"{part}.txt",
-                  *[f"{first + i:05d}.mp4 {label}" for i, label in enumerate(MAFW)])
+            lines(
+                root / top / "single" / "no_caption" / f"set_{fold}" / f"{part}.txt",
+                *[f"{first + i:05d}.mp4 {label}" for i, label in enumerate(MAFW)],
+            )
         for i in range(len(MAFW)):
             if clips.endswith("clips"):
                 video(root / clips / f"{first + i:05d}.mp4", value=i)
@@ -89,8 +100,15 @@ def mafw(root: Path, top: str = "Train & Test Set", clips: str = "data/faces", f
     return root
 
 
-AFEW_NAMES = {"Happiness": "Happy", "Sadness": "Sad", "Neutral": "Neutral", "Anger": "Angry", "Surprise": "Surprise",
-              "Disgust": "Disgust", "Fear": "Fear"}
+AFEW_NAMES = {
+    "Happiness": "Happy",
+    "Sadness": "Sad",
+    "Neutral": "Neutral",
+    "Anger": "Angry",
+    "Surprise": "Surprise",
+    "Disgust": "Disgust",
+    "Fear": "Fear",
+}
 
 
 def afew(root: Path, form: str = "former-dfer", counts: dict | None = None) -> Path:
@@ -119,10 +137,16 @@ HEADER = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
 
 
 def affwild2(root: Path, labels=(0,) * 20 + (-1,) * 2 + (4,) * 7 + (7,), missing=(3, 25), header: str = HEADER) -> Path:
-    for part, name, top in (("Train_Set", "video1", "cropped_aligned"), ("Train_Set", "9_left", "cropped_aligned"),
-                            ("Validation_Set", "2-right", "cropped_aligned_new_50_vids")):
-        lines(root / "5th ABAW Annotations" / "EXPR_Recognition_Challenge" / part / f"{name}.txt", header,
-              *map(str, labels))
+    for part, name, top in (
+        ("Train_Set", "video1", "cropped_aligned"),
+        ("Train_Set", "9_left", "cropped_aligned"),
+        ("Validation_Set", "2-right", "cropped_aligned_new_50_vids"),
+    ):
+        lines(
+            root / "5th ABAW Annotations" / "EXPR_Recognition_Challenge" / part / f"{name}.txt",
+            header,
+            *map(str, labels),
+        )
         folder = clip(root / top / name, len(name), len(labels), "{:05d}.jpg")
         for number in missing:
             (folder / f"{number:05d}.jpg").unlink()
@@ -146,5 +170,12 @@ def folder(root: Path, tops=("train", "test"), classes=("happy", "Anger", "sadne
 
 
 #: dataset -> writes it into an empty folder and returns that
-WRITERS = {"DFEW": dfew, "FERV39k": ferv39k, "MAFW": mafw, "AFEW": afew, "AffWild2": affwild2, "RAVDESS": ravdess,
-           "folder": folder}
+WRITERS = {
+    "DFEW": dfew,
+    "FERV39k": ferv39k,
+    "MAFW": mafw,
+    "AFEW": afew,
+    "AffWild2": affwild2,
+    "RAVDESS": ravdess,
+    "folder": folder,
+}

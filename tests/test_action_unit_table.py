@@ -18,12 +18,17 @@ RAVDESS = Path(__file__).parents[2] / "shared" / "data" / "ravdess_openface"
 
 def track(frames: int, seed: int = 0) -> AUTrack:
     rng = np.random.default_rng(seed)
-    return AUTrack((5 * rng.random((frames, 17))).astype(np.float32),
-                   (rng.random((frames, 18)) < 0.5).astype(np.float32),
-                   np.ones(frames, bool), np.arange(1, frames + 1), np.full(frames, NAN))
+    return AUTrack(
+        (5 * rng.random((frames, 17))).astype(np.float32),
+        (rng.random((frames, 18)) < 0.5).astype(np.float32),
+        np.ones(frames, bool),
+        np.arange(1, frames + 1),
+        np.full(frames, NAN),
+    )
 
 
 # ---- interpolation
+
 
 def column(values, **options):
     return interpolate_zeros(np.array(values, float)[:, None], **options).ravel()
@@ -79,6 +84,7 @@ def test_the_input_is_not_changed():
 
 
 # ---- table
+
 
 def test_tracks_come_back_out_of_table_and_parquet(tmp_path):
     tracks = {"b": track(3), "a": track(5, 1)}
@@ -141,12 +147,15 @@ def test_labelled_frames_carry_dataset_and_expression():
 
 # ---- folders
 
+
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "clips").mkdir()
     for name in ("one", "two"):
-        table = pd.DataFrame(np.round(np.hstack([track(3).intensity, track(3).presence]), 2),
-                             columns=[*INTENSITY_COLUMNS, *PRESENCE_COLUMNS])
+        table = pd.DataFrame(
+            np.round(np.hstack([track(3).intensity, track(3).presence]), 2),
+            columns=[*INTENSITY_COLUMNS, *PRESENCE_COLUMNS],
+        )
         table.to_csv(tmp_path / "clips" / f"{name}.csv", sep=";", index=False)
     (tmp_path / "labels.csv").write_text("file,expression,actor\none.csv,Happiness,01\ntwo.csv,calm,02\n")
     return tmp_path
@@ -158,14 +167,17 @@ def test_a_folder_gives_table_and_labels(folder):
     assert labels["expression"].tolist() == [0, -1] and labels["actor"].tolist() == ["01", "02"]
 
 
-@pytest.mark.parametrize("content, message", [
-    ("file,expression\none.csv,happy\ntwo.csv,bored\n", "row 2, column expression: found 'bored'"),
-    ("file,expression\none.csv,happy\nthree.csv,sad\n", "row 2, column file: found 'three.csv'"),
-    ("file,expression\none.csv,happy\n", "no row for two.csv"),
-    ("file,expression\none.csv,happy\none.csv,sad\ntwo.csv,sad\n", "one.csv twice"),
-    ("file,label\none.csv,happy\n", "a column expression"),
-    ("", "labels.csv: file"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("file,expression\none.csv,happy\ntwo.csv,bored\n", "row 2, column expression: found 'bored'"),
+        ("file,expression\none.csv,happy\nthree.csv,sad\n", "row 2, column file: found 'three.csv'"),
+        ("file,expression\none.csv,happy\n", "no row for two.csv"),
+        ("file,expression\none.csv,happy\none.csv,sad\ntwo.csv,sad\n", "one.csv twice"),
+        ("file,label\none.csv,happy\n", "a column expression"),
+        ("", "labels.csv: file"),
+    ],
+)
 def test_wrong_labels_are_named(folder, content, message):
     (folder / "labels.csv").write_text(content)
     with pytest.raises(InputError, match=message):
@@ -180,7 +192,7 @@ def test_a_folder_without_labels_is_refused(tmp_path):
 @pytest.mark.skipif(not RAVDESS.is_dir(), reason="the shared RAVDESS sample is not here")
 def test_the_real_ravdess_sample_is_read_whole():
     table, labels = table_from_openface_folder(RAVDESS)
-    assert len(table.frames) == 6241 and len(labels) == 56          # counts of shared/data/README.md
-    assert (labels["expression"] == -1).sum() == 7                  # calm
+    assert len(table.frames) == 6241 and len(labels) == 56  # counts of shared/data/README.md
+    assert (labels["expression"] == -1).sum() == 7  # calm
     assert labels["expression"].value_counts().drop(-1).tolist() == [7] * 7
     assert (table.frames.groupby("clip_id", sort=False).size().to_numpy() == labels["frames"].astype(int)).all()

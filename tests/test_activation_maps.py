@@ -54,7 +54,9 @@ def test_evidence_of_the_estimator_adds_up_to_its_logits_but_for_constants(frame
         network.presence.weight.abs_()
         network.squeeze[0].weight.abs_()
     logits, _ = network.raw(torch.from_numpy(frames).permute(0, 3, 1, 2))
-    np.testing.assert_allclose(room.activation_maps(network, frames).sum(axis=(2, 3)), logits.detach().numpy(), rtol=1e-4)
+    np.testing.assert_allclose(
+        room.activation_maps(network, frames).sum(axis=(2, 3)), logits.detach().numpy(), rtol=1e-4
+    )
 
 
 def test_similarity_is_the_cosine_where_it_is_positive(frames):
@@ -124,7 +126,9 @@ def test_a_coarse_and_a_fine_map_of_the_same_thing_get_the_same_share():
 
 def test_a_flat_map_gets_what_the_regions_cover():
     region = boxes(((0.1, 0.1, 0.6, 0.6), (0.5, 0.5, 0.9, 1.4)))
-    assert room.area_shares(region)[0, 0] == pytest.approx(0.25 + 0.4 * 0.5 - 0.01, abs=0.02)  # beyond the picture counts as nothing
+    assert room.area_shares(region)[0, 0] == pytest.approx(
+        0.25 + 0.4 * 0.5 - 0.01, abs=0.02
+    )  # beyond the picture counts as nothing
 
 
 def test_unknown_regions_have_no_share_and_empty_maps_that_of_a_flat_one():
@@ -142,7 +146,11 @@ def test_localisation_counts_only_pictures_that_show_the_au_and_means_are_of_aus
     shares = np.array([[0.2, 0.9], [0.4, 0.9], [1.0, 0.7], [0.0, np.nan]])
     labels = np.array([[1, 0], [1, 0], [0, 1], [np.nan, 1]])
     found = room.localisation({"a": shares}, labels, list("ppqq"), action_units=units).set_index("action_unit")
-    assert found.loc["AU01", "share"] == pytest.approx(0.3) and found.loc["AU01", "pictures"] == 2 and found.loc["AU01", "subjects"] == 1
+    assert (
+        found.loc["AU01", "share"] == pytest.approx(0.3)
+        and found.loc["AU01", "pictures"] == 2
+        and found.loc["AU01", "subjects"] == 1
+    )
     assert found.loc["AU02", "share"] == pytest.approx(0.7) and found.loc["AU02", "pictures"] == 1
     assert found.loc["mean", "share"] == pytest.approx(0.5) and np.isnan(found.loc["mean", "difference"])
 
@@ -154,9 +162,13 @@ def test_localisation_compares_pairwise_over_subjects():
     first = np.clip(0.5 + person + generator.normal(0, 0.01, 120), 0, 1)[:, None]
     labels = np.ones((120, 1))
     better = np.clip(first + 0.03, 0, 1)
-    found = room.localisation({"a": first, "b": better, "same": first}, labels, subjects, action_units=("AU01",)).set_index(["network", "action_unit"])
+    found = room.localisation(
+        {"a": first, "b": better, "same": first}, labels, subjects, action_units=("AU01",)
+    ).set_index(["network", "action_unit"])
     row = found.loc[("b", "AU01")]
-    assert row.difference == pytest.approx((better - first).mean()) and 0 < row.difference_low < row.difference_high < 0.04
+    assert (
+        row.difference == pytest.approx((better - first).mean()) and 0 < row.difference_low < row.difference_high < 0.04
+    )
     assert row.p < 0.01 and found.loc[("same", "mean"), "p"] == 1
     assert row.high - row.low > 3 * (row.difference_high - row.difference_low)
 
@@ -170,6 +182,8 @@ def test_one_person_proves_nothing():
 def test_a_picture_without_a_share_in_one_network_counts_in_none():
     shares = np.array([[0.2], [0.6]])
     other = np.array([[0.5], [np.nan]])
-    found = room.localisation({"a": shares, "b": other}, np.ones((2, 1)), [1, 2], action_units=("AU01",)).set_index(["network", "action_unit"])
+    found = room.localisation({"a": shares, "b": other}, np.ones((2, 1)), [1, 2], action_units=("AU01",)).set_index(
+        ["network", "action_unit"]
+    )
     assert found.loc[("a", "AU01"), "share"] == pytest.approx(0.2)
     assert found.loc[("b", "AU01"), "difference"] == pytest.approx(0.3)

@@ -1,4 +1,7 @@
-"""DISFA and BP4D as they lie on disk: labels, folds, pictures, landmarks, faults, and what ``data check`` says of them."""
+"""DISFA and BP4D as they lie on disk.
+
+Labels, folds, pictures, landmarks, faults, and what ``data check`` says of them.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,25 @@ from audfer.facs import ACTION_UNITS
 BP4D_HEADER = (1, 2, 4, 5, 6, 7, 10, 12, 14, 15, 17, 23, 24)
 
 
-def make_bp4d(root: Path, sequences=("F001_T1", "F001_T2", "M002_T1", "F004_T8"), frames=range(98, 103), padding: int = 4,
-              images: str = "", header=BP4D_HEADER) -> Path:
+def make_bp4d(
+    root: Path,
+    sequences=("F001_T1", "F001_T2", "M002_T1", "F004_T8"),
+    frames=range(98, 103),
+    padding: int = 4,
+    images: str = "",
+    header=BP4D_HEADER,
+) -> Path:
     """AU n of frame f is present where f + n is even; AU24 is never coded; images n show the grey 2 n."""
     for name in sequences:
         subject, task = name.split("_")
-        lines(root / "AUCoding" / "AU_OCC" / f"{name}.csv", "0," + ",".join(map(str, header)),
-              *[f"{frame}," + ",".join("9" if au == 24 else str(1 - (frame + au) % 2) for au in header) for frame in frames])
+        lines(
+            root / "AUCoding" / "AU_OCC" / f"{name}.csv",
+            "0," + ",".join(map(str, header)),
+            *[
+                f"{frame}," + ",".join("9" if au == 24 else str(1 - (frame + au) % 2) for au in header)
+                for frame in frames
+            ],
+        )
         folder = root / images / subject / task
         folder.mkdir(parents=True)
         for frame in (min(frames) - 1, *frames):  # more images than annotations, as in the release
@@ -31,8 +46,9 @@ def make_bp4d(root: Path, sequences=("F001_T1", "F001_T2", "M002_T1", "F004_T8")
     return root
 
 
-def make_disfa_images(root: Path, subject: str, first: int = 1, count: int = 4, folder: str = "Images",
-                      name: str = "left_{:04d}.jpg") -> Path:
+def make_disfa_images(
+    root: Path, subject: str, first: int = 1, count: int = 4, folder: str = "Images", name: str = "left_{:04d}.jpg"
+) -> Path:
     for unit in (1, 25):
         lines(root / "ActionUnit_Labels" / subject / f"{subject}_au{unit}.txt", *[f"{n + 1},{n}" for n in range(count)])
     place = root / folder / subject
@@ -98,13 +114,16 @@ def test_subjects_that_nobody_published_get_folds_by_a_named_rule(tmp_path):
 
 
 @pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("folder, name", [("Images", "{:05d}.jpg"), ("Video_LeftCamera", "SN001_left_{}.jpg"),
-                                          ("img", "left{}.png")])
+@pytest.mark.parametrize(
+    "folder, name", [("Images", "{:05d}.jpg"), ("Video_LeftCamera", "SN001_left_{}.jpg"), ("img", "left{}.png")]
+)
 def test_disfa_images_are_taken_from_the_left_camera_and_count_from_0_or_1(first, folder, name, tmp_path):
     root = make_disfa_images(tmp_path / "DISFA", "SN001", first, folder=folder, name=name)
     table = datasets.read_annotated("DISFA", tmp_path)
     assert table["frame"].tolist() == [0, 1, 2, 3] and not table["path"].str.contains("right").any()
-    assert datasets.load_annotated_frames(root, table).mean(axis=(1, 2, 3)) == pytest.approx(20.0 * table["frame"], abs=2)
+    assert datasets.load_annotated_frames(root, table).mean(axis=(1, 2, 3)) == pytest.approx(
+        20.0 * table["frame"], abs=2
+    )
     assert datasets.read_dataset("DISFA", tmp_path, fold=3).table["split"].tolist() == ["test"]
 
 
@@ -135,7 +154,9 @@ def test_frames_without_a_picture_are_refused_or_left_out_and_counted(tmp_path):
 
     root = make_bp4d(tmp_path / "BP4D")
     (root / "F001" / "T2" / "0100.jpg").unlink()
-    with pytest.raises(InputError, match="images of BP4D: found none for 1 of 20 annotated frames .first: 1 of F001/T2"):
+    with pytest.raises(
+        InputError, match="images of BP4D: found none for 1 of 20 annotated frames .first: 1 of F001/T2"
+    ):
         datasets.read_annotated("BP4D", root)
     table = datasets.read_annotated("BP4D", root, missing="drop")
     assert table.loc[table["sequence"] == "F001/T2", "frame"].tolist() == [98, 99, 101, 102]
@@ -169,14 +190,17 @@ def test_a_video_is_decoded_once_and_pictures_can_go_into_a_given_array(tmp_path
 # ------------------------------------------------------------------------------------------------------------- faults
 
 
-@pytest.mark.parametrize("text, found", [
-    ("99,1,1,1,1,1,1,1,1,1,1,1,1", "line 3: found '99,1,1"),
-    ("99,1,1,1,1,1,1,1,1,1,1,1,1,2", "line 3, AU24: found 2, expected 0, 1 or 9"),
-    ("99,1,1,1,1,x,1,1,1,1,1,1,1,1", "line 3: found .*14 whole numbers"),
-    ("99,1,1,1,1,1,1,1,1,1,1,1,,1", "line 3: found .*14 whole numbers"),
-    ("99,-1,1,1,1,1,1,1,1,1,1,1,1,1", "line 3.*found"),
-    ("98,1,1,1,1,1,1,1,1,1,1,1,1,1", "line 3, frame: found 98"),
-])
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("99,1,1,1,1,1,1,1,1,1,1,1,1", "line 3: found '99,1,1"),
+        ("99,1,1,1,1,1,1,1,1,1,1,1,1,2", "line 3, AU24: found 2, expected 0, 1 or 9"),
+        ("99,1,1,1,1,x,1,1,1,1,1,1,1,1", "line 3: found .*14 whole numbers"),
+        ("99,1,1,1,1,1,1,1,1,1,1,1,,1", "line 3: found .*14 whole numbers"),
+        ("99,-1,1,1,1,1,1,1,1,1,1,1,1,1", "line 3.*found"),
+        ("98,1,1,1,1,1,1,1,1,1,1,1,1,1", "line 3, frame: found 98"),
+    ],
+)
 def test_wrong_lines_of_bp4d_are_named(text, found, tmp_path):
     root = make_bp4d(tmp_path, ("F001_T1",))
     path = root / "AUCoding" / "AU_OCC" / "F001_T1.csv"
@@ -186,12 +210,15 @@ def test_wrong_lines_of_bp4d_are_named(text, found, tmp_path):
 
 
 def test_a_header_without_one_of_the_units_is_refused(tmp_path):
-    with pytest.raises(InputError, match="F001_T1.csv: header: found 0 columns 24, expected one column for each of 1, 2, 4"):
+    with pytest.raises(
+        InputError, match="F001_T1.csv: header: found 0 columns 24, expected one column for each of 1, 2, 4"
+    ):
         datasets.read_annotated("BP4D", make_bp4d(tmp_path, ("F001_T1",), header=BP4D_HEADER[:-1]))
 
 
-@pytest.mark.parametrize("content, found", [(b"", "an empty file"), (b"0,1,2\n", "frames: found none"),
-                                            (b"\xff\xfe\x00", "not text")])
+@pytest.mark.parametrize(
+    "content, found", [(b"", "an empty file"), (b"0,1,2\n", "frames: found none"), (b"\xff\xfe\x00", "not text")]
+)
 def test_empty_and_binary_label_files_are_refused(content, found, tmp_path):
     root = make_bp4d(tmp_path, ("F001_T1",))
     (root / "AUCoding" / "AU_OCC" / "F001_T1.csv").write_bytes(content)
@@ -206,9 +233,16 @@ def test_two_images_of_one_frame_are_refused(tmp_path):
         datasets.read_annotated("BP4D", root)
 
 
-@pytest.mark.parametrize("content, found", [
-    (b"1,0\n1,0\n", "line 2, frame: found 1"), (b"0,0\n1,0\n", "line 1, frame: found 0"),
-    (b"1,0\r\n2,7\r\n", "line 2, code: found 7"), (b"1,0\n\n2,9\n", "line 3, code: found 9"), (b"", "an empty file")])
+@pytest.mark.parametrize(
+    "content, found",
+    [
+        (b"1,0\n1,0\n", "line 2, frame: found 1"),
+        (b"0,0\n1,0\n", "line 1, frame: found 0"),
+        (b"1,0\r\n2,7\r\n", "line 2, code: found 7"),
+        (b"1,0\n\n2,9\n", "line 3, code: found 9"),
+        (b"", "an empty file"),
+    ],
+)
 def test_wrong_lines_of_disfa_are_named(content, found, tmp_path):
     root = make_disfa_images(tmp_path, "SN001")
     (root / "ActionUnit_Labels" / "SN001" / "SN001_au25.txt").write_bytes(content)
@@ -247,7 +281,9 @@ def test_unknown_datasets_and_mixed_tables_are_refused(tmp_path):
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("annotated")
-    synth.write_benchmark(root, synth.SynthConfig(image_size=64, disfa_subjects=4, disfa_frames=20), ("DISFA",), progress=False)
+    synth.write_benchmark(
+        root, synth.SynthConfig(image_size=64, disfa_subjects=4, disfa_frames=20), ("DISFA",), progress=False
+    )
     return root
 
 
@@ -266,8 +302,10 @@ def openface_csv(path: Path, points: np.ndarray, first: int = 1, lost: tuple[int
     """OpenFace's columns that matter here; ``points`` (n, 68, 2) pixels; frames ``lost`` have success 0."""
     names = [f"AU{n:02d}_r" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)]
     header = ["frame", "timestamp", "confidence", "success", *[f"{a}_{i}" for a in "xy" for i in range(68)], *names]
-    rows = [[first + n, 0.04 * n, 0.0 if n in lost else 0.98, int(n not in lost), *p.T.ravel().round(3), *[0.0] * 16, 1.25]
-            for n, p in enumerate(points)]
+    rows = [
+        [first + n, 0.04 * n, 0.0 if n in lost else 0.98, int(n not in lost), *p.T.ravel().round(3), *[0.0] * 16, 1.25]
+        for n, p in enumerate(points)
+    ]
     lines(path, ",".join(header), *[",".join(map(str, row)) for row in rows])
 
 
@@ -342,8 +380,13 @@ def test_data_check_knows_the_embedded_set_and_the_published_size(embedded, tmp_
     # all 27 people with all their frames are what the papers used
     table = datasets.read_annotated("DISFA", make_disfa_images(tmp_path, "SN001"))
     subjects = [subject for fold in disfa.TEST_SUBJECTS for subject in fold]
-    whole = table.iloc[np.zeros(130_815, int)].assign(subject=np.repeat(subjects, 4845), sequence=np.repeat(subjects, 4845),
-                                                     frame=np.tile(np.arange(4845), 27)).reset_index(drop=True)
+    whole = (
+        table.iloc[np.zeros(130_815, int)]
+        .assign(
+            subject=np.repeat(subjects, 4845), sequence=np.repeat(subjects, 4845), frame=np.tile(np.arange(4845), 27)
+        )
+        .reset_index(drop=True)
+    )
     whole.attrs = {**table.attrs, "folds": "the subjects tested in each fold are those of somebody"}
     monkeypatch.setitem(annotated.READERS, "DISFA", lambda root, missing: whole)
     found = datasets.check_dataset("DISFA", tmp_path, progress=False)

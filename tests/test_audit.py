@@ -22,16 +22,26 @@ def text(value: float) -> str:
 def clean(seed: int = 0, protocol: str = "five folds pooled") -> list[audit.Sheet]:
     """Tables as a careful author prints them: counts of clips, simulated, turned into percentages."""
     generator = np.random.default_rng(seed)
-    folds = {(f"fold {name}" if name != "1-5" else "five folds pooled"): counts for name, counts in published.dfew_protocols().items()}
+    folds = {
+        (f"fold {name}" if name != "1-5" else "five folds pooled"): counts
+        for name, counts in published.dfew_protocols().items()
+    }
     counts = np.array(folds[protocol])
     cells, overall = {}, {}
     for method in METHODS:
         skill = np.clip(SKILL + generator.normal(0, 0.04, 7), 0.02, 0.98)
         hits = generator.binomial(counts, skill)
-        cells[method] = [*map(text, 100 * hits / counts), text(100 * hits.sum() / counts.sum()), text(100 * (hits / counts).mean())]
+        cells[method] = [
+            *map(text, 100 * hits / counts),
+            text(100 * hits.sum() / counts.sum()),
+            text(100 * (hits / counts).mean()),
+        ]
         other = np.array(list(published.class_counts("FERV39k", "test").values()))
         there = generator.binomial(other, 0.7 * skill)
-        overall[method] = (cells[method][-2:], [text(100 * there.sum() / other.sum()), text(100 * (there / other).mean())])
+        overall[method] = (
+            cells[method][-2:],
+            [text(100 * there.sum() / other.sum()), text(100 * (there / other).mean())],
+        )
     columns = [*EXPRESSION_HEADINGS, "WAR", "UAR"]
     second = pd.DataFrame.from_dict(cells, orient="index", columns=columns)
     second["FLOPs_G"] = [text(1.37 * k + 2) for k in range(len(METHODS))]
@@ -42,8 +52,15 @@ def clean(seed: int = 0, protocol: str = "five folds pooled") -> list[audit.Shee
     return [
         audit.Sheet("Paper Table 1, DFEW", first[0], counts=totals, stated=(protocol,), dataset="DFEW"),
         audit.Sheet("Paper Table 1, FERV39k", first[1], counts={"official": [7847]}, dataset="FERV39k"),
-        audit.Sheet("Paper Table 2", second, EXPRESSION_HEADINGS, counts=folds, dataset="DFEW", costs=("FLOPs_G",),
-                    baselines={better: worse}),
+        audit.Sheet(
+            "Paper Table 2",
+            second,
+            EXPRESSION_HEADINGS,
+            counts=folds,
+            dataset="DFEW",
+            costs=("FLOPs_G",),
+            baselines={better: worse},
+        ),
     ]
 
 
@@ -63,7 +80,11 @@ def replaced(sheet: audit.Sheet, **changes) -> audit.Sheet:
 
 def found(sheets, kind: str, row: str = "", column: str = "") -> pd.DataFrame:
     table = audit.audit(sheets)
-    return table[(table["kind"] == kind) & table["row"].str.contains(row, regex=False) & table["column"].str.contains(column, regex=False)]
+    return table[
+        (table["kind"] == kind)
+        & table["row"].str.contains(row, regex=False)
+        & table["column"].str.contains(column, regex=False)
+    ]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -75,14 +96,16 @@ def test_clean_tables_give_no_finding(seed, protocol):
 
 
 def test_a_wrong_mean_is_found_with_its_size():
-    (row,) = found(planted({("Beta", "UAR"): lambda t: text(float(t) + 0.5)}), "mean of classes", "Beta", "UAR").itertuples()
+    (row,) = found(
+        planted({("Beta", "UAR"): lambda t: text(float(t) + 0.5)}), "mean of classes", "Beta", "UAR"
+    ).itertuples()
     assert row.beyond == pytest.approx(0.49, abs=0.006) and abs(float(row.printed) - float(row.expected) - 0.5) < 0.011
 
 
 def test_a_wrong_weighted_mean_is_found_alone():
     table = audit.audit(planted({("Beta", "WAR"): lambda t: text(float(t) - 0.7)}))
     assert set(table.loc[table["table"] == "Paper Table 2", "kind"]) == {"count-weighted mean"}
-    assert len(table[table["kind"] == "disagreement"]) == 1           # Table 1 has the right one
+    assert len(table[table["kind"] == "disagreement"]) == 1  # Table 1 has the right one
 
 
 def test_a_misprinted_digit_is_found_and_mended():
@@ -107,8 +130,13 @@ def test_a_row_of_another_protocol_is_found():
 
 def test_overall_values_of_other_clips_than_stated_are_found():
     generator = np.random.default_rng(1)
-    rows = pd.DataFrame({"WAR": [text(100 * generator.integers(1300, 1700) / 2341) for _ in range(10)]}, index=[f"row {k}" for k in range(10)])
-    sheet = audit.Sheet("Paper Table 9", rows, counts={"fold 1": [2341], "five folds pooled": [11697]}, stated=("five folds pooled",))
+    rows = pd.DataFrame(
+        {"WAR": [text(100 * generator.integers(1300, 1700) / 2341) for _ in range(10)]},
+        index=[f"row {k}" for k in range(10)],
+    )
+    sheet = audit.Sheet(
+        "Paper Table 9", rows, counts={"fold 1": [2341], "five folds pooled": [11697]}, stated=("five folds pooled",)
+    )
     (row,) = audit.check_total(sheet).itertuples()
     assert row.kind == "other protocol" and "2341" in row.why
     assert audit.check_total(replaced(sheet, stated=("fold 1",))).empty
@@ -142,7 +170,7 @@ def test_a_shifted_row_is_found_and_the_lost_value_solved(gap):
     sheets, columns = clean(), [*EXPRESSION_HEADINGS, "WAR", "UAR"]
     rows, start = sheets[2].rows.copy(), EXPRESSION_HEADINGS.index(gap)
     right = rows.loc["Epsilon", columns].tolist()
-    rows.loc["Epsilon", columns] = [*right[:start], *right[start + 1:], "47.11"]
+    rows.loc["Epsilon", columns] = [*right[:start], *right[start + 1 :], "47.11"]
     sheets[2] = replaced(sheets[2], rows=rows)
     (row,) = found(sheets, "shifted row", "Epsilon").itertuples()
     assert row.column == f"{gap} to UAR" and abs(float(row.expected.split()[0]) - float(right[start])) < 0.3
@@ -156,7 +184,10 @@ def test_copied_cells_are_found():
     (row,) = found(sheets, "copied cells", "Eta = Beta").itertuples()
     assert row.column == "Neu. to Sur."
     assert len(found(planted({("Eta", "WAR"): rows.loc["Eta", "UAR"]}), "copied cells", "Eta", "UAR = WAR")) == 1
-    assert len(found(planted({("Eta", "FLOPs_G"): rows.loc["Beta", "FLOPs_G"]}), "copied cells", "Beta, Eta", "FLOPs_G")) == 1
+    assert (
+        len(found(planted({("Eta", "FLOPs_G"): rows.loc["Beta", "FLOPs_G"]}), "copied cells", "Beta, Eta", "FLOPs_G"))
+        == 1
+    )
 
 
 def test_two_numbers_for_one_result_are_found_whatever_the_spelling():
@@ -178,7 +209,7 @@ def test_the_number_of_another_dataset_is_found():
 
 def test_contradicted_claims_and_wrong_ranks_are_found():
     sheets = clean()
-    (better, worse), = sheets[2].baselines.items()
+    ((better, worse),) = sheets[2].baselines.items()
     sheets[2] = replaced(sheets[2], baselines={worse: better})
     assert set(found(sheets, "claim contradicted", worse)["column"]) == {"WAR", "UAR"}
     order = sheets[0].values["WAR"].sort_values(ascending=False)
@@ -188,8 +219,13 @@ def test_contradicted_claims_and_wrong_ranks_are_found():
 
 
 def test_rows_below_their_baselines_original_are_found():
-    sheet = audit.Sheet("Paper Table 1", pd.DataFrame([["60.00", "50.00"], ["61.00", "52.00"]], ["M, baseline", "M, ours"], ["WAR", "UAR"]),
-                        dataset="DFEW", methods=["M", "M"], baselines={"M, ours": "M, baseline"})
+    sheet = audit.Sheet(
+        "Paper Table 1",
+        pd.DataFrame([["60.00", "50.00"], ["61.00", "52.00"]], ["M, baseline", "M, ours"], ["WAR", "UAR"]),
+        dataset="DFEW",
+        methods=["M", "M"],
+        baselines={"M, ours": "M, baseline"},
+    )
     origin = audit.Sheet("README", pd.DataFrame([["61.50", "51.00"]], ["M"], ["WAR", "UAR"]), dataset="DFEW")
     (row,) = audit.check_origin([sheet], [origin]).itertuples()
     assert row.column == "WAR" and row.beyond == pytest.approx(0.5)
@@ -197,28 +233,38 @@ def test_rows_below_their_baselines_original_are_found():
 
 # ---- on the published tables
 
+
 @pytest.fixture(scope="module")
 def findings():
     return audit.audit(printed.sheets(), printed.origins())
 
 
-@pytest.mark.parametrize(("kind", "table", "row", "column", "expected"), [
-    ("misprinted cell", "AU-DFER Table 2", "C3D", "Fea.", "20.51"),
-    ("misprinted cell", "AU-DFER Table 2", "P3D", "Sur.", "50.99"),
-    ("misprinted cell", "AU-DFER Table 2", "MAE-DFER, +AU-DFER", "Fea.", "34.25"),
-    ("shifted row", "AU-DFER Table 2", "EC-STFL", "Sad. to UAR", "49.05"),
-    ("copied cells", "AU-DFER Table 2", "FRU-Adapter = S2D", "Sur. to UAR", ""),
-    ("swapped columns", "AU-DFER Table 1, MAFW", "SVFAP-B", "WAR / UAR", "54.28 / 41.19"),
-    ("number of another dataset", "AU-DFER Table 1, FERV39k", "ResNet18+LSTM", "UAR", "30.92"),
-    ("other protocol", "AU-DFER Table 3", "Former-DFER, baseline", "all classes", "fold 1 or fold 2"),
-    ("no protocol fits", "AU-DFER Table 3", "Former-DFER, distinct pos.", "all classes", ""),
-    ("claim contradicted", "AU-DFER Table 3", "M3DFEL, minor pos.", "WAR", "above 64.33"),
-    ("not above the original baseline", "AU-DFER Table 1, DFEW", "MAE-DFER, +AU-DFER", "UAR", "above 62.59"),
-    ("other protocol", "KP-GCN Tables 10 to 12, AFEW", "all rows", "WAR", "383 clips"),
-    ("mean of classes", "LAC Table 3", "DRML", "Avg", "26.05"),
-    ("wrong rank", "LAC Table 2", "LAC (ours)", "AU24", "rank 4")])
+@pytest.mark.parametrize(
+    ("kind", "table", "row", "column", "expected"),
+    [
+        ("misprinted cell", "AU-DFER Table 2", "C3D", "Fea.", "20.51"),
+        ("misprinted cell", "AU-DFER Table 2", "P3D", "Sur.", "50.99"),
+        ("misprinted cell", "AU-DFER Table 2", "MAE-DFER, +AU-DFER", "Fea.", "34.25"),
+        ("shifted row", "AU-DFER Table 2", "EC-STFL", "Sad. to UAR", "49.05"),
+        ("copied cells", "AU-DFER Table 2", "FRU-Adapter = S2D", "Sur. to UAR", ""),
+        ("swapped columns", "AU-DFER Table 1, MAFW", "SVFAP-B", "WAR / UAR", "54.28 / 41.19"),
+        ("number of another dataset", "AU-DFER Table 1, FERV39k", "ResNet18+LSTM", "UAR", "30.92"),
+        ("other protocol", "AU-DFER Table 3", "Former-DFER, baseline", "all classes", "fold 1 or fold 2"),
+        ("no protocol fits", "AU-DFER Table 3", "Former-DFER, distinct pos.", "all classes", ""),
+        ("claim contradicted", "AU-DFER Table 3", "M3DFEL, minor pos.", "WAR", "above 64.33"),
+        ("not above the original baseline", "AU-DFER Table 1, DFEW", "MAE-DFER, +AU-DFER", "UAR", "above 62.59"),
+        ("other protocol", "KP-GCN Tables 10 to 12, AFEW", "all rows", "WAR", "383 clips"),
+        ("mean of classes", "LAC Table 3", "DRML", "Avg", "26.05"),
+        ("wrong rank", "LAC Table 2", "LAC (ours)", "AU24", "rank 4"),
+    ],
+)
 def test_known_faults_of_the_published_tables_are_found(findings, kind, table, row, column, expected):
-    hit = findings[(findings["kind"] == kind) & (findings["table"] == table) & (findings["row"] == row) & (findings["column"] == column)]
+    hit = findings[
+        (findings["kind"] == kind)
+        & (findings["table"] == table)
+        & (findings["row"] == row)
+        & (findings["column"] == column)
+    ]
     assert len(hit) == 1 and str(hit["expected"].item()).startswith(expected)
 
 
@@ -229,6 +275,7 @@ def test_the_findings_agree_with_the_corrections_that_the_accessors_offer(findin
 
 
 # ---- clips behind the numbers
+
 
 def test_clip_counts_come_back():
     counts = {key: part.set_index("measure") for key, part in printed.printed_counts().groupby(["table", "row"])}
@@ -259,7 +306,9 @@ def test_disgust_of_one_fold_shows_nothing_however_the_clips_are_paired(gains):
 def test_resolution_falls_with_clips_and_rises_with_disagreement():
     table = printed.resolution().set_index(["dataset", "protocol", "measure", "discordance"])["detectable"]
     assert table["DFEW", "fold 1", "WAR", 0.2] > table["DFEW", "five folds pooled", "WAR", 0.2]
-    assert table["DFEW", "fold 1", "UAR", 0.2] > table["DFEW", "fold 1", "WAR", 0.2] > table["DFEW", "fold 1", "WAR", 0.1]
+    assert (
+        table["DFEW", "fold 1", "UAR", 0.2] > table["DFEW", "fold 1", "WAR", 0.2] > table["DFEW", "fold 1", "WAR", 0.1]
+    )
     assert np.isnan(table["DFEW", "fold 1", "disgust", 0.1])
 
 
@@ -270,14 +319,20 @@ def test_the_figure_of_gains_is_drawn(gains):
 
 # ---- the release
 
+
 def test_planted_relations_between_matrices_are_found_and_nothing_else():
     generator = np.random.default_rng(0)
     base = generator.uniform(0.1, 0.9, (7, 18))
     shifted = 1 / (1 + (1 / base - 1) * np.exp(0.4))
-    table = release.relations({"a": base, "b": shifted, "c": base[[0, 2, 1, 3, 4, 5, 6]], "d": generator.uniform(0.1, 0.9, (7, 18))})
+    table = release.relations(
+        {"a": base, "b": shifted, "c": base[[0, 2, 1, 3, 4, 5, 6]], "d": generator.uniform(0.1, 0.9, (7, 18))}
+    )
     pairs = table[table["second"] != ""].set_index(["first", "second"])["relation"].to_dict()
-    assert pairs == {("a", "b"): "logits differ by one constant", ("a", "c"): "the same rows in another order",
-                     ("b", "c"): "logits differ by one constant"}
+    assert pairs == {
+        ("a", "b"): "logits differ by one constant",
+        ("a", "c"): "the same rows in another order",
+        ("b", "c"): "logits differ by one constant",
+    }
     constant = table[(table["first"] == "a") & (table["second"] == "b")]
     assert constant["value"].item() == pytest.approx(0.4) and (table["second"] != "").all()
 
@@ -293,8 +348,11 @@ def test_the_releases_matrices_are_related_as_the_forensics_say():
 
 def test_copied_vectors_are_found_in_the_release_and_not_among_different_ones():
     found = release.copied_vectors().set_index(["dataset", "strategy", "expression"])["is"].to_dict()
-    assert found == {("DFEW", "minor", "fear"): "FERV39k, fear", ("FERV39k", "global", "all"): "FERV39k, surprise",
-                     ("FERV39k", "minor", "fear"): "FERV39k, neutral"}
+    assert found == {
+        ("DFEW", "minor", "fear"): "FERV39k, fear",
+        ("FERV39k", "global", "all"): "FERV39k, surprise",
+        ("FERV39k", "minor", "fear"): "FERV39k, neutral",
+    }
     generator = np.random.default_rng(0)
     other = {("DFEW", "distinct", name): generator.uniform(1, 9, 18) for name in EXPRESSIONS}
     assert release.copied_vectors(other).empty

@@ -7,17 +7,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageChops, ImageEnhance, ImageOps
-from scipy.stats import binomtest, kstest, ks_2samp
+from PIL import Image, ImageEnhance, ImageOps
+from scipy.stats import binomtest, ks_2samp, kstest
 
 from audfer import augmentation
-from audfer.augmentation import (MIRRORED, OPERATIONS, Augmentation, augment, augment_with_points, draw_erasing, draw_operations, mix,
-                                 mixed_targets)
+from audfer.augmentation import (
+    MIRRORED,
+    OPERATIONS,
+    Augmentation,
+    augment,
+    augment_with_points,
+    draw_erasing,
+    draw_operations,
+    mix,
+    mixed_targets,
+)
 from audfer.errors import InputError
 from audfer.recipes import RECIPES
 
-M3DFEL, FORMER, MAE, TINY = (RECIPES[name].augmentation
-                             for name in ("m3dfel-paper", "former_dfer-paper", "mae_dfer-paper", "m3dfel-tiny"))
+M3DFEL, FORMER, MAE, TINY = (
+    RECIPES[name].augmentation for name in ("m3dfel-paper", "former_dfer-paper", "mae_dfer-paper", "m3dfel-tiny")
+)
 KINDS = {"m3dfel": M3DFEL, "former_dfer": FORMER, "mae_dfer": MAE, "tiny": TINY}
 
 
@@ -33,8 +43,10 @@ def plausible(successes, trials, probability):
 def picture():
     """A smooth coloured picture (64, 64, 3) uint8 with all hues and some texture."""
     row, column = np.mgrid[0:64, 0:64] / 63
-    waves = [0.5 + 0.45 * np.sin(2 * math.pi * (a * row + b * column) + c)
-             for a, b, c in ((1, 0.5, 0), (0.3, 1, 2), (1.2, -0.7, 4))]
+    waves = [
+        0.5 + 0.45 * np.sin(2 * math.pi * (a * row + b * column) + c)
+        for a, b, c in ((1, 0.5, 0), (0.3, 1, 2), (1.2, -0.7, 4))
+    ]
     return (255 * np.stack(waves, -1)).round().astype(np.uint8)
 
 
@@ -92,8 +104,9 @@ def test_an_unknown_crop_is_refused():
 
 
 def random_sized_crop(side, rng):
-    """The SPEC's words as a loop: "area fraction uniform 0.08..1, aspect ratio uniform 3/4..4/3, then width and height swapped
-    with probability 0.5, up to 10 tries, otherwise short-side resize and random crop" (of a square: all of it)."""
+    """The SPEC's words as a loop: "area fraction uniform 0.08..1, aspect ratio uniform 3/4..4/3, then width and height
+    swapped with probability 0.5, up to 10 tries, otherwise short-side resize and random crop" (of a square: all of it).
+    """
     for _ in range(10):
         area = rng.uniform(0.08, 1.0) * side * side
         aspect = rng.uniform(3 / 4, 4 / 3)
@@ -106,7 +119,7 @@ def random_sized_crop(side, rng):
 
 
 def random_resized_crop(side, rng):
-    """"random resized crop (area 0.08..1, ratio 0.75..1.3333)": the usual one, its ratio uniform on a log scale."""
+    """ "random resized crop (area 0.08..1, ratio 0.75..1.3333)": the usual one, its ratio uniform on a log scale."""
     for _ in range(10):
         area = rng.uniform(0.08, 1.0) * side * side
         aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -116,17 +129,24 @@ def random_resized_crop(side, rng):
     return 0, 0, side, side
 
 
-@pytest.mark.parametrize("numbers, reference", [(FORMER, random_sized_crop), (M3DFEL, random_sized_crop),
-                                                (MAE, random_resized_crop)])
+@pytest.mark.parametrize(
+    "numbers, reference", [(FORMER, random_sized_crop), (M3DFEL, random_sized_crop), (MAE, random_resized_crop)]
+)
 def test_crops_have_the_sizes_shapes_and_places_of_the_official_ones(numbers, reference):
     side, count = 160, 6000
     box, flipped = augmentation._CROPS[numbers.crop](count, side, numbers, generator(5))
     ours = (box * side).round().numpy()
     rng = random.Random(7)
     theirs = np.array([reference(side, rng) for _ in range(count)], float)
-    for name, value in (("width", lambda b: b[:, 2]), ("height", lambda b: b[:, 3]), ("area", lambda b: b[:, 2] * b[:, 3]),
-                        ("aspect", lambda b: b[:, 2] / b[:, 3]), ("left", lambda b: b[:, 0]), ("top", lambda b: b[:, 1]),
-                        ("right gap", lambda b: side - b[:, 0] - b[:, 2])):
+    for name, value in (
+        ("width", lambda b: b[:, 2]),
+        ("height", lambda b: b[:, 3]),
+        ("area", lambda b: b[:, 2] * b[:, 3]),
+        ("aspect", lambda b: b[:, 2] / b[:, 3]),
+        ("left", lambda b: b[:, 0]),
+        ("top", lambda b: b[:, 1]),
+        ("right gap", lambda b: side - b[:, 0] - b[:, 2]),
+    ):
         assert ks_2samp(value(ours), value(theirs)).pvalue > 1e-3, name
     assert ((ours[:, :2] >= 0) & (ours[:, :2] + ours[:, 2:] <= side)).all()
     assert plausible(flipped.sum(), count, 0.5)
@@ -150,7 +170,7 @@ def test_the_mild_crop_keeps_between_85_and_100_percent_where_it_fits():
 def test_a_crop_shows_what_pillow_shows(picture, clips):
     box, flipped = augmentation._CROPS["swapped"](8, 64, FORMER, generator(2))
     moved = augment(clips, FORMER, generator(2), size=64)
-    for clip, (x, y, width, height), mirror in zip(moved, (box * 64).round().int().tolist(), flipped):
+    for clip, (x, y, width, height), mirror in zip(moved, (box * 64).round().int().tolist(), flipped, strict=True):
         crop = Image.fromarray(picture).crop((x, y, x + width, y + height)).resize((64, 64), Image.BILINEAR)
         crop = ImageOps.mirror(crop) if mirror else crop
         difference = np.abs(clip[0].permute(1, 2, 0).numpy() * 255 - np.asarray(crop))
@@ -168,9 +188,11 @@ def in_bytes(clips):
     return clips[0, 0].permute(1, 2, 0).numpy() * 255
 
 
-PILLOW_ADJUSTMENTS = [lambda image, x: ImageEnhance.Brightness(image).enhance(x),
-                      lambda image, x: ImageEnhance.Contrast(image).enhance(x),
-                      lambda image, x: ImageEnhance.Color(image).enhance(x)]
+PILLOW_ADJUSTMENTS = [
+    lambda image, x: ImageEnhance.Brightness(image).enhance(x),
+    lambda image, x: ImageEnhance.Contrast(image).enhance(x),
+    lambda image, x: ImageEnhance.Color(image).enhance(x),
+]
 
 
 @pytest.mark.parametrize("place", range(3))
@@ -187,7 +209,8 @@ def test_the_hue_turn_is_pillows_shift_of_the_hue_channel(picture, turn):
     hue, saturation, value = Image.fromarray(picture).convert("HSV").split()
     shifted = Image.fromarray(((np.asarray(hue, int) + round(turn * 255)) % 256).astype(np.uint8))
     theirs = np.asarray(Image.merge("HSV", (shifted, saturation, value)).convert("RGB"), float)
-    # Pillow rounds hue and saturation down to 255 steps: one of the hue is up to 6 of a colour's 255, and it does so twice
+    # Pillow rounds hue and saturation down to 255 steps: one of the hue is up to 6 of a colour's 255, and it does so
+    # twice
     assert np.abs(ours - theirs).max() < 13 and np.abs(ours - theirs).mean() < 1.5
 
 
@@ -198,6 +221,7 @@ def test_jitter_draws_its_factors_and_orders_uniformly(monkeypatch):
         def change(clips, amount):
             seen.append((kind, clips[:, 0, 0, 0, 0].long(), amount))
             return clips
+
         return change
 
     monkeypatch.setattr(augmentation, "_ADJUSTMENTS", tuple(spy(kind) for kind in range(4)))
@@ -248,8 +272,11 @@ PILLOW_OPERATIONS = {
     "Rotate": lambda image: image.rotate(-21, Image.BICUBIC, fillcolor=GREY),
     "PosterizeIncreasing": lambda image: ImageOps.posterize(image, 4 - int(0.7 * 4)),
     "SolarizeIncreasing": lambda image: ImageOps.solarize(image, 256 - int(0.7 * 256)),
-    "SolarizeAdd": lambda image: Image.fromarray(np.where(np.asarray(image) < 128, np.minimum(np.asarray(image, int) + 76, 255),
-                                                          np.asarray(image)).astype(np.uint8)),
+    "SolarizeAdd": lambda image: Image.fromarray(
+        np.where(np.asarray(image) < 128, np.minimum(np.asarray(image, int) + 76, 255), np.asarray(image)).astype(
+            np.uint8
+        )
+    ),
     "ColorIncreasing": lambda image: ImageEnhance.Color(image).enhance(1 - 0.63),
     "ContrastIncreasing": lambda image: ImageEnhance.Contrast(image).enhance(1 - 0.63),
     "BrightnessIncreasing": lambda image: ImageEnhance.Brightness(image).enhance(1 - 0.63),
@@ -279,8 +306,10 @@ def test_every_operation_shows_what_pillow_shows(picture, name):
 def test_the_strength_grows_with_the_magnitude(picture):
     clip = as_clips(picture).contiguous()
     for name in OPERATIONS:
-        weak, strong = (float((OPERATIONS[name](clip, torch.tensor([level]), torch.tensor([-1.0])) - clip).abs().mean())
-                        for level in (0.2, 0.7))
+        weak, strong = (
+            float((OPERATIONS[name](clip, torch.tensor([level]), torch.tensor([-1.0])) - clip).abs().mean())
+            for level in (0.2, 0.7)
+        )
         if name in ("AutoContrast", "Equalize", "Invert"):
             assert weak == strong
         else:
@@ -336,7 +365,7 @@ def test_cutmix_puts_one_box_of_the_partner_into_all_frames():
         assert float(foreign[0].float().mean()) == pytest.approx(1 - share)
         rows, columns = foreign[0, 0, 0].any(1).nonzero()[:, 0], foreign[0, 0, 0].any(0).nonzero()[:, 0]
         if len(rows):  # one box, the same everywhere
-            assert foreign[0, :, :, rows.min():rows.max() + 1, columns.min():columns.max() + 1].all()
+            assert foreign[0, :, :, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()
             assert foreign[0, 0, 0].sum() == len(rows) * len(columns)
             seen += 1
     assert seen > 10
@@ -393,11 +422,13 @@ def test_every_point_has_its_counterpart_on_the_other_half_of_the_face():
 
 @pytest.fixture(scope="module")
 def marked():
-    """(24, 2, 3, S, S) uint8 with a red dot at the left eye's corner and a green one at the right one's; and the points."""
+    """(24, 2, 3, S, S) uint8 with a red dot at the left eye's corner and a green one at the right one's; and the
+    points.
+    """
     row, column = (np.mgrid[0:SIDE, 0:SIDE] + 0.5) / SIDE
     picture = np.zeros((3, SIDE, SIDE))
-    for colour, (x, y) in zip(picture, PLACES.values()):
-        colour += 255 * np.exp(-((column - x) ** 2 + (row - y) ** 2) / (2 * 0.02 ** 2))
+    for colour, (x, y) in zip(picture, PLACES.values(), strict=True):
+        colour += 255 * np.exp(-((column - x) ** 2 + (row - y) ** 2) / (2 * 0.02**2))
     points = torch.full((24, 2, 68, 2), torch.nan)
     for name, place in PLACES.items():
         points[:, :, name] = torch.tensor(place)
@@ -417,7 +448,7 @@ def middle(light):
 def found_again(clips, points):
     """How many dots were found at their points; the names of left and right have changed in flipped clips."""
     whole = flips = 0
-    for clip, own in zip(clips, points):
+    for clip, own in zip(clips, points, strict=True):
         red, green = middle(clip[1, 0]), middle(clip[1, 1])
         assert torch.equal(torch.isnan(own[0]), torch.isnan(own[1]))
         for light, name in ((red, LEFT), (green, RIGHT)):
@@ -450,7 +481,7 @@ def test_points_that_leave_the_picture_are_unknown(marked):
     kind = Augmentation("crop", crop="log", crop_area=(0.05, 0.15))
     moved, found = augment_with_points(clips, points, kind, generator(1))
     for colour, name in enumerate(PLACES):
-        for light, place in zip(moved[:, 0, colour], found[:, 0, name]):
+        for light, place in zip(moved[:, 0, colour], found[:, 0, name], strict=True):
             row, column = divmod(int(light.argmax()), SIDE)
             if torch.isfinite(place).all():
                 assert light.max() > 0.95 and (place * SIDE - torch.tensor([column, row])).abs().max() < 3
@@ -492,5 +523,7 @@ def test_points_change_neither_the_clips_nor_the_draws_and_parts_move_as_in_the_
     part, part_found = augment_with_points(clips[own], points[own], KINDS[kind], ways[2], batch=(24, own))
     assert torch.equal(alone, moved) and torch.equal(alone[own], part)
     torch.testing.assert_close(part_found, found[own], equal_nan=True, rtol=0, atol=0)
-    assert torch.equal(ways[0].get_state(), ways[1].get_state()) and torch.equal(ways[0].get_state(), ways[2].get_state())
+    assert torch.equal(ways[0].get_state(), ways[1].get_state()) and torch.equal(
+        ways[0].get_state(), ways[2].get_state()
+    )
     assert augment_with_points(clips, None, KINDS[kind], generator())[1] is None

@@ -13,8 +13,20 @@ from audfer import cli
 from audfer.errors import AudferError
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = [["reproduce"], ["report"], ["data", "fetch"], ["data", "check"], ["data", "pack"], ["data", "synth"], ["au", "extract"],
-            ["au", "train-lac"], ["au", "import"], ["knowledge", "build"], ["train"], ["grid"]]
+COMMANDS = [
+    ["reproduce"],
+    ["report"],
+    ["data", "fetch"],
+    ["data", "check"],
+    ["data", "pack"],
+    ["data", "synth"],
+    ["au", "extract"],
+    ["au", "train-lac"],
+    ["au", "import"],
+    ["knowledge", "build"],
+    ["train"],
+    ["grid"],
+]
 
 
 @pytest.mark.parametrize("command", [[], ["data"], ["au"], ["knowledge"], *COMMANDS])
@@ -55,8 +67,13 @@ def test_an_unknown_profile_is_one_sentence_and_exit_code_2(command, capsys, mon
 
 
 def test_exit_code_of_the_process_itself(tmp_path):
-    result = subprocess.run([sys.executable, "-m", "audfer.cli", "reproduce", "--profile", "nonsense"], cwd=ROOT,
-                            capture_output=True, text=True, env={**os.environ, "AUDFER_WORK": str(tmp_path)})
+    result = subprocess.run(
+        [sys.executable, "-m", "audfer.cli", "reproduce", "--profile", "nonsense"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "AUDFER_WORK": str(tmp_path)},
+    )
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,6 @@
-"""Readers of every layout and spelling, other projects' lists, and the check that says whether it is what the papers used."""
+"""Readers of every layout and spelling, other projects' lists, and the check that says whether it is what the papers
+used.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ HAPPY, SAD, NEUTRAL, ANGRY, SURPRISE, DISGUST, FEAR = range(7)
 
 
 def by_clip(manifest) -> dict[str, int]:
-    return dict(zip(manifest.table["clip_id"], manifest.table["expression"]))
+    return dict(zip(manifest.table["clip_id"], manifest.table["expression"], strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------- every spelling
@@ -41,9 +43,16 @@ def test_every_layout_is_checked_and_its_deviations_named(name, tmp_path):
     assert json.loads(json.dumps(check.to_json()))["as_published"] is False
 
 
-@pytest.mark.parametrize("clips, kind", [
-    ("Clip/clip_224x224", "frames"), ("clip_224x224/clip_224x224", "frames"), ("Clip/jpg_256", "frames"),
-    ("Clip/clip_224x224_16f", "16f"), ("Clip/original", "video")])
+@pytest.mark.parametrize(
+    "clips, kind",
+    [
+        ("Clip/clip_224x224", "frames"),
+        ("clip_224x224/clip_224x224", "frames"),
+        ("Clip/jpg_256", "frames"),
+        ("Clip/clip_224x224_16f", "16f"),
+        ("Clip/original", "video"),
+    ],
+)
 @pytest.mark.parametrize("split", ["{}(single-labeled)", "{}(single_labeled)"])
 def test_dfew_copies(clips, kind, split, tmp_path):
     root = small.dfew(tmp_path / "DFEW", clips, split)
@@ -88,7 +97,9 @@ def test_afew_forms_and_spellings(form, tmp_path):
 
 def test_aligned_afew_faces_without_a_video_are_refused_or_counted(tmp_path):
     root = small.afew(tmp_path, "faces")
-    small.clip(root / "Train_AFEW" / "AlignedFaces_LBPTOP_Points" / "AlignedFaces_LBPTOP_Points" / "Faces" / "777777777")
+    small.clip(
+        root / "Train_AFEW" / "AlignedFaces_LBPTOP_Points" / "AlignedFaces_LBPTOP_Points" / "Faces" / "777777777"
+    )
     assert datasets.read_dataset("AFEW", root).dropped == {"aligned faces without a video that tells the emotion": 1}
     for path in (root / "Train_AFEW").glob("*/*.avi"):
         path.unlink()
@@ -99,7 +110,9 @@ def test_aligned_afew_faces_without_a_video_are_refused_or_counted(tmp_path):
 def test_affwild2_reads_both_folders_of_images_and_people_apart(tmp_path):
     found = datasets.read_dataset("AffWild2", small.affwild2(tmp_path))
     assert set(found.table["subject"]) == {"video1", "9_left", "2-right"}
-    assert found.table.loc[found.table["subject"] == "2-right", "path"].unique() == ["cropped_aligned_new_50_vids/2-right"]
+    assert found.table.loc[found.table["subject"] == "2-right", "path"].unique() == [
+        "cropped_aligned_new_50_vids/2-right"
+    ]
     assert datasets.frame_numbers(found, "video1:00023-00029").tolist() == [22, 23, 25, 26, 27, 28]
     assert len(datasets.read_dataset("AffWild2", tmp_path, classes="all")) == len(found) + 3
     assert len(datasets.read_dataset("AffWild2", tmp_path, window=5).table) > len(found)
@@ -111,8 +124,9 @@ def test_affwild2_of_seven_classes_has_no_other(tmp_path):
     with pytest.raises(InputError, match="line 3, label: found '7'"):
         datasets.read_dataset("AffWild2", small.affwild2(tmp_path / "b", (0, 7), (), early))
     with pytest.raises(InputError, match="another label order"):
-        datasets.read_dataset("AffWild2", small.affwild2(tmp_path / "c", (0,), (), small.HEADER.replace(
-            "Anger,Disgust", "Disgust,Anger")))
+        datasets.read_dataset(
+            "AffWild2", small.affwild2(tmp_path / "c", (0,), (), small.HEADER.replace("Anger,Disgust", "Disgust,Anger"))
+        )
 
 
 def test_affwild2_newer_annotations_name_the_image(tmp_path):
@@ -129,7 +143,8 @@ def test_affwild2_newer_annotations_name_the_image(tmp_path):
     new = datasets.read_dataset("AffWild2", tmp_path).table
     # rows 3 and 25 are absent here rather than without an image: runs end at them and nothing is shifted
     frames = lambda table: {  # noqa: E731
-        (r.subject, n, r.expression) for r in table.itertuples() for n in range(r.start, r.stop) if n not in (2, 24)}
+        (r.subject, n, r.expression) for r in table.itertuples() for n in range(r.start, r.stop) if n not in (2, 24)
+    }
     assert frames(new) == frames(old)
 
 
@@ -183,8 +198,10 @@ def test_a_choice_that_a_dataset_does_not_offer_is_refused(tmp_path):
 def test_mae_dfer_lists_are_read_with_their_own_paths(tmp_path):
     root = small.dfew(tmp_path / "DFEW")
     for split, first in (("train", 101), ("test", 1)):  # the other way round than the dataset's own lists
-        small.lines(tmp_path / "lists" / "dfew" / "org" / "split01" / f"{split}.csv",
-                    *[f"/mnt/data1/AC data/DFEW/Clip/jpg_256/{first + i:05d} {i}" for i in range(7)])
+        small.lines(
+            tmp_path / "lists" / "dfew" / "org" / "split01" / f"{split}.csv",
+            *[f"/mnt/data1/AC data/DFEW/Clip/jpg_256/{first + i:05d} {i}" for i in range(7)],
+        )
     for where in ("lists", "lists/dfew/org/split01", "lists/dfew/org/split01/train.csv"):
         found = datasets.read_dataset("DFEW", root, splits=tmp_path / where)
         assert found.table["expression"].tolist() == list(range(7)) * 2
@@ -195,9 +212,13 @@ def test_mae_dfer_lists_are_read_with_their_own_paths(tmp_path):
 def test_former_dfer_lists_give_frame_counts_that_the_check_compares(tmp_path):
     root = small.ferv39k(tmp_path / "data")
     for split, number in (("train", "0001"), ("test", "0002")):
-        small.lines(tmp_path / "annotation" / f"FERV39K_{split}.txt",
-                    *[f"/home/x/2_ClipsforFaceCrop/Action/{e}/{number} {4 if i == 0 else 3} {i}"
-                      for i, e in enumerate(small.FERV)])
+        small.lines(
+            tmp_path / "annotation" / f"FERV39K_{split}.txt",
+            *[
+                f"/home/x/2_ClipsforFaceCrop/Action/{e}/{number} {4 if i == 0 else 3} {i}"
+                for i, e in enumerate(small.FERV)
+            ],
+        )
     small.lines(tmp_path / "annotation" / "AFEW_train.txt", "/home/x/train/Happiness/000000001 3 0")
     check = datasets.check_dataset("FERV39k", root, progress=False, splits=tmp_path / "annotation")
     assert [f.count for f in check.notes if f.kind == "frame count" and "their list" in f.sentence] == [2]
@@ -209,7 +230,9 @@ def test_another_label_order_is_told_from_the_folder_names(tmp_path):
     wrong = ("Fear", "Angry", "Disgust", "Happy", "Sad", "Neutral", "Surprise")
     for name, order in (("good", m3dfel), ("bad", wrong)):
         for split, number in (("train", "0001"), ("test", "0002")):
-            small.lines(tmp_path / name / f"{split}.txt", *[f"Action/{e}/{number} {order.index(e)}" for e in small.FERV])
+            small.lines(
+                tmp_path / name / f"{split}.txt", *[f"Action/{e}/{number} {order.index(e)}" for e in small.FERV]
+            )
     found = datasets.read_dataset("FERV39k", root, splits=tmp_path / "good")
     assert by_clip(found)["Action/Fear/0001"] == FEAR and any("M3DFEL_replicate" in note for note in found.notes)
     with pytest.raises(InputError, match="another label order"):
@@ -238,10 +261,16 @@ def test_dfew_lists_counted_from_one_are_noticed(tmp_path):
 
 def test_ravdess_and_afew_lists(tmp_path):
     root = small.ravdess(tmp_path / "R", ("01", "02", "03"), ("01", "03", "08"))
-    small.lines(tmp_path / "split01" / "train.csv", "/x/RAVDESS/01-01-01-01-01-01-02.mp4 0", "/x/02-01-03-01-01-01-02.mp4 2")
+    small.lines(
+        tmp_path / "split01" / "train.csv", "/x/RAVDESS/01-01-01-01-01-01-02.mp4 0", "/x/02-01-03-01-01-01-02.mp4 2"
+    )
     small.lines(tmp_path / "split01" / "test.csv", "/x/RAVDESS/01-01-03-01-01-01-03.mp4 2")
     found = datasets.read_dataset("RAVDESS", root, splits=tmp_path / "split01")
-    assert by_clip(found) == {"02-01-01-01-01-01-02": NEUTRAL, "02-01-03-01-01-01-02": HAPPY, "02-01-03-01-01-01-03": HAPPY}
+    assert by_clip(found) == {
+        "02-01-01-01-01-01-02": NEUTRAL,
+        "02-01-03-01-01-01-02": HAPPY,
+        "02-01-03-01-01-01-03": HAPPY,
+    }
     assert found.dropped == {"on disk, in no list": 6}
     small.lines(tmp_path / "split01" / "test.csv", "/x/RAVDESS/01-01-03-01-01-01-03.mp4 0")
     with pytest.raises(InputError, match="label"):
@@ -275,7 +304,7 @@ def whole_afew(tmp_path_factory) -> Path:
     """A tree with the published number of clips of every class."""
     table = published.load("class_counts")
     table = table[table["dataset"] == "AFEW"]
-    counts = {part: dict(zip(rows["label"], rows["clips"])) for part, rows in table.groupby("split")}
+    counts = {part: dict(zip(rows["label"], rows["clips"], strict=True)) for part, rows in table.groupby("split")}
     return small.afew(tmp_path_factory.mktemp("whole") / "AFEW", counts=counts)
 
 
@@ -362,8 +391,10 @@ def test_duplicates_between_training_and_test_are_found(tmp_path):
     assert "identical files" in found[1] and "00004" in found[1] and "00900" in found[1]
 
 
-@pytest.mark.parametrize("name, write, clips", [
-    ("DFEW", small.dfew, "Clip/original"), ("MAFW", small.mafw, "data/clips"), ("MAFW", small.mafw, "data/frames")])
+@pytest.mark.parametrize(
+    "name, write, clips",
+    [("DFEW", small.dfew, "Clip/original"), ("MAFW", small.mafw, "data/clips"), ("MAFW", small.mafw, "data/frames")],
+)
 def test_another_copy_of_the_clips_than_the_papers_used_is_a_deviation(name, write, clips, tmp_path):
     root = write(tmp_path, clips=clips)
     assert "the papers used" in kinds(name, root)["clips"]
@@ -400,8 +431,11 @@ def test_labels_counted_from_another_number_are_noticed(tmp_path):
     labels = [label for label, count in enumerate(counts) for _ in range(count)]  # 0 to 6 instead of 1 to 7
     for part in ("train", "test"):
         first = 1 if part == "train" else 10_001
-        small.lines(root / "EmoLabel_DataSplit" / f"{part}(single-labeled)" / "set_1.csv", "video_name,label",
-                    *[f"{first + i},{label}" for i, label in enumerate(labels)])
+        small.lines(
+            root / "EmoLabel_DataSplit" / f"{part}(single-labeled)" / "set_1.csv",
+            "video_name,label",
+            *[f"{first + i},{label}" for i, label in enumerate(labels)],
+        )
     found = kinds("DFEW", root)
     assert "labels are in another order or count from another number" in found["label order"]
     assert "happy has sad's" in found["label order"]
@@ -448,16 +482,52 @@ def trees(tmp_path_factory) -> dict[str, Path]:
 
 _TEXTS = st.one_of(
     st.binary(max_size=120),
-    st.lists(st.sampled_from([
-        "1,1", "00001,3", "Action/Happy/0001 Happy", "00001.mp4 anger", "-1", "7", "4", "8", small.HEADER, "video_name,label",
-        "image_location," + small.HEADER, "video1/00003.jpg,4", "../../etc/passwd Happy", "/etc/passwd,1", "x" * 300 + ",1",
-        "x" * 5000 + " anger", "\u00b2,1", "1,\u0661", "a b c 3 0", "/x/00001 97 0", "/x/00001 0", "/x/Action/Fear/0001 12 6",
-        "\x00,1", "", "   ", "," * 50_000 + "x", " " * 9_000 + ",", "1;1", "1\t1", "99999999999999999999,1", "video1/99999999999999999999.jpg,1", "02-01-03-01-01-01-01 2",
-    ]), max_size=8).map(lambda parts: "\r\n".join(parts).encode()))
+    st.lists(
+        st.sampled_from(
+            [
+                "1,1",
+                "00001,3",
+                "Action/Happy/0001 Happy",
+                "00001.mp4 anger",
+                "-1",
+                "7",
+                "4",
+                "8",
+                small.HEADER,
+                "video_name,label",
+                "image_location," + small.HEADER,
+                "video1/00003.jpg,4",
+                "../../etc/passwd Happy",
+                "/etc/passwd,1",
+                "x" * 300 + ",1",
+                "x" * 5000 + " anger",
+                "\u00b2,1",
+                "1,\u0661",
+                "a b c 3 0",
+                "/x/00001 97 0",
+                "/x/00001 0",
+                "/x/Action/Fear/0001 12 6",
+                "\x00,1",
+                "",
+                "   ",
+                "," * 50_000 + "x",
+                " " * 9_000 + ",",
+                "1;1",
+                "1\t1",
+                "99999999999999999999,1",
+                "video1/99999999999999999999.jpg,1",
+                "02-01-03-01-01-01-01 2",
+            ]
+        ),
+        max_size=8,
+    ).map(lambda parts: "\r\n".join(parts).encode()),
+)
 _FILES = {
-    "DFEW": "EmoLabel_DataSplit/train(single-labeled)/set_1.csv", "FERV39k": "4_setups/All_scenes/train_All.csv",
+    "DFEW": "EmoLabel_DataSplit/train(single-labeled)/set_1.csv",
+    "FERV39k": "4_setups/All_scenes/train_All.csv",
     "MAFW": "Train & Test Set/single/no_caption/set_1/test.txt",
-    "AffWild2": "5th ABAW Annotations/EXPR_Recognition_Challenge/Train_Set/video1.txt"}
+    "AffWild2": "5th ABAW Annotations/EXPR_Recognition_Challenge/Train_Set/video1.txt",
+}
 
 
 @pytest.mark.parametrize("missing", ["error", "drop", "keep"])
@@ -491,11 +561,42 @@ def test_any_bytes_in_another_projects_lists_end_in_a_manifest_or_a_sentence(tre
         assert "found" in str(error)
 
 
-_PARTS = st.sampled_from([
-    "train", "test", "Train_AFEW", "Val_AFEW", "happy", "Anger", "0001", "1.jpg", "2.mp4", "cropped_aligned", "data", "faces",
-    "Clip", "clip_224x224", "EmoLabel_DataSplit", "train(single-labeled)", "set_1.csv", "Faces", "AlignedFaces_LBPTOP_Points",
-    "2_ClipsforFaceCrop", "4_setups", "All_scenes", "train_All.csv", "ABAW", "EXPR_Recognition_Challenge", "Train_Set",
-    "video.txt", "Actor_01", "02-01-03-01-01-01-01.mp4", "\u00e9 \u00df", ".hidden", "validation"])
+_PARTS = st.sampled_from(
+    [
+        "train",
+        "test",
+        "Train_AFEW",
+        "Val_AFEW",
+        "happy",
+        "Anger",
+        "0001",
+        "1.jpg",
+        "2.mp4",
+        "cropped_aligned",
+        "data",
+        "faces",
+        "Clip",
+        "clip_224x224",
+        "EmoLabel_DataSplit",
+        "train(single-labeled)",
+        "set_1.csv",
+        "Faces",
+        "AlignedFaces_LBPTOP_Points",
+        "2_ClipsforFaceCrop",
+        "4_setups",
+        "All_scenes",
+        "train_All.csv",
+        "ABAW",
+        "EXPR_Recognition_Challenge",
+        "Train_Set",
+        "video.txt",
+        "Actor_01",
+        "02-01-03-01-01-01-01.mp4",
+        "\u00e9 \u00df",
+        ".hidden",
+        "validation",
+    ]
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -108,15 +108,13 @@ def test_mafw_is_filtered_to_seven_classes(tmp_path, top):
 
 
 def make_affwild2(root: Path, labels, missing=()) -> Path:
-    for part, video in (("Train_Set", "video1"), ("Validation_Set", "2-left")):
+    for part, name in (("Train_Set", "video1"), ("Validation_Set", "2-left")):
         lines(
-            root / "5th ABAW Annotations" / "EXPR_Recognition_Challenge" / part / f"{video}.txt",
+            root / "5th ABAW Annotations" / "EXPR_Recognition_Challenge" / part / f"{name}.txt",
             "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other",
             *map(str, labels),
         )
-        frames(
-            root / "cropped_aligned" / video, [f"{n:05d}.jpg" for n in range(1, len(labels) + 1) if n not in missing]
-        )
+        frames(root / "cropped_aligned" / name, [f"{n:05d}.jpg" for n in range(1, len(labels) + 1) if n not in missing])
     return root
 
 
@@ -125,7 +123,7 @@ def test_affwild2_windows_are_runs_of_one_label_and_missing_images_are_skipped_n
     labels = [0] * 20 + [-1] * 3 + [4] * 7 + [7]
     found = datasets.read_dataset("AffWild2", make_affwild2(tmp_path, labels, missing=(3, 25)))
     first = found.table[found.table["subject"] == "video1"]
-    assert list(zip(first["start"], first["stop"], first["expression"])) == [
+    assert list(zip(first["start"], first["stop"], first["expression"], strict=True)) == [
         (0, 16, NEUTRAL),
         (16, 20, NEUTRAL),
         (23, 30, HAPPY),
@@ -139,7 +137,7 @@ def test_affwild2_windows_are_runs_of_one_label_and_missing_images_are_skipped_n
         "frames of other (7)": 2,
         "labelled frames without a face image": 4,
     }
-    assert dict(zip(found.table["subject"], found.table["split"])) == {"video1": "train", "2-left": "test"}
+    assert dict(zip(found.table["subject"], found.table["split"], strict=True)) == {"video1": "train", "2-left": "test"}
 
 
 def test_affwild2_windows_by_hand():

@@ -1,4 +1,6 @@
-"""Nothing of the user's is ever deleted: the Makefile in a path with blanks, and folders that commands are told to write."""
+"""Nothing of the user's is ever deleted: the Makefile in a path with blanks, and folders that commands are told to
+write.
+"""
 
 import os
 import shutil
@@ -17,7 +19,7 @@ TARGETS = ("help", "env", "reproduce", "test", "lab", "bench", "clean", "distcle
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A checkout below a folder with blanks, a bracket and an umlaut, with neighbours that an unquoted path would hit."""
+    """A checkout below a folder with blanks, a bracket and an umlaut, with neighbours to lose."""
     home = tmp_path / "My Work" / "ü (1)" / "audfer"
     home.mkdir(parents=True)
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
@@ -35,7 +37,13 @@ def checkout(tmp_path):
         (binaries / name).chmod(0o755)
     for stamp in (".installed", ".installed-dev"):
         (home / ".venv" / stamp).touch()
-    for neighbour in (tmp_path / "My", tmp_path / "My Work" / "ü", tmp_path / "My Work" / "(1)", home.with_name("audfer 2"), home / "figures"):
+    for neighbour in (
+        tmp_path / "My",
+        tmp_path / "My Work" / "ü",
+        tmp_path / "My Work" / "(1)",
+        home.with_name("audfer 2"),
+        home / "figures",
+    ):
         neighbour.mkdir()
         (neighbour / "thesis.tex").write_text("years of work")
     (tmp_path / "work").mkdir()
@@ -148,7 +156,9 @@ def test_rendering_does_not_replace_a_real_dataset(tmp_path):
     (tmp_path / "DISFA" / "Video_LeftCamera").mkdir(parents=True)
     (tmp_path / "DISFA" / "Video_LeftCamera" / "LeftVideoSN001_comp.avi").write_bytes(b"gigabytes")
     with pytest.raises(AudferError, match="nothing was deleted"):
-        synth.write_benchmark(tmp_path, synth.SynthConfig(disfa_subjects=2, disfa_frames=10), ("DISFA",), progress=False)
+        synth.write_benchmark(
+            tmp_path, synth.SynthConfig(disfa_subjects=2, disfa_frames=10), ("DISFA",), progress=False
+        )
     assert (tmp_path / "DISFA" / "Video_LeftCamera" / "LeftVideoSN001_comp.avi").read_bytes() == b"gigabytes"
 
 

@@ -42,7 +42,9 @@ def test_every_clip_of_a_batch_is_one_processs_and_partners_stay_together(monkey
     assert sorted(everybody) == list(range(count))
     _as(monkeypatch, 0, count)
     if count > 1:
-        with pytest.raises(AudferError, match=f"{count} processes for a batch of {count} clips: found fewer than two clips"):
+        with pytest.raises(
+            AudferError, match=f"{count} processes for a batch of {count} clips: found fewer than two clips"
+        ):
             distributed.places(count)
     with pytest.raises(AudferError, match="processes for 0 clips to be judged"):
         distributed.part(np.arange(0))
@@ -75,7 +77,9 @@ def _double(cell, inputs, _initial=training._initial_model):
     """The network in float64, so that nothing is left of the order of additions."""
     model = _initial(cell, inputs).double()
     # landmarks stay as they are
-    model.register_forward_pre_hook(lambda _, args: (args[0].double() / (255 if args[0].dtype == torch.uint8 else 1), *args[1:]))
+    model.register_forward_pre_hook(
+        lambda _, args: (args[0].double() / (255 if args[0].dtype == torch.uint8 else 1), *args[1:])
+    )
     return model
 
 
@@ -87,7 +91,7 @@ def _train(cells, inputs):
     for name, recipe in list(RECIPES.items()):
         RECIPES[name] = replace(recipe, learning_rate=recipe.learning_rate / 0.01)
     training._initial_model, training.count_flops = _double, lambda *_: {}
-    return gentle, [_small(fit(replace(cell, epochs=1), inputs)) for cell in cells[:len(MODELS)]]
+    return gentle, [_small(fit(replace(cell, epochs=1), inputs)) for cell in cells[: len(MODELS)]]
 
 
 def _small(outcome):
@@ -95,8 +99,14 @@ def _small(outcome):
 
 
 def _member(rank, size, port, work, out):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
-                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     with distributed.together("cpu"):
         torch.save(work(), f"{out}.{rank}")
         if rank and work.func is not _record_or_assist:
@@ -124,12 +134,15 @@ def _cells_together(cells, inputs):
 
 @pytest.fixture(scope="module")
 def alone_and_together(study, fresh_process, tmp_path_factory):
-    """(cells, outcomes of one process, outcomes of both of two): in float32 at a low rate, and in float64 at the recipe's."""
+    """(cells, outcomes of one process, outcomes of both of two): in float32 at a low rate, and in float64 at the
+    recipe's.
+    """
     cells = [replace(study.cell(name, "DFEW", 0.25), epochs=2) for name in MODELS]
-    # mixing, RandAugment, random erasing, stochastic depth, several views, an odd batch of all clips; random test frames
+    # mixing, RandAugment, random erasing, stochastic depth, several views, an odd batch of all clips; random test
+    # frames
     cells.append(study.cell("mae_dfer", "DFEW", 0.25, recipe="mae_dfer-release-dfew"))
     cells.append(study.cell("m3dfel", "DFEW", recipe="m3dfel-audfer"))
-    cells[len(MODELS):] = [replace(cell, epochs=1, validation=0.2) for cell in cells[len(MODELS):]]
+    cells[len(MODELS) :] = [replace(cell, epochs=1, validation=0.2) for cell in cells[len(MODELS) :]]
     folder, work = tmp_path_factory.mktemp("team"), partial(_cells_together, cells, study.cell_inputs(cells)["DFEW"])
     (alone,) = _team(fresh_process, work, folder / "one", size=1)
     return cells, alone, _team(fresh_process, work, folder / "two")
@@ -174,9 +187,19 @@ def _batch_norms():
         (y.square() * weights[own]).sum().backward()
         distributed.add_gradients(layer)
         evaluated = layer.eval()(x)
-        results.append({"own": own, "split": {"y": y.detach(), "grad": x.grad, "evaluated": evaluated.detach()},
-                        "same": [layer[0].weight.grad, layer[0].bias.grad, layer[0].running_mean, layer[0].running_var,
-                                 layer[0].num_batches_tracked]})
+        results.append(
+            {
+                "own": own,
+                "split": {"y": y.detach(), "grad": x.grad, "evaluated": evaluated.detach()},
+                "same": [
+                    layer[0].weight.grad,
+                    layer[0].bias.grad,
+                    layer[0].running_mean,
+                    layer[0].running_var,
+                    layer[0].num_batches_tracked,
+                ],
+            }
+        )
     return results
 
 
@@ -187,7 +210,7 @@ def test_batch_norms_see_the_clips_of_all_processes(fresh_process, tmp_path):
             found = part[number]
             for name, values in found["split"].items():
                 torch.testing.assert_close(values, whole["split"][name][found["own"]])
-            for a, b in zip(found["same"], whole["same"]):
+            for a, b in zip(found["same"], whole["same"], strict=True):
                 torch.testing.assert_close(a, b)
 
 
@@ -202,7 +225,11 @@ def _record_or_assist(arguments):
 
 
 def test_rank_0_writes_the_record_and_goes_on_where_one_process_was_interrupted(study, fresh_process, tmp_path):
-    cell, inputs, store = replace(study.cell("m3dfel", "DFEW"), epochs=2, accumulate=2), study.inputs["DFEW"], RunStore(tmp_path)
+    cell, inputs, store = (
+        replace(study.cell("m3dfel", "DFEW"), epochs=2, accumulate=2),
+        study.inputs["DFEW"],
+        RunStore(tmp_path),
+    )
     key = store.key(cell, inputs)
 
     def interrupt(row):
@@ -217,8 +244,9 @@ def test_rank_0_writes_the_record_and_goes_on_where_one_process_was_interrupted(
 
 
 def _fail(cell, inputs):
-    RECIPES["former_dfer-tiny"] = replace(RECIPES["former_dfer-tiny"], batch_size=16, learning_rate=1e30, clip_gradient=0.0,
-                                          warmup=0.0)
+    RECIPES["former_dfer-tiny"] = replace(
+        RECIPES["former_dfer-tiny"], batch_size=16, learning_rate=1e30, clip_gradient=0.0, warmup=0.0
+    )
     distributed.announce = lambda *_: None
     try:
         fit(cell, inputs)
@@ -247,16 +275,24 @@ def _toml(study):
     return study.work.parent.parent / "tests.toml"
 
 
-@pytest.mark.parametrize("arguments, environment, sentence", [
-    (["--processes", "0"], {}, "--processes: found 0, expected at least 1"),
-    (["--processes", "3"], {"RANK": "0", "WORLD_SIZE": "2"}, "--processes: found 3, expected 2, as torchrun started"),
-    (["--processes", "2", "--objective", "mae"], {}, "--processes with --objective mae: found 2, expected 1"),
-    (["--validation", "0.7"], {}, "validation: found 0.7, expected a share"),
-    (["--accumulate", "0"], {}, "accumulate: found 0, expected at least 1"),
-    (["--au-ratio", "1"], {}, "au_ratio: found 1.0"),
-])
-def test_what_cannot_be_trained_is_a_sentence_and_exit_code_2(arguments, environment, sentence, study, monkeypatch, capsys,
-                                                              tmp_path):
+@pytest.mark.parametrize(
+    "arguments, environment, sentence",
+    [
+        (["--processes", "0"], {}, "--processes: found 0, expected at least 1"),
+        (
+            ["--processes", "3"],
+            {"RANK": "0", "WORLD_SIZE": "2"},
+            "--processes: found 3, expected 2, as torchrun started",
+        ),
+        (["--processes", "2", "--objective", "mae"], {}, "--processes with --objective mae: found 2, expected 1"),
+        (["--validation", "0.7"], {}, "validation: found 0.7, expected a share"),
+        (["--accumulate", "0"], {}, "accumulate: found 0, expected at least 1"),
+        (["--au-ratio", "1"], {}, "au_ratio: found 1.0"),
+    ],
+)
+def test_what_cannot_be_trained_is_a_sentence_and_exit_code_2(
+    arguments, environment, sentence, study, monkeypatch, capsys, tmp_path
+):
     for name, value in {"AUDFER_WORK": str(tmp_path), **environment}.items():
         monkeypatch.setenv(name, value)
     assert cli.main(["train", "--profile", str(_toml(study)), *arguments]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from statistics import NormalDist
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,6 @@ import pytest
 from fake_records import fake_record
 from scipy import stats
 from sklearn import metrics
-from statistics import NormalDist
 
 from audfer import evaluation, published
 from audfer.errors import InputError
@@ -42,7 +42,9 @@ def test_a_printed_row_of_table_2_comes_back_from_its_clip_counts():
         np.array(list(published.class_counts("DFEW", "test").values())),
     )
     truth = np.repeat(np.arange(7), count)
-    guess = np.concatenate([np.where(np.arange(n) < k, c, (c + 1) % 7) for c, (k, n) in enumerate(zip(right, count))])
+    guess = np.concatenate(
+        [np.where(np.arange(n) < k, c, (c + 1) % 7) for c, (k, n) in enumerate(zip(right, count, strict=True))]
+    )
     assert round(100 * evaluation.war(truth, guess), 2) == 64.33
     assert round(100 * evaluation.uar(truth, guess), 2) == 52.67
 
@@ -114,9 +116,7 @@ def test_mcnemar_by_hand():
 
 def test_sign_flip_test_with_equal_weights_is_mcnemars():
     change = np.array([1] * 9 + [-1] + [0] * 30)
-    assert evaluation.sign_flip(change, np.zeros(40, int), "war") == pytest.approx(
-        evaluation.mcnemar(9, 1), abs=0.006
-    )
+    assert evaluation.sign_flip(change, np.zeros(40, int), "war") == pytest.approx(evaluation.mcnemar(9, 1), abs=0.006)
 
 
 def test_holm_by_hand_and_with_gaps():
@@ -165,7 +165,10 @@ def test_a_class_on_which_two_networks_agree_is_not_known_without_error():
     disgust = difference.per_class[5]
     assert disgust.value == 0 and disgust.low < -0.1 and disgust.high > 0.1 and disgust.count == 4
     assert difference.per_class_p[5] == 1 and np.isnan(
-        evaluation.compare(fake_record(counts=(9, 9, 9, 0, 9, 9, 9)), fake_record(counts=(9, 9, 9, 0, 9, 9, 9))).per_class[3].value)
+        evaluation.compare(fake_record(counts=(9, 9, 9, 0, 9, 9, 9)), fake_record(counts=(9, 9, 9, 0, 9, 9, 9)))
+        .per_class[3]
+        .value
+    )
 
 
 def test_records_on_other_clips_are_not_compared():
@@ -227,8 +230,16 @@ TRUTH = np.repeat(np.arange(7), SIZES)
 def right_record(right, seed=0, groups=None):
     """A record whose clips are right or wrong as told."""
     scores = np.eye(7)[np.where(right, TRUTH, (TRUTH + 1) % 7)]
-    return SimpleNamespace(path=Path("simulated"), cell={"seed": seed}, history=pd.DataFrame({"epoch": [1]}), best_epoch=1,
-                           clip_ids=[str(i) for i in range(len(TRUTH))], expressions=TRUTH, scores=scores, groups=groups)
+    return SimpleNamespace(
+        path=Path("simulated"),
+        cell={"seed": seed},
+        history=pd.DataFrame({"epoch": [1]}),
+        best_epoch=1,
+        clip_ids=[str(i) for i in range(len(TRUTH))],
+        expressions=TRUTH,
+        scores=scores,
+        groups=groups,
+    )
 
 
 def simulated(repeats, make, truth):
@@ -262,8 +273,13 @@ def test_one_seed_interval_covers_and_test_holds_its_level(truth):
 def test_seeds_that_differ_are_in_the_interval():
     def make(generator):  # every training run has an effect of its own, as large as the clips' noise
         clips = generator.normal(size=len(TRUTH))
-        sides = [[right_record(clips + 0.7 * generator.normal(size=len(TRUTH)) + 0.1 * generator.normal() > 0, seed)
-                  for seed in range(4)] for _ in range(2)]
+        sides = [
+            [
+                right_record(clips + 0.7 * generator.normal(size=len(TRUTH)) + 0.1 * generator.normal() > 0, seed)
+                for seed in range(4)
+            ]
+            for _ in range(2)
+        ]
         return sides
 
     covered, rejected = simulated(120, make, 0.0)
@@ -274,13 +290,17 @@ def test_clips_of_one_subject_are_not_taken_for_independent():
     def make(generator, known=True):
         who = generator.integers(0, 30, len(TRUTH))
         clips, subject = generator.normal(size=len(TRUTH)), 0.5 * generator.normal(size=(2, 30))
-        return [right_record(clips + subject[k][who] + 0.7 * generator.normal(size=len(TRUTH)) > 0, 0, who if known else None)
-                for k in range(2)]
+        return [
+            right_record(
+                clips + subject[k][who] + 0.7 * generator.normal(size=len(TRUTH)) > 0, 0, who if known else None
+            )
+            for k in range(2)
+        ]
 
     covered, rejected = simulated(100, make, 0.0)
     naive, wrong = simulated(100, lambda generator: make(generator, known=False), 0.0)
     assert covered[7] >= 0.89 and rejected[7] <= 0.1
-    assert naive[7] < covered[7] - 0.05 and wrong[7] > 0.1      # what ignoring the subjects costs
+    assert naive[7] < covered[7] - 0.05 and wrong[7] > 0.1  # what ignoring the subjects costs
 
 
 def test_groups_are_an_argument_or_the_records_own_and_must_fit():
@@ -307,11 +327,12 @@ def test_two_thousand_resamples_of_a_whole_dataset_take_about_a_second():
 
 # ---- how small a difference can be seen
 
+
 def test_minimum_detectable_difference_inverts_connors_formula():
     z_a, z_b = NormalDist().inv_cdf(0.975), NormalDist().inv_cdf(0.8)
     d = evaluation.minimum_detectable_difference(2341, 0.15)
     assert (z_a * np.sqrt(0.15) + z_b * np.sqrt(0.15 - d**2)) ** 2 / d**2 == pytest.approx(2341)
-    assert np.isnan(evaluation.minimum_detectable_difference(29, 0.1))      # not even all three discordant clips
+    assert np.isnan(evaluation.minimum_detectable_difference(29, 0.1))  # not even all three discordant clips
     with pytest.raises(InputError, match="discordance"):
         evaluation.minimum_detectable_difference(100, 0)
 
@@ -320,8 +341,8 @@ def test_the_detectable_difference_is_detected_four_times_out_of_five():
     generator, clips, psi = np.random.default_rng(1), 800, 0.2
     d = evaluation.minimum_detectable_difference(clips, psi)
     gained, lost, _ = generator.multinomial(clips, [(psi + d) / 2, (psi - d) / 2, 1 - psi], size=1500).T
-    power = np.mean([evaluation.mcnemar(int(a), int(b)) < 0.05 for a, b in zip(gained, lost)])
-    assert 0.74 <= power <= 0.84                                             # the exact test is a little stricter
+    power = np.mean([evaluation.mcnemar(int(a), int(b)) < 0.05 for a, b in zip(gained, lost, strict=True)])
+    assert 0.74 <= power <= 0.84  # the exact test is a little stricter
 
 
 def test_effective_count_is_that_of_the_variance_of_a_mean_of_means():
@@ -340,12 +361,20 @@ def test_exact_interval_equals_scipy(hits, count):
 
 # ---- calibration
 
+
 def calibrated_record(generator, count=1500, sharpness=1.0):
     probabilities = generator.dirichlet(np.full(7, 0.6), size=count)
     truth = np.array([generator.choice(7, p=p) for p in probabilities])
     scores = probabilities**sharpness
-    return SimpleNamespace(path=Path("simulated"), cell={"seed": 0}, history=pd.DataFrame({"epoch": [1]}), best_epoch=1,
-                           clip_ids=[str(i) for i in range(count)], expressions=truth, scores=scores / scores.sum(1, keepdims=True))
+    return SimpleNamespace(
+        path=Path("simulated"),
+        cell={"seed": 0},
+        history=pd.DataFrame({"epoch": [1]}),
+        best_epoch=1,
+        clip_ids=[str(i) for i in range(count)],
+        expressions=truth,
+        scores=scores / scores.sum(1, keepdims=True),
+    )
 
 
 def test_a_calibrated_network_is_told_from_an_overconfident_one():
@@ -355,7 +384,9 @@ def test_a_calibrated_network_is_told_from_an_overconfident_one():
     assert good.brier.high < bold.brier.low and good.bins["clips"].sum() == 1500 and len(good.bins) == 15
     inside = good.bins.dropna()
     assert ((inside["low"] < inside["confidence"]) & (inside["confidence"] <= inside["high"] + 1e-9)).all()
-    assert ((inside["accuracy_low"] <= inside["confidence"]) & (inside["confidence"] <= inside["accuracy_high"])).mean() > 0.8
+    assert (
+        (inside["accuracy_low"] <= inside["confidence"]) & (inside["confidence"] <= inside["accuracy_high"])
+    ).mean() > 0.8
 
 
 def test_calibration_by_hand():
@@ -370,6 +401,7 @@ def test_calibration_by_hand():
 
 # ---- AU head
 
+
 def test_f1_of_aus_equals_scikit_learn_and_unknown_labels_do_not_count():
     generator = np.random.default_rng(4)
     labels = (generator.random((200, 18)) < 0.3).astype(float)
@@ -379,7 +411,10 @@ def test_f1_of_aus_equals_scikit_learn_and_unknown_labels_do_not_count():
     for j, name in enumerate(ACTION_UNITS):
         known = ~np.isnan(labels[:, j])
         assert found.loc[name, "f1"] == pytest.approx(metrics.f1_score(labels[known, j], scores[known, j] >= 0.5))
-    assert found.loc["AU01", "clips"] == 180 and ((found["f1_low"] <= found["f1"]) & (found["f1"] <= found["f1_high"])).all()
+    assert (
+        found.loc["AU01", "clips"] == 180
+        and ((found["f1_low"] <= found["f1"]) & (found["f1"] <= found["f1_high"])).all()
+    )
     wide = evaluation.presence_quality(labels, scores, groups=np.arange(200) // 20)
     assert (wide["f1_high"] - wide["f1_low"]).mean() < 0.5
     with pytest.raises(InputError, match="shapes of labels"):
@@ -395,6 +430,6 @@ def test_the_au_head_of_a_record_is_judged_by_its_own_labels_or_given_ones():
     records[0].au_labels = labels
     assert evaluation.au_quality(records[0])["f1"].eq(1).all()
     both = evaluation.au_quality(records)["f1"]
-    assert ((0.6 < both) & (both < 0.9)).all()       # one seed perfect, the other chance
+    assert ((both > 0.6) & (both < 0.9)).all()  # one seed perfect, the other chance
     with pytest.raises(InputError, match="au_scores: found none"):
         evaluation.au_quality(fake_record(au_ratio=0.0), labels)

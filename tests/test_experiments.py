@@ -96,7 +96,9 @@ def test_a_recipe_counts_by_its_numbers_not_by_its_name(store, study, cells):
 
 
 def test_initial_weights_change_the_key_of_cells_that_start_from_them(store, study, cells):
-    first, second = (replace(study.inputs["DFEW"], initial_weights="w.pt", initial_fingerprint=text) for text in ("a", "b"))
+    first, second = (
+        replace(study.inputs["DFEW"], initial_weights="w.pt", initial_fingerprint=text) for text in ("a", "b")
+    )
     assert store.key(cells[0], first) == store.key(cells[0], second)
     warm = replace(cells[0], initialisation="mae")
     assert len({store.key(warm, first), store.key(warm, second), store.key(cells[0], first)}) == 3
@@ -142,8 +144,17 @@ def copied(store, study, cells, tmp_path):
     return copy, copy.path(copy.key(cells[0], study.inputs["DFEW"]))
 
 
-@pytest.mark.parametrize("name, how", [("test.npz", "cut"), ("test.npz", "changed"), ("history.csv", "changed"),
-                                       ("weights.safetensors", "cut"), ("weights.safetensors", "gone"), ("record.json", "cut")])
+@pytest.mark.parametrize(
+    "name, how",
+    [
+        ("test.npz", "cut"),
+        ("test.npz", "changed"),
+        ("history.csv", "changed"),
+        ("weights.safetensors", "cut"),
+        ("weights.safetensors", "gone"),
+        ("record.json", "cut"),
+    ],
+)
 def test_a_damaged_record_is_not_taken_for_one(copied, name, how):
     store, path = copied
     content = (path / name).read_bytes()
@@ -151,7 +162,7 @@ def test_a_damaged_record_is_not_taken_for_one(copied, name, how):
         (path / name).unlink()
     else:
         middle = len(content) // 2
-        (path / name).write_bytes(content[:middle] if how == "cut" else content[:middle] + b"?" + content[middle + 1:])
+        (path / name).write_bytes(content[:middle] if how == "cut" else content[:middle] + b"?" + content[middle + 1 :])
     if how != "changed":
         assert not store.has(path.name) and (name == "record.json" or name in store.state(path.name))
     if name != "weights.safetensors":
@@ -183,9 +194,13 @@ def test_the_first_format_is_read_and_an_unknown_one_refused(copied, study, cell
     assert meta["format"] == FORMAT
     (path / "record.json").write_text(json.dumps({**meta, "format": FORMAT + 1}))
     for attempt in (lambda: RunRecord.load(path), lambda: run_cells(cells, study.inputs, store, workers=1)):
-        with pytest.raises(InputError, match=f"record.json: format: found {FORMAT + 1}, expected {FORMAT} or 1: another version"):
+        with pytest.raises(
+            InputError, match=f"record.json: format: found {FORMAT + 1}, expected {FORMAT} or 1: another version"
+        ):
             attempt()
-    first = {key: value for key, value in meta.items() if key not in ("format", "files", "protocols", "costs", "validation")}
+    first = {
+        key: value for key, value in meta.items() if key not in ("format", "files", "protocols", "costs", "validation")
+    }
     (path / "record.json").write_text(json.dumps({**first, "best_epoch": 1}))
     with np.load(path / "test.npz") as arrays:
         kept = {name: arrays[name] for name in ("clip_ids", "expressions", "scores", "best_scores", "features")}
@@ -207,7 +222,7 @@ def test_folders_that_are_no_record_of_ours_are_left_alone(copied, study, cells)
 
 def _room(folder: Path, size: str):
     """Mount a small file system on ``folder`` of this process's own, if the system lets us."""
-    script = f"mount -t tmpfs -o size={size} tmpfs {folder} && exec \"$@\""
+    script = f'mount -t tmpfs -o size={size} tmpfs {folder} && exec "$@"'
     return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
 
 
@@ -231,19 +246,25 @@ print(frame[["trained", "error"]].to_json())
 def _elsewhere(tmp_path, cells, study, folder, before=()):
     """``run_cells`` in another process, which prints what then is in the store and what came out."""
     (tmp_path / "job").write_bytes(pickle.dumps((cells, study.inputs, str(folder))))
-    return subprocess.Popen([*before, sys.executable, "-c", _SCRIPT, str(tmp_path / "job")], text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [*before, sys.executable, "-c", _SCRIPT, str(tmp_path / "job")],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def test_a_file_that_may_not_be_written_leaves_no_record_and_the_next_run_goes_on(study, cells, tmp_path):
     store, before = RunStore(tmp_path / "runs"), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))       # the record's weights are larger
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # the record's weights are larger
     try:
         frame = run_cells(cells[:1], study.inputs, store, workers=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "DiskFull" in frame["error"][0] and "a file may not be that large here" in frame["error"][0]
-    assert store.records() == [] and not [p for p in store.folder.iterdir() if not p.name.startswith(".") and p.is_dir()]
+    assert store.records() == [] and not [
+        p for p in store.folder.iterdir() if not p.name.startswith(".") and p.is_dir()
+    ]
     assert run_cells(cells[:1], study.inputs, store, workers=1)["error"].isna().all()
     assert len(store.records()) == 1 and store.failure(frame["key"][0]) == ""
 
@@ -257,12 +278,21 @@ def test_a_full_disk_is_said_once_and_no_further_cell_is_begun(study, cells, tmp
     errors = json.loads(out.splitlines()[-1])["error"]
     assert sorted("not begun, for " in text for text in errors.values()) == [False, True], out + error
     assert all("the disk is full" in text and "free some space" in text for text in errors.values())
-    assert not any(name.isalnum() for name in out.splitlines()[0].split())                # no record, whole or half
+    assert not any(name.isalnum() for name in out.splitlines()[0].split())  # no record, whole or half
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(122, "quota"), RuntimeError(
-    "[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/3: file write failed"),
-    ValueError("I/O error: No space left on device (os error 28)")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(122, "quota"),
+        RuntimeError(
+            "[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/3: file write "
+            "failed"
+        ),
+        ValueError("I/O error: No space left on device (os error 28)"),
+    ],
+)
 def test_every_librarys_word_for_a_full_disk_becomes_one_sentence(tmp_path, error):
     with pytest.raises(files.DiskFull, match="the disk is full"), files.atomic_file(tmp_path / "x"):
         raise error
@@ -290,7 +320,7 @@ def test_two_runs_on_one_store_train_each_cell_once(study, cells, tmp_path):
     store = RunStore(tmp_path / "runs")
     grid = [replace(cell, seed=seed) for seed in (0, 1) for cell in cells]
     other = _elsewhere(tmp_path, grid, study, store.folder)
-    _wait_for(lambda: _log(store))                               # it is at its first cell now
+    _wait_for(lambda: _log(store))  # it is at its first cell now
     frame = run_cells(grid, study.inputs, store, workers=1)
     out, error = other.communicate(timeout=120)
     theirs = json.loads(out.splitlines()[-1])
@@ -298,10 +328,14 @@ def test_two_runs_on_one_store_train_each_cell_once(study, cells, tmp_path):
     begun = [line for line in _log(store) if line["event"] == "begin"]
     assert Counter(line["key"] for line in begun) == dict.fromkeys(frame["key"], 1)
     assert {line["pid"] for line in begun} == {os.getpid(), other.pid}
-    assert [here != there for here, there in zip(frame["trained"], theirs["trained"].values())] == [True] * 4
+    assert [here != there for here, there in zip(frame["trained"], theirs["trained"].values(), strict=True)] == [
+        True
+    ] * 4
 
 
-def test_a_cell_that_another_run_holds_is_waited_for_and_taken_over_when_that_run_is_gone(study, cells, tmp_path, monkeypatch):
+def test_a_cell_that_another_run_holds_is_waited_for_and_taken_over_when_that_run_is_gone(
+    study, cells, tmp_path, monkeypatch
+):
     monkeypatch.setattr(experiments, "_LOOK", 0.05)
     store = RunStore(tmp_path)
     key = store.key(cells[0], study.inputs["DFEW"])
@@ -310,7 +344,7 @@ def test_a_cell_that_another_run_holds_is_waited_for_and_taken_over_when_that_ru
         result = {}
         run = threading.Thread(target=lambda: result.update(frame=run_cells(cells, study.inputs, store, workers=1)))
         run.start()
-        _wait_for(lambda: [line["event"] for line in _log(store)] == ["begin", "end"])       # the other cell
+        _wait_for(lambda: [line["event"] for line in _log(store)] == ["begin", "end"])  # the other cell
         time.sleep(0.2)
         assert run.is_alive() and not store.has(key)
     run.join(60)
@@ -338,7 +372,7 @@ def test_a_killed_worker_and_then_an_interrupt_cost_an_epoch_each(study, cells, 
     assert os.getpid() not in begun() and not store.has(key) and "unfinished, after epoch" in store.state(key)
     frame = run_cells(grid, study.inputs, store, workers=1)
     assert frame["error"].isna().all() and frame["trained"][1]
-    for mine, theirs in zip(here, load_records(frame)):
+    for mine, theirs in zip(here, load_records(frame), strict=True):
         np.testing.assert_array_equal(mine.scores, theirs.scores)
         np.testing.assert_array_equal(mine.history["loss"], theirs.history["loss"])
 
@@ -353,9 +387,13 @@ def test_a_cell_that_kills_every_worker_is_given_up(study, cells, tmp_path, monk
     monkeypatch.setattr(executors, "LOST_WORKERS", 2)
     frame = run_cells(cells[:2], study.inputs, RunStore(tmp_path / "runs"), workers=2)
     assert all("2 workers died with it" in error and "SIGKILL" in error for error in frame["error"])
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:                # the caller's own does not mend itself
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # the caller's own does not mend itself
         frame = run_cells(cells, study.inputs, RunStore(tmp_path / "runs"), pool)
-    assert "its worker died with it" in frame["error"].str.cat() and not frame["trained"].any() and frame["error"].notna().all()
+    assert (
+        "its worker died with it" in frame["error"].str.cat()
+        and not frame["trained"].any()
+        and frame["error"].notna().all()
+    )
 
 
 def _alive(pid) -> bool:
@@ -370,7 +408,7 @@ def test_a_worker_of_another_version_and_a_disk_that_is_not_shared_are_sentences
     with pytest.raises(AudferError, match="other versions of audfer or torch than the run"):
         experiments.do_cell(store, "0123", cells[0], inputs)
     monkeypatch.setattr(experiments, "_LATE", 0.3)
-    monkeypatch.setattr(experiments, "do_cell", lambda *_, **__: "made")                 # it wrote somewhere else
+    monkeypatch.setattr(experiments, "do_cell", lambda *_, **__: "made")  # it wrote somewhere else
     frame = run_cells(cells[:1], study.inputs, store, workers=1)
     assert "has to lie on a disk that all workers share" in frame["error"][0] and not frame["trained"][0]
 
@@ -384,7 +422,10 @@ def test_the_command_line_trains_the_cells_of_a_figure_and_says_what_failed(stud
     monkeypatch.setattr(experiments, "fit", lambda *_: 1 / 0)
     assert cli.main(["grid", "fig8", *command[2:]]) == 1
     said = capsys.readouterr()
-    assert "2 of 3 cells, 0 of them trained now" in said.out and "failed: m3dfel DFEW +AU 0.25 global no K, seed 0: Zero" in said.err
+    assert (
+        "2 of 3 cells, 0 of them trained now" in said.out
+        and "failed: m3dfel DFEW +AU 0.25 global no K, seed 0: Zero" in said.err
+    )
     assert cli.main(["grid", "fig9", *command[2:]]) == 2 and "one of table1, table2" in capsys.readouterr().err
 
 
@@ -396,9 +437,19 @@ def test_a_dask_worker_killed_in_the_middle_of_a_cell_costs_its_epoch(study, cel
     longer, there = replace(cells[1], epochs=3), RunStore(tmp_path / "runs")
     here = load_records(run_cells([cells[0], longer], study.inputs, store, workers=1))
     key, result = there.key(longer, study.inputs["DFEW"]), {}
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None,
-                                  local_directory=str(tmp_path / "dask")) as cluster, distributed.Client(cluster) as client:
-        run = threading.Thread(target=lambda: result.update(frame=run_cells([cells[0], longer], study.inputs, there, client)))
+    with (
+        distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            local_directory=str(tmp_path / "dask"),
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        run = threading.Thread(
+            target=lambda: result.update(frame=run_cells([cells[0], longer], study.inputs, there, client))
+        )
         run.start()
         _wait_for(lambda: (there.scratch(key) / "state.pt").is_file())
         os.kill(next(line["pid"] for line in _log(there) if line["key"] == key), signal.SIGKILL)
@@ -411,13 +462,15 @@ def test_a_dask_worker_killed_in_the_middle_of_a_cell_costs_its_epoch(study, cel
             assert (at_once(), tries) == (1, 1)
     assert result["frame"]["error"].isna().all() and result["frame"]["trained"].all()
     assert Counter(line["event"] for line in _log(there)) == {"begin": 3, "end": 2}
-    for mine, theirs in zip(here, load_records(result["frame"])):
+    for mine, theirs in zip(here, load_records(result["frame"]), strict=True):
         np.testing.assert_array_equal(mine.scores, theirs.scores)
 
 
 @needs_slurm
 def test_a_slurm_job_is_one_worker_with_one_gpu():
-    script = job_script({"jobs": 8, "gpus": 1, "queue": "gpu", "cores": 8, "memory": "32GB", "walltime": "12:00:00"}, "logs")
+    script = job_script(
+        {"jobs": 8, "gpus": 1, "queue": "gpu", "cores": 8, "memory": "32GB", "walltime": "12:00:00"}, "logs"
+    )
     for line in ("#SBATCH -p gpu", "#SBATCH --gres=gpu:1", "#SBATCH --cpus-per-task=8", "#SBATCH -t 12:00:00"):
         assert line in script
     assert "--nthreads 1" in script and "--resources GPU=1" in script and "--nworkers" not in script
@@ -444,9 +497,14 @@ def test_a_grids_progress_is_one_line_of_80_columns_with_all_it_says(monkeypatch
     monkeypatch.setenv("AUDFER_PROGRESS", "lines")
     with GridProgress(12, "table1 table2 table3") as grid:
         grid.bar.last = -1e9
-        grid.show(3, running=2, failed=1, elsewhere=1, left=754, note="WAR 43 UAR 32 former_dfer FERV39k +AU 0.25 global")
+        grid.show(
+            3, running=2, failed=1, elsewhere=1, left=754, note="WAR 43 UAR 32 former_dfer FERV39k +AU 0.25 global"
+        )
     first, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("table1 table2 table3: 3/12 cells, 0 s, about 12 min 34 s left, 2 running, 1 fai") and len(first) <= 79
+    assert (
+        first.startswith("table1 table2 table3: 3/12 cells, 0 s, about 12 min 34 s left, 2 running, 1 fai")
+        and len(first) <= 79
+    )
     assert "left" not in last
     monkeypatch.setenv("AUDFER_PROGRESS", "bar")
     with GridProgress(12, "training") as grid:
@@ -467,4 +525,4 @@ def test_the_time_left_follows_what_finished_cells_took(store, study, cells):
     assert run.queue == ["c", "b", "a"] and run.left() is None
     run.queue, run.took, run.begun = ["b"], {"a": 10.0}, {"c": time.monotonic() - 15}
     run.running = {object(): "c"}
-    assert abs(run.left() - 25) < 1                               # c: 40 - 15 s; b: 20 s beside it
+    assert abs(run.left() - 25) < 1  # c: 40 - 15 s; b: 20 s beside it

@@ -18,8 +18,18 @@ def write_openface(table, folder):
     for clip_id, rows in table.frames.groupby("clip_id"):
         lines = [", ".join(["frame", "face_id", "timestamp", "confidence", "success", *intensity, *presence])]
         for row in rows.to_dict("records"):
-            lines.append(", ".join([str(row["frame"] + 1), "0", f"{row['frame'] / 25:.3f}", "0.98", "1",
-                                    *(f"{row[c]:.2f}" for c in intensity + presence)]))
+            lines.append(
+                ", ".join(
+                    [
+                        str(row["frame"] + 1),
+                        "0",
+                        f"{row['frame'] / 25:.3f}",
+                        "0.98",
+                        "1",
+                        *(f"{row[c]:.2f}" for c in intensity + presence),
+                    ]
+                )
+            )
         (folder / f"{clip_id.replace('/', '_')}.csv").write_text("\n".join(lines) + "\n")
 
 
@@ -76,8 +86,12 @@ def test_clip_by_clip_in_processes_gives_the_table_of_the_chain(study, tmp_path)
     manifest = study.manifest("FERV39k")
     manifest = replace(manifest, table=manifest.table.iloc[:6])
     study.estimator  # trained, and saved in its folder
-    extract_manifest(manifest, tmp_path / "au.parquet", workers=1, backend=Estimator(
-        str(study.work / "estimator"), study.profile.data.render_size))
+    extract_manifest(
+        manifest,
+        tmp_path / "au.parquet",
+        workers=1,
+        backend=Estimator(str(study.work / "estimator"), study.profile.data.render_size),
+    )
     table, expected = AUTable.load(tmp_path / "au.parquet"), study.au_table("FERV39k").frames
     expected = expected[expected["clip_id"].isin(table.clip_ids())].reset_index(drop=True)
     assert table.frames["frame"].tolist() == expected["frame"].tolist() and len(table.clip_ids()) == 6

@@ -19,7 +19,12 @@ import pytest
 from audfer import cli, fetching
 from audfer.errors import AudferError, InputError
 
-TRIALS = [f"01-{channel}-0{emotion}-01-01-01-0{actor}" for channel in ("01", "02") for emotion in (1, 3, 5) for actor in (1, 2)]
+TRIALS = [
+    f"01-{channel}-0{emotion}-01-01-01-0{actor}"
+    for channel in ("01", "02")
+    for emotion in (1, 3, 5)
+    for actor in (1, 2)
+]
 SPEECH = [name for name in TRIALS if name[3:5] == "01"]
 WAITS = (0.0, 0.0, 0.0)
 
@@ -37,13 +42,21 @@ def noise(name: str, size: int = 40_000) -> bytes:
     return np.random.default_rng(list(name.encode())).bytes(size)
 
 
-TRACKING = archive({f"{name}.csv": f"frame, AU01_r\n1, {k}.0\n".encode() for k, name in enumerate(TRIALS)}
-                   | {"__MACOSX/._01-01-01-01-01-01-01.csv": b"?"})
+TRACKING = archive(
+    {f"{name}.csv": f"frame, AU01_r\n1, {k}.0\n".encode() for k, name in enumerate(TRIALS)}
+    | {"__MACOSX/._01-01-01-01-01-01-01.csv": b"?"}
+)
 
 
 def videos(actor: int) -> bytes:
-    return archive({f"Actor_0{actor}/{modality}{name[2:]}.mp4": noise(modality + name)
-                    for modality in ("01", "02") for name in SPEECH if name.endswith(f"-0{actor}")})
+    return archive(
+        {
+            f"Actor_0{actor}/{modality}{name[2:]}.mp4": noise(modality + name)
+            for modality in ("01", "02")
+            for name in SPEECH
+            if name.endswith(f"-0{actor}")
+        }
+    )
 
 
 class Zenodo(http.server.ThreadingHTTPServer):
@@ -53,9 +66,12 @@ class Zenodo(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {3255102: {"FacialTracking_Actors_01-24.zip": TRACKING, "FacialTrackingVideos_Actor_01.avi": b"x"},
-                      1188976: {f"Video_Speech_Actor_0{k}.zip": videos(k) for k in (1, 2)} | {"Audio_Speech_Actors_01-24.zip": b"y"}}
-        self.listed: dict[str, dict] = {}       # key -> what the listing says instead
+        self.files = {
+            3255102: {"FacialTracking_Actors_01-24.zip": TRACKING, "FacialTrackingVideos_Actor_01.avi": b"x"},
+            1188976: {f"Video_Speech_Actor_0{k}.zip": videos(k) for k in (1, 2)}
+            | {"Audio_Speech_Actors_01-24.zip": b"y"},
+        }
+        self.listed: dict[str, dict] = {}  # key -> what the listing says instead
         self.misbehave: dict[str, list[str]] = {}
         self.requests: Counter = Counter()
         self.ranges: list[str] = []
@@ -63,9 +79,16 @@ class Zenodo(http.server.ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def listing(self, record: int) -> dict:
-        files = [{"key": key, "size": len(data), "checksum": f"md5:{hashlib.md5(data).hexdigest()}",
-                  "links": {"self": f"https://zenodo.org/api/records/{record}/files/{key}/content"}} | self.listed.get(key, {})
-                 for key, data in self.files[record].items()]
+        files = [
+            {
+                "key": key,
+                "size": len(data),
+                "checksum": f"md5:{hashlib.md5(data).hexdigest()}",
+                "links": {"self": f"https://zenodo.org/api/records/{record}/files/{key}/content"},
+            }
+            | self.listed.get(key, {})
+            for key, data in self.files[record].items()
+        ]
         return {"id": record, "metadata": {"title": f"Record {record}", "license": self.licence}, "files": files}
 
 
@@ -85,7 +108,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if way == "hang up":
             return self.connection.close()
         if key is None:
-            return self._send(b"<html>maintenance</html>" if way == "html" else json.dumps(server.listing(record)).encode())
+            return self._send(
+                b"<html>maintenance</html>" if way == "html" else json.dumps(server.listing(record)).encode()
+            )
         data = server.files[record][key]
         start, status, headers = 0, 200, {}
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
@@ -138,11 +163,18 @@ def fetch(zenodo, root: Path, what: str = "tracking", **options) -> dict[str, in
 
 def everything(root: Path) -> dict[str, bytes]:
     """Every file outside the download folder."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*"))
-            if path.is_file() and ".fetch" not in path.parts}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and ".fetch" not in path.parts
+    }
 
 
-CSVS = {f"openface/RAVDESS/{name}.csv": f"frame, AU01_r\n1, {k}.0\n".encode() for k, name in enumerate(TRIALS) if name in SPEECH}
+CSVS = {
+    f"openface/RAVDESS/{name}.csv": f"frame, AU01_r\n1, {k}.0\n".encode()
+    for k, name in enumerate(TRIALS)
+    if name in SPEECH
+}
 MP4S = {f"RAVDESS/Actor_{name[-2:]}/{name}.mp4": noise("01" + name) for name in SPEECH}
 
 
@@ -153,7 +185,9 @@ def test_all_of_it_lands_where_the_readers_look(zenodo, tmp_path):
     assert everything(tmp_path) == CSVS | MP4S
     manifest = read_dataset("RAVDESS", tmp_path)
     # the CSVs carry the names of the clips, so that the AU tables of the disk path are found
-    assert all((tmp_path / "openface" / "RAVDESS" / f"{clip_id}.csv").is_file() for clip_id in manifest.table["clip_id"])
+    assert all(
+        (tmp_path / "openface" / "RAVDESS" / f"{clip_id}.csv").is_file() for clip_id in manifest.table["clip_id"]
+    )
     assert not list((tmp_path / ".fetch").glob("*.part"))
 
 
@@ -162,7 +196,8 @@ def test_a_second_run_downloads_nothing_and_a_deleted_file_comes_back(zenodo, tm
     before = dict(zenodo.requests)
     assert fetch(zenodo, tmp_path, "all") == {"tracking": len(SPEECH), "videos": len(SPEECH)}
     assert {key: count for key, count in zenodo.requests.items() if isinstance(key, str)} == {
-        key: count for key, count in before.items() if isinstance(key, str)}
+        key: count for key, count in before.items() if isinstance(key, str)
+    }
     (tmp_path / next(iter(MP4S))).unlink()
     fetch(zenodo, tmp_path, "all")
     assert everything(tmp_path) == CSVS | MP4S
@@ -175,9 +210,18 @@ def test_song_is_taken_on_request_and_added_to_speech(zenodo, tmp_path):
     assert fetch(zenodo, tmp_path) == {"tracking": len(TRIALS)}  # what is there stays
 
 
-@pytest.mark.parametrize("ways, ranges", [
-    (["cut"], 1), (["cut", "cut", "cut", "cut", "cut", "cut"], 6), (["503", "hang up", "cut", "500"], 1),
-    (["cut", "no range"], 1), (["cut", "wrong offset"], 1), (["cut", "416"], 1), (["429"], 0)])
+@pytest.mark.parametrize(
+    "ways, ranges",
+    [
+        (["cut"], 1),
+        (["cut", "cut", "cut", "cut", "cut", "cut"], 6),
+        (["503", "hang up", "cut", "500"], 1),
+        (["cut", "no range"], 1),
+        (["cut", "wrong offset"], 1),
+        (["cut", "416"], 1),
+        (["429"], 0),
+    ],
+)
 def test_a_broken_download_is_continued(zenodo, tmp_path, ways, ranges):
     zenodo.misbehave["Video_Speech_Actor_01.zip"] = list(ways)
     fetch(zenodo, tmp_path, "videos")
@@ -211,11 +255,20 @@ def test_a_spoilt_beginning_is_fetched_again_from_the_start(zenodo, tmp_path):
     assert everything(tmp_path) == CSVS
 
 
-@pytest.mark.parametrize("ways, sentence", [
-    (["garbage"] * 2, "checksum of the download: found md5:"), (["longer"] * 9, "size of the download: found more than"),
-    (["longer announced"], "size that the server announces"), (["404"], "the server answers 404"), (["403"], "the server answers 403"),
-    (["500"] * 9, "the server answers 500"), (["nothing"] * 9, "the connection was cut after 0"),
-    (["hang up"] * 9, "no answer"), (["cut no range"] * 20, "the connection was cut after")])
+@pytest.mark.parametrize(
+    "ways, sentence",
+    [
+        (["garbage"] * 2, "checksum of the download: found md5:"),
+        (["longer"] * 9, "size of the download: found more than"),
+        (["longer announced"], "size that the server announces"),
+        (["404"], "the server answers 404"),
+        (["403"], "the server answers 403"),
+        (["500"] * 9, "the server answers 500"),
+        (["nothing"] * 9, "the connection was cut after 0"),
+        (["hang up"] * 9, "no answer"),
+        (["cut no range"] * 20, "the connection was cut after"),
+    ],
+)
 def test_what_cannot_end_well_is_one_sentence_and_leaves_nothing(zenodo, tmp_path, ways, sentence):
     zenodo.misbehave["FacialTracking_Actors_01-24.zip"] = list(ways)
     with pytest.raises(AudferError, match=re.escape(sentence)):
@@ -228,9 +281,14 @@ def test_what_cannot_end_well_is_one_sentence_and_leaves_nothing(zenodo, tmp_pat
 
 def test_a_listing_that_lies_about_size_or_checksum(zenodo, tmp_path):
     key = "FacialTracking_Actors_01-24.zip"
-    for lie, sentence in (({"size": len(TRACKING) + 5}, "size that the server announces"), ({"checksum": "md5:" + "0" * 32}, "checksum of"),
-                          ({"size": -1}, "checksum and size"), ({"checksum": "crc:1"}, "checksum and size"),
-                          ({"links": {"self": "https://elsewhere.example/x.zip"}}, "link of"), ({"size": 10**15}, "GB are free")):
+    for lie, sentence in (
+        ({"size": len(TRACKING) + 5}, "size that the server announces"),
+        ({"checksum": "md5:" + "0" * 32}, "checksum of"),
+        ({"size": -1}, "checksum and size"),
+        ({"checksum": "crc:1"}, "checksum and size"),
+        ({"links": {"self": "https://elsewhere.example/x.zip"}}, "link of"),
+        ({"size": 10**15}, "GB are free"),
+    ):
         zenodo.listed = {key: lie}
         with pytest.raises(AudferError, match=sentence):
             fetch(zenodo, tmp_path)
@@ -280,7 +338,10 @@ EVIL = {
     "bomb": (archive(GOOD | {f"{SPEECH[1]}.csv": bytes(50_000_000)}), "size that the members announce"),
     "other names": (archive({"hello.csv": b"x"}), "seven two-digit fields"),
     "no trials": (archive({"readme.txt": b"x"}), "members"),
-    "one trial twice": (archive({f"a/{SPEECH[0]}.csv": b"x", f"b/{SPEECH[0]}.csv": b"y"}), "a second file of this trial"),
+    "one trial twice": (
+        archive({f"a/{SPEECH[0]}.csv": b"x", f"b/{SPEECH[0]}.csv": b"y"}),
+        "a second file of this trial",
+    ),
     "no archive": (b"<html>please log in</html>", "a zip file without password"),
     "cut short": (TRACKING[: len(TRACKING) // 2], "a zip file without password"),
     "spoilt member": (spoilt(), "a zip file without password"),
@@ -309,7 +370,9 @@ def test_the_command_shows_size_and_licence_and_asks(zenodo, tmp_path, capsys, m
     assert cli.main(command) == 2  # nobody to ask
     captured = capsys.readouterr()
     assert "licence: cc-by-nc-sa-4.0" in captured.out and "0.00 MB" in captured.out and str(tmp_path) in captured.out
-    assert "CC BY-NC-SA 4.0" in captured.out and max(map(len, captured.out.replace(str(tmp_path), "").splitlines())) <= 80
+    assert (
+        "CC BY-NC-SA 4.0" in captured.out and max(map(len, captured.out.replace(str(tmp_path), "").splitlines())) <= 80
+    )
     assert captured.err.count("\n") == 1 and "--yes" in captured.err
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     for answer, code, count in (("", 2, 0), ("n", 2, 0), ("y", 0, len(SPEECH))):
@@ -327,5 +390,8 @@ def test_the_command_without_a_licence_or_with_a_wrong_address(zenodo, tmp_path,
     file = tmp_path / "file"
     file.write_text("")
     for options in (["--base-url", "zenodo.org"], ["--base-url", "ftp://zenodo.org"], ["--root", str(file)]):
-        assert cli.main(["data", "fetch", "ravdess", "--yes", "--root", str(tmp_path), "--base-url", zenodo.url, *options]) == 2
+        assert (
+            cli.main(["data", "fetch", "ravdess", "--yes", "--root", str(tmp_path), "--base-url", zenodo.url, *options])
+            == 2
+        )
         assert capsys.readouterr().err.count("\n") == 1

@@ -1,4 +1,6 @@
-"""What runs on a CUDA GPU, on one: the same numbers as on the processor up to rounding, and every step of the chain. Skipped without."""
+"""What runs on a CUDA GPU, on one: the same numbers as on the processor up to rounding, and every step of the chain.
+Skipped without.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,21 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA G
 
 @pytest.fixture(autouse=True)
 def exact_float32(monkeypatch):
-    """No TF32 in cuDNN's convolutions (in products it is off by default): its 10 bits of mantissa would hide a wrong sum."""
+    """No TF32 in cuDNN's convolutions (in products it is off by default): its 10 bits of mantissa would hide a wrong
+    sum.
+    """
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @pytest.fixture(scope="module")
 def gpu_study(tmp_path_factory):
     root = tmp_path_factory.mktemp("gpu_study")
-    profile = PROFILE.replace('device = "cpu"', 'device = "cuda"').replace('precision = "float32"', 'precision = "bf16"')
-    (root / "gpu_tests.toml").write_text(profile.replace('models = ["m3dfel", "former_dfer"]', f"models = {list(EVERY)}".replace("'", '"')))
+    profile = PROFILE.replace('device = "cpu"', 'device = "cuda"').replace(
+        'precision = "float32"', 'precision = "bf16"'
+    )
+    (root / "gpu_tests.toml").write_text(
+        profile.replace('models = ["m3dfel", "former_dfer"]', f"models = {list(EVERY)}".replace("'", '"'))
+    )
     return Study(load_profile(str(root / "gpu_tests.toml")), root / "work", root / "figures")
 
 
@@ -94,8 +102,11 @@ def test_a_foreign_network_learns_compiled_and_in_bfloat16():
     for _ in range(60):
         with torch.autocast("cuda", dtype=torch.bfloat16):
             output = compiled(clips)
-        both = combined_loss(nn.functional.cross_entropy(output.expression_logits.float(), expressions),
-                             loss(output.au_logits, labels, expressions), au_ratio=0.25)
+        both = combined_loss(
+            nn.functional.cross_entropy(output.expression_logits.float(), expressions),
+            loss(output.au_logits, labels, expressions),
+            au_ratio=0.25,
+        )
         optimizer.zero_grad(set_to_none=True)
         both.backward()
         optimizer.step()
@@ -108,7 +119,9 @@ def test_augmentation_is_the_processors(recipe):
     clips = tiny_clips("m3dfel", 6)
     # of random erasing the noise is drawn where the clips are, so it differs; the boxes do not
     settings = replace(RECIPES[recipe].augmentation, erase=0.0)
-    here, there = (augment(clips.to(device), settings, torch.Generator().manual_seed(3), 48).cpu() for device in ("cpu", "cuda"))
+    here, there = (
+        augment(clips.to(device), settings, torch.Generator().manual_seed(3), 48).cpu() for device in ("cpu", "cuda")
+    )
     # a pixel on the border of a bin or of a solarised range may fall on either side of it
     assert ((here - there).abs() < 2e-3).float().mean() > 0.995
 
@@ -117,8 +130,10 @@ def test_faces_are_rendered_as_on_the_processor():
     generator = np.random.default_rng(0)
     people = face.sample_identities(24, seed=1)
     scenes = population.sample_scenes(population.STYLES["FERV39k"], np.full(24, 1), generator, places=np.arange(24))
-    scene = face.Scene(**{k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in scenes.items() if k != "quality"},
-                       seed=torch.arange(24))
+    scene = face.Scene(
+        **{k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in scenes.items() if k != "quality"},
+        seed=torch.arange(24),
+    )
     intensities = torch.from_numpy(population.sample_annotated(24, generator))
     pictures, points = face.render(people, intensities, scene, size=64)
     there, points_there = face.render(people.to("cuda"), intensities.cuda(), scene.to("cuda"), size=64)

@@ -31,9 +31,16 @@ class PlainCNN(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.trunk = nn.Sequential(nn.Conv3d(3, 16, 3, stride=(1, 2, 2), padding=1), nn.BatchNorm3d(16), nn.ReLU(),
-                                   nn.Conv3d(16, 32, 3, stride=2, padding=1), nn.BatchNorm3d(32), nn.ReLU(),
-                                   nn.AdaptiveAvgPool3d((1, 2, 2)), nn.Flatten())
+        self.trunk = nn.Sequential(
+            nn.Conv3d(3, 16, 3, stride=(1, 2, 2), padding=1),
+            nn.BatchNorm3d(16),
+            nn.ReLU(),
+            nn.Conv3d(16, 32, 3, stride=2, padding=1),
+            nn.BatchNorm3d(32),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool3d((1, 2, 2)),
+            nn.Flatten(),
+        )
         self.classifier = nn.Sequential(nn.Dropout(0.0), nn.Linear(128, 7))
 
     def forward(self, clips):
@@ -41,7 +48,9 @@ class PlainCNN(nn.Module):
 
 
 class ClipTransformer(nn.Module):
-    """torch.nn.TransformerEncoder over one token a frame, batch second, classifier on the class token; gives a dictionary."""
+    """torch.nn.TransformerEncoder over one token a frame, batch second, classifier on the class token; gives a
+    dictionary.
+    """
 
     def __init__(self):
         super().__init__()
@@ -60,8 +69,15 @@ class ClipTransformer(nn.Module):
 
 def hugging_face(kind: str) -> nn.Module:
     transformers = pytest.importorskip("transformers")
-    common = dict(image_size=32, num_frames=4, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                  intermediate_size=64, num_labels=7)
+    common = dict(
+        image_size=32,
+        num_frames=4,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=7,
+    )
     if kind == "VideoMAE":
         config = transformers.VideoMAEConfig(patch_size=16, tubelet_size=2, **common)
         return transformers.VideoMAEForVideoClassification(config)
@@ -72,7 +88,8 @@ def hugging_face(kind: str) -> nn.Module:
 
 
 FOREIGN = {
-    "cnn": (PlainCNN, "classifier"), "transformer": (ClipTransformer, "fc"),
+    "cnn": (PlainCNN, "classifier"),
+    "transformer": (ClipTransformer, "fc"),
     **{kind: (lambda kind=kind: hugging_face(kind), "classifier") for kind in ("VideoMAE", "Timesformer", "Vivit")},
 }
 
@@ -84,13 +101,16 @@ def foreign(name: str) -> tuple[nn.Module, str]:
 
 
 def problem(clips: int = 28, seed: int = 0):
-    """Clips whose brightness pattern says the expression; the AUs are bits of the expression and of the clip's colour."""
+    """Clips whose brightness pattern says the expression.
+
+    The AUs are bits of the expression and of the clip's colour.
+    """
     generator = torch.Generator().manual_seed(seed)
     expressions = torch.arange(clips) % 7
     red = torch.rand(clips, generator=generator).round()
     video = 0.1 * torch.rand(clips, *CLIP, generator=generator)
     for i, expression in enumerate(expressions.tolist()):
-        video[i, :, :, 4 * expression:4 * expression + 4] += 0.8
+        video[i, :, :, 4 * expression : 4 * expression + 4] += 0.8
         video[i, :, 0] += 0.5 * red[i]
     bits = torch.stack([(expressions + 1) // 2**k % 2 for k in range(3)] * 4, dim=1).float()
     return video, expressions, torch.cat((bits, red[:, None].expand(-1, 6)), dim=1)
@@ -184,7 +204,7 @@ def test_data_parallel_replicas_in_threads_see_their_own_features():
     network, classifier = foreign("cnn")
     model = attach_au_head(network, classifier).eval()
 
-    def replicate(module):                                                 # what nn.DataParallel does, on the CPU
+    def replicate(module):  # what nn.DataParallel does, on the CPU
         replica = module._replicate_for_data_parallel()
         for key, child in module._modules.items():
             replica._modules[key] = child and replicate(child)
@@ -199,7 +219,7 @@ def test_data_parallel_replicas_in_threads_see_their_own_features():
     def work(index, replica):
         for _ in range(5):
             barrier.wait()
-            results[index] = replica(clips[7 * index:7 * index + 7]).au_logits
+            results[index] = replica(clips[7 * index : 7 * index + 7]).au_logits
 
     threads = [threading.Thread(target=work, args=(i, replicate(model))) for i in range(4)]
     [thread.start() for thread in threads]
@@ -211,7 +231,7 @@ def test_compiled_forward_and_gradients_are_the_same_for_every_batch():
     network, classifier = foreign("transformer")
     model = attach_au_head(network, classifier)
     compiled = torch.compile(model, backend="aot_eager")
-    for seed, count in ((0, 7), (1, 7), (2, 5)):                           # a remembered first batch would show
+    for seed, count in ((0, 7), (1, 7), (2, 5)):  # a remembered first batch would show
         clips = problem(count, seed)[0]
         results = []
         for forward in (model, compiled):
@@ -271,8 +291,17 @@ dist.destroy_process_group()
 def test_ddp_averages_the_gradients_of_both_heads(tmp_path):
     # each of two processes has half a batch; the averaged gradient is that of the whole batch
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    workers = [subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path / "meet")], cwd=ROOT, env=environment,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(rank), str(tmp_path / "meet")],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
     for worker in workers:
         out, error = worker.communicate(timeout=120)
         assert out.strip() == "same True", error
@@ -293,13 +322,15 @@ class Views(nn.Module):
 def test_what_cannot_be_right_gets_a_sentence():
     with pytest.raises(AudferError, match="PlainCNN has no linear layer named 'fc', expected one of: classifier.1"):
         attach_au_head(PlainCNN())
-    with pytest.raises(AudferError, match="named 'conv', but a Conv3d, expected one of: fc, shared.head.1, towers.0, towers.1"):
+    with pytest.raises(
+        AudferError, match="named 'conv', but a Conv3d, expected one of: fc, shared.head.1, towers.0, towers.1"
+    ):
         attach_au_head(Views(), "conv")
     with pytest.raises(AudferError, match="named 'towers', but a Sequential, expected one of: towers.0, towers.1"):
         attach_au_head(Views(), "towers")
     with pytest.raises(AudferError, match="called its layer 'fc' 2 times, expected once"):
         attach_au_head(Views())(torch.zeros(2, 4))
-    assert attach_au_head(Views(), "shared.head").classifier == "shared.head.1"    # the same layer by its other name
+    assert attach_au_head(Views(), "shared.head").classifier == "shared.head.1"  # the same layer by its other name
     with pytest.raises(AudferError, match="called its layer 'towers.0' 0 times, expected once: name the layer"):
         attach_au_head(Views(), "towers.0")(torch.zeros(2, 4))
     with pytest.raises(AudferError, match="does not know its sizes yet; run one batch"):
@@ -355,6 +386,7 @@ def test_a_checkpointed_network_learns_or_says_why_not(reentrant):
 
 # ---------------------------------------------------------------------------- cost
 
+
 @pytest.mark.parametrize("name", ["cnn", "VideoMAE"])
 def test_the_head_costs_two_operations_a_weight(name):
     network, classifier = foreign(name)
@@ -400,6 +432,7 @@ def test_shortcuts_of_mae_dfer_change_neither_numbers_nor_gradients():
 
 
 # ---------------------------------------------------------------------------- the documented example
+
 
 def test_the_example_runs_as_it_stands_and_both_heads_learn(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["your_network.py", "--steps", "25", "--clips", "14"])

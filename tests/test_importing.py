@@ -1,4 +1,7 @@
-"""Folders of OpenFace files into one table: every real file, quarantine, resume, order, provenance, the command line."""
+"""Folders of OpenFace files into one table.
+
+Every real file, quarantine, resume, order, provenance, the command line.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,14 @@ def openface_file(path: Path, frames: int = 6, value: float = 1.5, **changes) ->
     columns = [*HEAD, *INTENSITY_COLUMNS, *PRESENCE_COLUMNS]
     lines = [", ".join(columns)]
     for i in range(frames):
-        cells = dict.fromkeys(columns, "0.00") | {"frame": str(i + 1), "face_id": "0", "timestamp": f"{i / 25:.3f}",
-                                                  "confidence": "0.98", "success": "1", "AU12_r": f"{value:.2f}"}
+        cells = dict.fromkeys(columns, "0.00") | {
+            "frame": str(i + 1),
+            "face_id": "0",
+            "timestamp": f"{i / 25:.3f}",
+            "confidence": "0.98",
+            "success": "1",
+            "AU12_r": f"{value:.2f}",
+        }
         lines.append(", ".join((cells | {name: texts[i] for name, texts in changes.items()})[name] for name in columns))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
@@ -55,23 +64,34 @@ def folder(tmp_path):
 # ---- real files
 
 #: rows of the files that shared/data/README.md calls OpenFace's own; RAVDESS is counted in its labels.csv
-REAL = {"amhuse_openface/10_3_au.txt": 496, "amhuse_openface/19_2_au.txt": 1369, "amhuse_openface/19_3_au.txt": 301,
-        "amhuse_openface/P21_au.txt": 7193, "opendbm_openface/subj01_timepoint01.csv": 158,
-        "opendbm_openface/subj01_timepoint02.csv": 161, "edge_cases/facsvatar_demo_face_id_crlf.csv": 490,
-        "edge_cases/facsvatar_head_test_no_face_id.csv": 715, "edge_cases/facsvatar_jt_constant_frame.csv": None,
-        "edge_cases/pyfeat_openface_test_old_version.csv": 100}
+REAL = {
+    "amhuse_openface/10_3_au.txt": 496,
+    "amhuse_openface/19_2_au.txt": 1369,
+    "amhuse_openface/19_3_au.txt": 301,
+    "amhuse_openface/P21_au.txt": 7193,
+    "opendbm_openface/subj01_timepoint01.csv": 158,
+    "opendbm_openface/subj01_timepoint02.csv": 161,
+    "edge_cases/facsvatar_demo_face_id_crlf.csv": 490,
+    "edge_cases/facsvatar_head_test_no_face_id.csv": 715,
+    "edge_cases/facsvatar_jt_constant_frame.csv": None,
+    "edge_cases/pyfeat_openface_test_old_version.csv": 100,
+}
 #: file -> what the reason has to say (the README's "what is odd")
-REFUSED = {"edge_cases/facsvatar_demo_scaled_0_1_no_success.csv": "no AU presence column",
-           "edge_cases/facsvatar_au_without_suffix.csv": "without suffix",
-           "edge_cases/greta_no_frame_no_confidence.csv": "no AU presence column",
-           "edge_cases/pyfeat_detector_output.csv": "py-feat"}
+REFUSED = {
+    "edge_cases/facsvatar_demo_scaled_0_1_no_success.csv": "no AU presence column",
+    "edge_cases/facsvatar_au_without_suffix.csv": "without suffix",
+    "edge_cases/greta_no_frame_no_confidence.csv": "no AU presence column",
+    "edge_cases/pyfeat_detector_output.csv": "py-feat",
+}
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data folder is not here")
 def test_every_real_file_is_read_with_the_right_counts_or_refused_for_its_reason(tmp_path):
     files = import_folder(DATA, tmp_path / "au.parquet", workers=1).set_index("file")
     labels = pd.read_csv(DATA / "ravdess_openface/labels.csv")
-    expected = REAL | {f"ravdess_openface/clips/{name}": frames for name, frames in zip(labels["file"], labels["frames"])}
+    expected = REAL | {
+        f"ravdess_openface/clips/{name}": frames for name, frames in zip(labels["file"], labels["frames"], strict=True)
+    }
     assert set(files.index) == {*expected, *REFUSED}
     table = AUTable.load(tmp_path / "au.parquet")
     assert len(table.frames) == files["frames"].sum()
@@ -79,15 +99,21 @@ def test_every_real_file_is_read_with_the_right_counts_or_refused_for_its_reason
         row = files.loc[name]
         assert row["status"] == "read" and row["reason"] == "" and row["ok"] == row["frames"] - row["failed"]
         assert frames is None or row["frames"] == row["rows"] == frames
-    assert files.loc["amhuse_openface/19_2_au.txt", "failed"] == 8 and files.loc["amhuse_openface/P21_au.txt", "failed"] == 802
+    assert (
+        files.loc["amhuse_openface/19_2_au.txt", "failed"] == 8
+        and files.loc["amhuse_openface/P21_au.txt", "failed"] == 802
+    )
     assert files.loc["edge_cases/facsvatar_jt_constant_frame.csv", "truncated_rows"] == 1
     assert files.loc[[n for n in expected if n.startswith("ravdess")], "frames"].sum() == 6241
     for name, reason in REFUSED.items():
         assert files.loc[name, "status"] == "refused" and reason in files.loc[name, "reason"]
     assert dict(files.loc[list(REAL), "version"]) == {
-        name: "2.x" if name.startswith("opendbm") or name in (
-            "edge_cases/facsvatar_demo_face_id_crlf.csv", "edge_cases/facsvatar_jt_constant_frame.csv")
-        else "before 2.x" for name in REAL}
+        name: "2.x"
+        if name.startswith("opendbm")
+        or name in ("edge_cases/facsvatar_demo_face_id_crlf.csv", "edge_cases/facsvatar_jt_constant_frame.csv")
+        else "before 2.x"
+        for name in REAL
+    }
     # the same values as reading one file
     one = read_openface(DATA / "amhuse_openface/19_2_au.txt")
     track = table.clip("amhuse_openface/19_2_au")
@@ -100,35 +126,54 @@ def test_rescaled_and_presenceless_real_files_are_read_when_it_is_said(tmp_path)
         (tmp_path / "csvs").mkdir(exist_ok=True)
         (tmp_path / "csvs" / name).write_bytes((DATA / "edge_cases" / name).read_bytes())
     arguments = ["au", "import", str(tmp_path / "csvs"), "--without-presence", "--workers", "1"]
-    assert cli.main(arguments) == 1                                     # rescaled, and nobody said so
+    assert cli.main(arguments) == 1  # rescaled, and nobody said so
     assert "rescaled to 0 to 1" in (tmp_path / "csvs_quarantine.csv").read_text()
     (tmp_path / "csvs" / "facsvatar_demo_face_id_crlf.csv").rename(tmp_path / "raw.csv")
     assert cli.main([*arguments, "--intensity-scale", "0-1"]) == 0 and not (tmp_path / "csvs_quarantine.csv").exists()
     scaled = AUTable.load(tmp_path / "csvs.parquet").clip("facsvatar_demo_scaled_0_1_no_success")
     assert len(scaled) == len(read_openface(tmp_path / "raw.csv")) and scaled.intensity[0, 0] == pytest.approx(0.88)
     (tmp_path / "raw.csv").rename(tmp_path / "csvs" / "raw.csv")
-    assert cli.main([*arguments, "--intensity-scale", "0-1"]) == 1      # five times what is on 0 to 5 already
+    assert cli.main([*arguments, "--intensity-scale", "0-1"]) == 1  # five times what is on 0 to 5 already
     assert "expected a number from 0 to 5" in (tmp_path / "csvs_quarantine.csv").read_text()
 
 
 # ---- one folder
 
+
 def test_good_files_are_read_and_the_others_listed(folder, tmp_path, capsys):
-    assert cli.main(["au", "import", str(folder), "--out", str(tmp_path / "au.parquet"), "--workers", "2", "--au-mode",
-                     "static"]) == 1
+    assert (
+        cli.main(
+            [
+                "au",
+                "import",
+                str(folder),
+                "--out",
+                str(tmp_path / "au.parquet"),
+                "--workers",
+                "2",
+                "--au-mode",
+                "static",
+            ]
+        )
+        == 1
+    )
     printed = capsys.readouterr()
     assert "85 frames of 10 clips" in printed.out and "2 of 12 files refused" in printed.err
     quarantine = pd.read_csv(tmp_path / "au_quarantine.csv").set_index("file")["reason"]
     assert set(quarantine.index) == {"0/noface.csv", "1/other.txt"}
     assert "finds no face" in quarantine["0/noface.csv"] and "no AU column" in quarantine["1/other.txt"]
     table = AUTable.load(tmp_path / "au.parquet")
-    assert table.clip_ids() == [f"{n // 5}/clip{n}" for n in range(10)]                     # sorted, whoever was ready first
+    assert table.clip_ids() == [f"{n // 5}/clip{n}" for n in range(10)]  # sorted, whoever was ready first
     assert [table.clip(f"{n // 5}/clip{n}").intensity[0, 8] for n in range(10)] == [n / 2 for n in range(10)]
     made = table.provenance()
     assert made["version"].to_dict() == {f"{n // 5}/clip{n}": "2.2.0" if n == 9 else "2.x" for n in range(10)}
-    assert set(made["mode"]) == {"static"} and set(made["tool"]) == {"OpenFace"} and np.allclose(made["threshold"], 0.725)
+    assert (
+        set(made["mode"]) == {"static"} and set(made["tool"]) == {"OpenFace"} and np.allclose(made["threshold"], 0.725)
+    )
     about = json.loads(parquet.read_schema(tmp_path / "au.parquet").metadata[b"audfer"])
-    assert about["import"]["mask_neighbours"] == [1, 3] and about["import"]["face"] == "longest" and about["refused"] == 2
+    assert (
+        about["import"]["mask_neighbours"] == [1, 3] and about["import"]["face"] == "longest" and about["refused"] == 2
+    )
     assert [p.name for p in tmp_path.iterdir() if "parts" in p.name] == []
 
 
@@ -141,7 +186,9 @@ def test_workers_and_chunks_make_no_difference(folder, tmp_path, monkeypatch):
     import_folder(folder, tmp_path / "one.parquet", workers=1)
     monkeypatch.setattr(importing, "_CHUNK_FILES", 3)
     import_folder(folder, tmp_path / "many.parquet", workers=2)
-    pd.testing.assert_frame_equal(AUTable.load(tmp_path / "one.parquet").frames, AUTable.load(tmp_path / "many.parquet").frames)
+    pd.testing.assert_frame_equal(
+        AUTable.load(tmp_path / "one.parquet").frames, AUTable.load(tmp_path / "many.parquet").frames
+    )
     assert (tmp_path / "one_files.csv").read_text() == (tmp_path / "many_files.csv").read_text()
 
 
@@ -159,7 +206,7 @@ def test_an_import_goes_on_from_its_finished_chunks(folder, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         import_folder(folder, tmp_path / "au.parquet", workers=1)
     assert not (tmp_path / "au.parquet").exists()
-    openface_file(folder / "0" / "clip1.csv", frames=30)            # a finished chunk whose file changed is read again
+    openface_file(folder / "0" / "clip1.csv", frames=30)  # a finished chunk whose file changed is read again
     first = done[:3]
     done.clear()
     done += ["x"] * 10
@@ -178,7 +225,9 @@ def test_a_killed_import_leaves_no_process_and_no_half_table(tmp_path):
     until = time.monotonic() + 60
     while not parts() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout.split()
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
+    ).stdout.split()
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "csvs.parquet").exists() and parts()
@@ -205,8 +254,14 @@ def test_wrong_folders_are_refused(tmp_path, folder):
     (folder / "0" / "clip0.txt").write_text("x")
     files = import_folder(folder, tmp_path / "au.parquet").set_index("file")
     assert "every clip once" in files.loc["0/clip0.txt", "reason"]
-    for wrong in ({"face": "nicest"}, {"min_confidence": 2.0}, {"scale": 0.0}, {"mode": "fast"}, {"mask_neighbours": (1, -1)}):
-        with pytest.raises(InputError, match=f"options: {next(iter(wrong))}"):   # once, not once a file
+    for wrong in (
+        {"face": "nicest"},
+        {"min_confidence": 2.0},
+        {"scale": 0.0},
+        {"mode": "fast"},
+        {"mask_neighbours": (1, -1)},
+    ):
+        with pytest.raises(InputError, match=f"options: {next(iter(wrong))}"):  # once, not once a file
             ImportOptions(**wrong)
 
 
@@ -221,12 +276,23 @@ def test_a_whole_folder_on_0_to_1_is_refused_even_if_each_file_could_be_a_calm_f
 
 # ---- datasets
 
+
 def windows(tmp_path) -> Manifest:
     (tmp_path / "take").mkdir()
     for number in (1, 2, 3, 4, 6, 7, 8):
         (tmp_path / "take" / f"{number:05d}.jpg").touch()
-    rows = [{"clip_id": f"take:{start}", "path": "take", "start": start, "stop": start + 4, "split": "train",
-             "expression": 0, "subject": ""} for start in (0, 4)]
+    rows = [
+        {
+            "clip_id": f"take:{start}",
+            "path": "take",
+            "start": start,
+            "stop": start + 4,
+            "split": "train",
+            "expression": 0,
+            "subject": "",
+        }
+        for start in (0, 4)
+    ]
     return Manifest("AffWild2", tmp_path, pd.DataFrame(rows))
 
 

@@ -27,9 +27,20 @@ class Recorded(Study):
 
     def records(self, *names):
         cells = dict.fromkeys(cell for name in names for cell in self.cells(name))
-        return [fake_record(cell.model, cell.dataset, cell.au_ratio, cell.strategy, cell.seed, weights=cell.weights,
-                            variant=cell.variant, skill=0.15 if cell.variant in WORSE else 0.6) for cell in cells
-                if cell.variant not in self.lacks]
+        return [
+            fake_record(
+                cell.model,
+                cell.dataset,
+                cell.au_ratio,
+                cell.strategy,
+                cell.seed,
+                weights=cell.weights,
+                variant=cell.variant,
+                skill=0.15 if cell.variant in WORSE else 0.6,
+            )
+            for cell in cells
+            if cell.variant not in self.lacks
+        ]
 
 
 def study_of(profile="laptop", **training):
@@ -65,7 +76,7 @@ def test_classes_have_ours_the_difference_and_the_printed_row(laptop):
     for name, table in made.items():
         assert table.display["Source"].tolist() == ["ours", "paper (other input)", "ours", "Δ against without AU"]
         assert "embedded benchmark" in table.caption and table.caption.startswith(f"Table {name[8]} of KP-GCN's paper.")
-        assert "calls it FLOPs" not in table.caption                                  # that paper prints none
+        assert "calls it FLOPs" not in table.caption  # that paper prints none
     first = made["a2_table3_dfew"]
     assert first.display.loc[1, ["Hap.", "WAR [95 %]", "Parameters, paper size"]].tolist() == ["88.42", "68.73", "17 M"]
     # the audit's points 8 and 9, counted again
@@ -89,7 +100,13 @@ def test_afew_is_printed_only_and_says_so(laptop):
 def test_modules_are_compared_with_the_full_network(laptop):
     table = only(keypoint_results.modules(laptop))
     assert table.display["Model"].tolist() == list("ABCDE")
-    assert table.display["graph"].tolist() == ["", "✓", "✓", "", "✓"] and table.display["LSTM"].tolist() == ["", "", "✓", "", ""]
+    assert table.display["graph"].tolist() == ["", "✓", "✓", "", "✓"] and table.display["LSTM"].tolist() == [
+        "",
+        "",
+        "✓",
+        "",
+        "",
+    ]
     assert table.display["DFEW WAR, paper (other input)"].tolist() == ["64.80", "65.48", "66.72", "67.30", "68.73"]
     assert table.display["Δ WAR [95 %]"].iloc[-1] == "—" and table.tidy["variant"].iloc[-1] == tables.FULL
     rows = table.tidy.set_index(["variant", "metric"])
@@ -101,14 +118,21 @@ def test_modules_are_compared_with_the_full_network(laptop):
     assert "10 of the 10 different DFEW values" in table.notes[1]
 
 
-@pytest.mark.parametrize(("make", "first", "full"), [(keypoint_results.fusion, ["mean-based", "LSTM-based", "structure-based"], 2),
-                                                     (keypoint_results.heads, ["6", "8", "10", "12"], 1),
-                                                     (keypoint_results.depth, ["2", "3", "4", "5", "6"], 1)])
+@pytest.mark.parametrize(
+    ("make", "first", "full"),
+    [
+        (keypoint_results.fusion, ["mean-based", "LSTM-based", "structure-based"], 2),
+        (keypoint_results.heads, ["6", "8", "10", "12"], 1),
+        (keypoint_results.depth, ["2", "3", "4", "5", "6"], 1),
+    ],
+)
 def test_every_printed_row_has_its_variant(laptop, make, first, full):
     table = only(make(laptop))
     assert table.display.iloc[:, 0].tolist() == first
     assert table.tidy["variant"].iloc[::2].tolist().index(tables.FULL) == full
-    assert not (table.display["WAR [95 %]"] == "—").any() and not table.display.filter(like="AFEW").isin(["—"]).any().any()
+    assert (
+        not (table.display["WAR [95 %]"] == "—").any() and not table.display.filter(like="AFEW").isin(["—"]).any().any()
+    )
     assert set(table.tidy["variant"]) <= {tables.FULL, *VARIANTS["keypoint_gcn"]}
     printed = table.tidy.query("variant == @tables.FULL and metric == 'WAR'")
     assert printed[["DFEW WAR", "AFEW WAR"]].to_numpy().tolist() == [[68.73, 55.0]]
@@ -151,13 +175,23 @@ def test_several_seeds_and_real_data_are_said():
 
 def test_speeds_are_the_newest_of_each_device_and_missing_ones_are_said(laptop, tmp_path, monkeypatch):
     def record(name, date, device, clips, **others):
-        row = {"model": "keypoint_gcn", "forward": {"ours_clips_per_second": {"median": clips}},
-               "training": {"ours_clips_per_second": {"median": clips / 4}}}
-        (tmp_path / name).write_text(json.dumps({"device": device, "threads": 2, "date": date, "clock": "wall", "results": [row], **others}))
+        row = {
+            "model": "keypoint_gcn",
+            "forward": {"ours_clips_per_second": {"median": clips}},
+            "training": {"ours_clips_per_second": {"median": clips / 4}},
+        }
+        (tmp_path / name).write_text(
+            json.dumps({"device": device, "threads": 2, "date": date, "clock": "wall", "results": [row], **others})
+        )
 
-    monkeypatch.setattr(keypoint_results, "measured_speeds", lambda folder=tmp_path, real=keypoint_results.measured_speeds: real(folder))
+    monkeypatch.setattr(
+        keypoint_results, "measured_speeds", lambda folder=tmp_path, real=keypoint_results.measured_speeds: real(folder)
+    )
     shown = only(keypoint_results.cost(laptop)).display.set_index("Network").loc["KP-GCN"]
-    assert shown["Source"].tolist() == ["printed", "not measured yet"] and shown["Samples/s, inference"].tolist() == ["52", "—"]
+    assert shown["Source"].tolist() == ["printed", "not measured yet"] and shown["Samples/s, inference"].tolist() == [
+        "52",
+        "—",
+    ]
     record("2026-01-01_model_speed.json", "2026-01-01", "cpu", 1.0)
     record("2026-02-01_model_speed.json", "2026-02-01", "cpu", 4.0)
     record("2026-01-15_model_speed_gpu.json", "2026-01-15", "Some GPU", 100.0)
@@ -166,18 +200,24 @@ def test_speeds_are_the_newest_of_each_device_and_missing_ones_are_said(laptop, 
     assert ours.loc["here, 2 CPU threads", "inference"] == 4 and ours.loc["here, Some GPU", "inference"] == 100
     # 80 epochs of DFEW's first fold at one clip a second
     assert ours.loc["here, 2 CPU threads", "hours"] == pytest.approx(80 * 9356 / 3600)
-    assert ours["parameters"].nunique() == 1 and "13 million" in table.notes[0] and "18 in its Table 3" in table.notes[0]
+    assert (
+        ours["parameters"].nunique() == 1 and "13 million" in table.notes[0] and "18 in its Table 3" in table.notes[0]
+    )
 
 
 def test_the_committed_speed_records_can_be_read():
     speeds = keypoint_results.measured_speeds()
-    assert {"m3dfel", "mae_dfer", "former_dfer"} <= set(speeds["model"]) and (speeds["inference"] > speeds["training"]).all()
+    assert {"m3dfel", "mae_dfer", "former_dfer"} <= set(speeds["model"]) and (
+        speeds["inference"] > speeds["training"]
+    ).all()
 
 
 def test_the_drawings_show_the_networks_own_graph():
     sheet = keypoint_results.key_point_sheet(size=64)
     data = keypoint_results.key_point_data(sheet)
-    assert data["region"].value_counts().to_dict() == {name: len(members) for name, members in REGIONS.items()} | {"nose bridge": 2}
+    assert data["region"].value_counts().to_dict() == {name: len(members) for name, members in REGIONS.items()} | {
+        "nose bridge": 2
+    }
     links = {(row.point, int(other)) for row in data.itertuples() for other in row.neighbours.split(", ")}
     assert links == {pair for a, b in EDGES for pair in ((a, b), (b, a))}
     # the left of the picture is left, brows are above mouths
@@ -206,7 +246,9 @@ def test_the_same_records_give_the_same_bytes(laptop, tmp_path):
         for make in (keypoint_results.cost, keypoint_results.depth, keypoint_results.auxiliary):
             for result in make(laptop):
                 result.save(tmp_path / folder)
-    first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("first", "second"))
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("first", "second")
+    )
     assert first == second and len(first) == 3 + 3 + 4
 
 

@@ -18,7 +18,7 @@ from audfer.knowledge import KnowledgeMatrix, separating_aus
 
 RAVDESS = Path(__file__).parents[2] / "shared" / "data" / "ravdess_openface"
 UNITS = [f"{au}_r" for au in INTENSITY_ACTION_UNITS]
-CENTRE = 0.523147108          # RELEASE_FORENSICS.md 1.2: logit(K1) - logit(K2) in every cell
+CENTRE = 0.523147108  # RELEASE_FORENSICS.md 1.2: logit(K1) - logit(K2) in every cell
 MEASURED = list(INTENSITY_INDEX)
 
 
@@ -52,6 +52,7 @@ def toy(happy_au01: float, sad_au02: float, dataset: str = "d") -> pd.DataFrame:
 
 # ---- the release's numbers
 
+
 def test_the_released_matrix_comes_out_of_its_own_scores():
     scores = logit(published.knowledge("K1"))[:, MEASURED] + 2.5
     assert np.abs(KnowledgeMatrix.from_sum(scores).values - published.knowledge("K2")).max() < 1e-9
@@ -61,14 +62,16 @@ def test_fig_4_is_the_same_with_a_lower_constant():
     scores = logit(published.knowledge("K2"))[:, MEASURED]
     figure = KnowledgeMatrix.from_sum(scores, offset=-CENTRE).values
     assert np.abs(figure - published.knowledge("K1")).max() < 1e-9
-    assert (np.abs(figure - published.knowledge("figure")) <= 0.005).all()      # all 126 printed cells
+    assert (np.abs(figure - published.knowledge("figure")) <= 0.005).all()  # all 126 printed cells
 
 
 def test_release_variant_reproduces_k2_from_frames_of_four_datasets():
     # RELEASE_FORENSICS 1.3: with 2.5 as Fig. 4's constant, S runs from 0.95 to 5.10; split over four datasets
     scores = logit(published.knowledge("K1"))[:, MEASURED] + 2.5
-    frames = pd.concat([frames_of(scores * share, name) for name, share in zip("abcd", (0.1, 0.2, 0.3, 0.4))],
-                       ignore_index=True)
+    frames = pd.concat(
+        [frames_of(scores * share, name) for name, share in zip("abcd", (0.1, 0.2, 0.3, 0.4), strict=True)],
+        ignore_index=True,
+    )
     matrix = KnowledgeMatrix.from_frames(frames, variant="release")
     assert np.abs(matrix.values - published.knowledge("K2")).max() < 1e-9
     assert matrix.settings["offset"] == pytest.approx(3.023147108, abs=1e-8)
@@ -84,6 +87,7 @@ def test_published_and_release_matrices():
 
 # ---- hand arithmetic
 
+
 def test_paper_variant_by_hand():
     frames = pd.concat([toy(4.0, 2.0, name) for name in "abcd"], ignore_index=True)
     matrix = KnowledgeMatrix.from_frames(frames, variant="paper")
@@ -97,7 +101,7 @@ def test_paper_variant_by_hand():
 def test_release_variant_by_hand():
     frames = pd.concat([toy(4.0, 2.0, "a"), toy(2.0, 1.0, "b")], ignore_index=True)
     matrix = KnowledgeMatrix.from_frames(frames, variant="release")
-    assert matrix.sum[0, 0] == 6 and matrix.sum[1, 1] == 3             # mid-range 3
+    assert matrix.sum[0, 0] == 6 and matrix.sum[1, 1] == 3  # mid-range 3
     assert matrix.values[0, 0] == pytest.approx(sigmoid(3)) and matrix.values[1, 1] == pytest.approx(0.5)
     assert matrix.values[2, 2] == pytest.approx(sigmoid(-3))
     assert matrix.medians["b"][0, 0] == 2
@@ -113,9 +117,9 @@ def test_the_papers_constant_scales_with_the_number_of_datasets():
 def test_au28_three_ways():
     frames = toy(4.0, 2.0)
     frames["AU28_c"] = (frames["expression"] == 5).astype(float)
-    frames.loc[frames.index[:1], "AU28_c"] = 1.0                        # happy: one frame of three
+    frames.loc[frames.index[:1], "AU28_c"] = 1.0  # happy: one frame of three
     grand = KnowledgeMatrix.from_frames(frames, variant="release").values[:, 16]
-    assert np.allclose(grand, sigmoid((4 + 2) / (7 * 17) - 2))          # one constant
+    assert np.allclose(grand, sigmoid((4 + 2) / (7 * 17) - 2))  # one constant
     row = KnowledgeMatrix.from_frames(frames, variant="release", au28="row_mean").values[:, 16]
     assert row[0] == pytest.approx((sigmoid(2) + 16 * sigmoid(-2)) / 17)
     assert row[1] == pytest.approx((0.5 + 16 * sigmoid(-2)) / 17)
@@ -136,11 +140,12 @@ def test_zeros_are_interpolated_within_a_clip_before_the_median():
 
 def test_a_clip_name_used_in_two_datasets_is_two_clips():
     a, b = toy(4.0, 2.0, "a"), toy(2.0, 1.0, "b")
-    together = KnowledgeMatrix.from_frames(pd.concat([a, b]))           # both use clip names 0 to 20
+    together = KnowledgeMatrix.from_frames(pd.concat([a, b]))  # both use clip names 0 to 20
     assert np.array_equal(together.medians["a"], KnowledgeMatrix.from_frames(a).medians["a"])
 
 
 # ---- the filter of Eq. 3
+
 
 def test_theta_keeps_only_frames_that_the_network_agrees_with():
     frames = toy(4.0, 2.0)
@@ -149,7 +154,7 @@ def test_theta_keeps_only_frames_that_the_network_agrees_with():
     frames.loc[happy, "AU01_r"] = [1.0, 2.0, 5.0]
     frames.loc[happy, "score"] = [0.8, 0.5, np.nan]
     assert KnowledgeMatrix.from_frames(frames).medians["d"][0, 0] == 2
-    assert KnowledgeMatrix.from_frames(frames, theta=0.5).medians["d"][0, 0] == 1.5     # at least; unknown is not
+    assert KnowledgeMatrix.from_frames(frames, theta=0.5).medians["d"][0, 0] == 1.5  # at least; unknown is not
     kept = KnowledgeMatrix.from_frames(frames, theta=0.8)
     assert kept.medians["d"][0, 0] == 1 and kept.settings["frames"]["d"]["happy"] == 1
 
@@ -180,10 +185,17 @@ def test_frames_outside_the_seven_and_unknown_values_do_not_count():
 
 # ---- reading the matrix
 
-@pytest.mark.parametrize("pattern, expression", [
-    (dict(AU06=4, AU12=4, AU25=2), "happy"), (dict(AU01=4, AU02=4, AU05=3, AU25=3, AU26=4), "surprise"),
-    (dict(AU04=2, AU07=3, AU09=4, AU10=3), "disgust"), (dict(AU04=4, AU05=2, AU07=3, AU23=3), "angry"),
-    (dict(AU01=3, AU02=2, AU04=3, AU05=4, AU20=3, AU25=2, AU26=2), "fear")])
+
+@pytest.mark.parametrize(
+    "pattern, expression",
+    [
+        (dict(AU06=4, AU12=4, AU25=2), "happy"),
+        (dict(AU01=4, AU02=4, AU05=3, AU25=3, AU26=4), "surprise"),
+        (dict(AU04=2, AU07=3, AU09=4, AU10=3), "disgust"),
+        (dict(AU04=4, AU05=2, AU07=3, AU23=3), "angry"),
+        (dict(AU01=3, AU02=2, AU04=3, AU05=4, AU20=3, AU25=2, AU26=2), "fear"),
+    ],
+)
 def test_fig_4_recognises_the_textbook_patterns(pattern, expression):
     intensity = np.zeros(18)
     for au, value in pattern.items():
@@ -218,6 +230,7 @@ def test_knowing_only_which_aus_are_common_earns_nothing_within_aus():
 
 # ---- storage and errors
 
+
 def test_saving_keeps_everything(tmp_path):
     matrix = KnowledgeMatrix.from_frames(toy(4.0, 2.0))
     matrix.save(tmp_path / "k.json")
@@ -235,10 +248,18 @@ def test_files_that_are_no_matrix_are_refused(tmp_path):
             KnowledgeMatrix.load(tmp_path / name)
 
 
-@pytest.mark.parametrize("change, options, message", [
-    (dict(expression=9), {}, "column expression: found 9"), (dict(AU06_r=5.5), {}, "AU06_r: found 5.5"),
-    (dict(), dict(theta=0.5), "no score"), (dict(), dict(au28="presence"), "no AU28_c"),
-    (dict(), dict(variant="code"), "variant"), (dict(), dict(au28="zero"), "au28"), (dict(), dict(theta=2), "theta")])
+@pytest.mark.parametrize(
+    "change, options, message",
+    [
+        (dict(expression=9), {}, "column expression: found 9"),
+        (dict(AU06_r=5.5), {}, "AU06_r: found 5.5"),
+        (dict(), dict(theta=0.5), "no score"),
+        (dict(), dict(au28="presence"), "no AU28_c"),
+        (dict(), dict(variant="code"), "variant"),
+        (dict(), dict(au28="zero"), "au28"),
+        (dict(), dict(theta=2), "theta"),
+    ],
+)
 def test_wrong_input_is_named(change, options, message):
     with pytest.raises(InputError, match=message):
         KnowledgeMatrix.from_frames(toy(4.0, 2.0).assign(**change), **options)
@@ -253,6 +274,7 @@ def test_scattered_clips_are_refused():
 
 # ---- separating action units
 
+
 def planted(seed=0):
     """Seven clips of five frames each; AU12 follows happy, AU04 the person, AU05 is silent; the rest is noise."""
     rng, rows = np.random.default_rng(seed), []
@@ -263,8 +285,11 @@ def planted(seed=0):
             values[:, INTENSITY_ACTION_UNITS.index("AU12")] += 3 * (e == 0)
             values[:, INTENSITY_ACTION_UNITS.index("AU04")] = 2 * person + 0.2 * e + 0.01 * c
             values[:, INTENSITY_ACTION_UNITS.index("AU05")] = 0
-            rows.append(pd.DataFrame(values, columns=UNITS).assign(dataset="d", clip_id=f"{e}-{c}", expression=e,
-                                                                    subject=str(person)))
+            rows.append(
+                pd.DataFrame(values, columns=UNITS).assign(
+                    dataset="d", clip_id=f"{e}-{c}", expression=e, subject=str(person)
+                )
+            )
     return pd.concat(rows, ignore_index=True)
 
 
@@ -281,11 +306,12 @@ def test_the_statistic_equals_scipy_on_clip_medians():
     h, p = stats.kruskal(*[medians[e].to_numpy() for e in range(7)])
     row = separating_aus(frames).set_index("au").loc["AU10"]
     assert row["h"] == pytest.approx(h) and row["p"] == pytest.approx(p)
-    assert row["epsilon2"] == pytest.approx(h / 48)                     # H / ((n^2 - 1) / (n + 1))
+    assert row["epsilon2"] == pytest.approx(h / 48)  # H / ((n^2 - 1) / (n + 1))
 
 
 def test_holm_by_hand():
     from audfer.evaluation import holm
+
     assert np.allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
 
 
@@ -306,7 +332,7 @@ def test_the_real_csvs_give_a_matrix_that_agrees_with_fig_4():
     table, labels = table_from_openface_folder(RAVDESS)
     frames = table.labelled("RAVDESS", labels.set_index("clip_id")["expression"])
     matrix = KnowledgeMatrix.from_frames(frames, variant="release")
-    assert sum(matrix.settings["frames"]["RAVDESS"].values()) == 5446       # 6241 frames without calm's
+    assert sum(matrix.settings["frames"]["RAVDESS"].values()) == 5446  # 6241 frames without calm's
     assert matrix.rank_correlation(KnowledgeMatrix.published())["overall"] == pytest.approx(0.799, abs=0.001)
     separating = separating_aus(frames).query("separates")
     assert set(separating["au"]) == {"AU04", "AU06", "AU07", "AU10", "AU12", "AU14"}
@@ -317,10 +343,14 @@ def test_control_matrices_keep_the_numbers_and_lose_the_meaning():
     from audfer.knowledge import WEIGHTS, control_matrix
 
     base = KnowledgeMatrix.published()
-    aus, rows, flat = (control_matrix(name, base, seed=3).values for name in ("shuffled-aus", "shuffled-expressions", "uniform"))
+    aus, rows, flat = (
+        control_matrix(name, base, seed=3).values for name in ("shuffled-aus", "shuffled-expressions", "uniform")
+    )
     # every AU, and every expression, has somebody else's weights, whole
     columns = [tuple(base.values[:, j]) for j in range(18)]
-    assert sorted(map(tuple, aus.T)) == sorted(columns) and not any((aus[:, j] == base.values[:, j]).all() for j in range(18))
+    assert sorted(map(tuple, aus.T)) == sorted(columns) and not any(
+        (aus[:, j] == base.values[:, j]).all() for j in range(18)
+    )
     assert sorted(map(tuple, rows)) == sorted(map(tuple, base.values)) and not (rows == base.values).all(axis=1).any()
     np.testing.assert_allclose(flat, base.values.mean())
     assert not np.array_equal(aus, control_matrix("shuffled-aus", base, seed=4).values)

@@ -1,4 +1,4 @@
-"""Lock and Check: its parts on hand-made tensors, its switches, its cost beside the printed one, and ImageNet weights."""
+"""Lock and Check: its parts on hand-made tensors, its switches, its printed cost, and ImageNet weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ GROUPS = ("upper", "upper", "middle", "lower", "lower")
 
 
 def clips(batch: int = 2, t: int = 3, side: int = 48, seed: int = 0) -> torch.Tensor:
-    return torch.randint(0, 256, (batch, t, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        0, 256, (batch, t, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def random(*shape: int, seed: int = 0, dtype=torch.float32) -> torch.Tensor:
@@ -43,7 +45,7 @@ def test_similarity_is_the_cosine_and_the_first_logit_the_printed_sum():
     features, weight = output.features.flatten(0, 1), model.classifier.weight
     maps = F.cosine_similarity(features[:, None], weight[None, :, :, None, None], dim=2)
     torch.testing.assert_close(output.similarity.flatten(0, 1), maps, atol=1e-5, rtol=0)
-    locked = (maps[:, :, None] * features[:, None]).mean(dim=(-2, -1))       # F_c = M_c * F, pooled
+    locked = (maps[:, :, None] * features[:, None]).mean(dim=(-2, -1))  # F_c = M_c * F, pooled
     first = (locked * weight).sum(-1) + model.classifier.bias
     torch.testing.assert_close(output.first.flatten(0, 1), first, atol=1e-5, rtol=1e-4)
     shifted = tiny(sequence=False)(clips()).first.flatten(0, 1)
@@ -94,21 +96,28 @@ def test_the_trunk_and_the_rest_are_the_whole_and_the_trunk_does_not_learn():
     maps = model.backbone.trunk(frames.flatten(0, 1) / 255).unflatten(0, frames.shape[:2])
     assert not maps.requires_grad
     stored, whole = model.eval().from_maps(maps), model(frames)
-    for one, other in zip(stored, whole):
+    for one, other in zip(stored, whole, strict=True):
         assert torch.equal(one, other)
     whole.logits.sum().backward()
     learning = {name.split(".")[2] for name, value in model.backbone.named_parameters() if value.grad is not None}
-    assert learning == {"0"} and {name.split(".")[1] for name, value in model.backbone.named_parameters() if value.grad is not None} == {"2"}
+    assert learning == {"0"} and {
+        name.split(".")[1] for name, value in model.backbone.named_parameters() if value.grad is not None
+    } == {"2"}
 
 
 @pytest.mark.parametrize("sides", [(8, 8), (6, 4), (5, 6)])
 def test_a_convolution_of_every_other_place_is_a_dilated_one(sides):
     torch.manual_seed(0)
-    layer, x = EveryOther(5, 7, 3, padding=1, bias=False).double(), random(3, 5, *sides, dtype=torch.float64).requires_grad_()
+    layer, x = (
+        EveryOther(5, 7, 3, padding=1, bias=False).double(),
+        random(3, 5, *sides, dtype=torch.float64).requires_grad_(),
+    )
     wanted = F.conv2d(x, layer.weight, padding=2, dilation=2)
     torch.testing.assert_close(layer(x), wanted)
     weights = random(*wanted.shape, seed=1, dtype=torch.float64)
-    for ours, theirs in zip(*(torch.autograd.grad((made * weights).sum(), (x, layer.weight)) for made in (layer(x), wanted))):
+    for ours, theirs in zip(
+        *(torch.autograd.grad((made * weights).sum(), (x, layer.weight)) for made in (layer(x), wanted)), strict=True
+    ):
         torch.testing.assert_close(ours, theirs)
 
 
@@ -129,7 +138,9 @@ def test_attention_is_the_formula_over_aus_of_the_other_groups():
     projected = v @ w.T
     for i in range(5):
         others = [j for j in range(5) if GROUPS[j] != GROUPS[i]]
-        scores = torch.stack([F.leaky_relu(torch.cat((projected[i], projected[j])) @ a.reshape(-1), 0.2) for j in others])
+        scores = torch.stack(
+            [F.leaky_relu(torch.cat((projected[i], projected[j])) @ a.reshape(-1), 0.2) for j in others]
+        )
         expected = (scores.softmax(0)[:, None] * projected[others]).sum(0)
         torch.testing.assert_close(layer(v)[i], expected)
     weights = layer.attention(projected)
@@ -150,7 +161,7 @@ def test_a_certain_au_is_left_untouched_an_undecided_one_is_what_its_neighbours_
     first = torch.full((2, 3, 5), 100.0)
     first[..., 1] = -100.0
     first[..., 2] = 0.0
-    first[..., 3] = math.log(0.75 / 0.25)                                    # p' = 0.75, alpha = 0.5
+    first[..., 3] = math.log(0.75 / 0.25)  # p' = 0.75, alpha = 0.5
     mixed, asked = check.mix(vectors, first), check.attention(vectors)
     torch.testing.assert_close(mixed[..., [0, 1, 4], :], vectors[..., [0, 1, 4], :])
     torch.testing.assert_close(mixed[..., 2, :], asked[..., 2, :])
@@ -160,7 +171,7 @@ def test_a_certain_au_is_left_untouched_an_undecided_one_is_what_its_neighbours_
 def test_the_lstm_runs_over_the_frames_of_each_au_alone():
     torch.manual_seed(0)
     check = Check(GROUPS, 6, 4, 3)
-    vectors, first = random(2, 7, 5, 6), torch.full((2, 7, 5), 100.0)        # certain: no exchange between AUs
+    vectors, first = random(2, 7, 5, 6), torch.full((2, 7, 5), 100.0)  # certain: no exchange between AUs
     second = check(vectors, first)
     for au in range(5):
         series, _ = check.lstm(check.reduce(vectors[1:, :, au]))
@@ -175,8 +186,13 @@ def test_the_lstm_runs_over_the_frames_of_each_au_alone():
 def test_gradients_of_check_are_exact():
     torch.manual_seed(0)
     check = Check(GROUPS, 3, 2, 2).double()
-    assert torch.autograd.gradcheck(check, (random(1, 2, 5, 3, dtype=torch.float64).requires_grad_(),
-                                            random(1, 2, 5, seed=1, dtype=torch.float64).requires_grad_()))
+    assert torch.autograd.gradcheck(
+        check,
+        (
+            random(1, 2, 5, 3, dtype=torch.float64).requires_grad_(),
+            random(1, 2, 5, seed=1, dtype=torch.float64).requires_grad_(),
+        ),
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ network
@@ -207,13 +223,29 @@ def test_bytes_and_shares_and_grey_frames_mean_the_same():
     torch.testing.assert_close(model((frames / 255).mean(2, keepdim=True)).logits, expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"sequence": False}, {"lock": False}, {"lock": False, "sequence": False},
-                                      {"gate": "paper"}, {"gate": "softmax"}, {"residual": True}, {"action_units": BP4D}, {"window": 8}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"sequence": False},
+        {"lock": False},
+        {"lock": False, "sequence": False},
+        {"gate": "paper"},
+        {"gate": "softmax"},
+        {"residual": True},
+        {"action_units": BP4D},
+        {"window": 8},
+    ],
+)
 def test_every_switch_changes_what_it_says_and_nothing_else(settings):
     full, model = tiny(), tiny(**settings)
     names = {name: value.shape for name, value in model.state_dict().items()}
     gone = {name for name in full.state_dict() if name not in names}
-    assert gone == ({name for name in full.state_dict() if name.startswith("check.")} if settings.get("sequence") is False else set())
+    assert gone == (
+        {name for name in full.state_dict() if name.startswith("check.")}
+        if settings.get("sequence") is False
+        else set()
+    )
     assert set(names) <= set(full.state_dict())
     if "action_units" in settings:
         assert names["classifier.weight"] == (12, 64) and model(clips()).logits.shape == (2, 3, 12)
@@ -262,9 +294,13 @@ def test_every_parameter_learns_from_the_total_loss_and_the_loss_falls():
     optimizer, losses = torch.optim.Adam(model.parameters(), lr=3e-3), []
     for _ in range(12):
         output = model(frames)
-        loss = (0.5 * localisation_loss(output.features, boxes) + 0.5 * activation_loss(output.similarity, boxes, labels)
-                + 0.01 * local_to_global_loss(output.similarity, boxes) + 0.5 * weighted_loss(output.first, labels)
-                + weighted_loss(output.second, labels))
+        loss = (
+            0.5 * localisation_loss(output.features, boxes)
+            + 0.5 * activation_loss(output.similarity, boxes, labels)
+            + 0.01 * local_to_global_loss(output.similarity, boxes)
+            + 0.5 * weighted_loss(output.first, labels)
+            + weighted_loss(output.second, labels)
+        )
         optimizer.zero_grad()
         loss.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -273,17 +309,31 @@ def test_every_parameter_learns_from_the_total_loss_and_the_loss_falls():
     assert losses[-1] < losses[0] - 0.05
 
 
-@pytest.mark.parametrize("frames, what", [(torch.zeros(3, 48, 48), "shape"), (torch.zeros(1, 2, 3, 40, 40), "shape"),
-                                          (torch.zeros(1, 2, 3, 48, 48, dtype=torch.int64), "type")])
+@pytest.mark.parametrize(
+    "frames, what",
+    [
+        (torch.zeros(3, 48, 48), "shape"),
+        (torch.zeros(1, 2, 3, 40, 40), "shape"),
+        (torch.zeros(1, 2, 3, 48, 48, dtype=torch.int64), "type"),
+    ],
+)
 def test_wrong_frames_are_refused_in_a_sentence(frames, what):
     with pytest.raises(AudferError, match=what):
         tiny()(frames)
 
 
-@pytest.mark.parametrize("call, what", [(dict(size="huge"), "huge"), (dict(size="tiny", windows=3), "windows"),
-                                        (dict(size="tiny", backbone="vgg"), "vgg"), (dict(size="tiny", gate="x"), "gate"),
-                                        (dict(size="tiny", window=0), "window"), (dict(size="tiny", image_size=8), "image_size"),
-                                        (dict(size="tiny", action_units=("AU99",)), "AU99")])
+@pytest.mark.parametrize(
+    "call, what",
+    [
+        (dict(size="huge"), "huge"),
+        (dict(size="tiny", windows=3), "windows"),
+        (dict(size="tiny", backbone="vgg"), "vgg"),
+        (dict(size="tiny", gate="x"), "gate"),
+        (dict(size="tiny", window=0), "window"),
+        (dict(size="tiny", image_size=8), "image_size"),
+        (dict(size="tiny", action_units=("AU99",)), "AU99"),
+    ],
+)
 def test_wrong_settings_are_refused_in_a_sentence(call, what):
     with pytest.raises(AudferError, match=what):
         build_lac(**call)
@@ -296,7 +346,8 @@ def test_aus_are_in_table_1s_groups():
     assert neighbours.tolist() == [[a != b for b in groups] for a in groups]
 
 
-# --------------------------------------------------------------------------------------------- cost and official weights
+# --------------------------------------------------------------------------------------------- cost and official
+# weights
 
 
 def test_parameters_and_flops_are_the_printed_ones_within_two_percent():
@@ -311,7 +362,9 @@ def test_parameters_and_flops_are_the_printed_ones_within_two_percent():
 
 def test_flops_count_the_lstm_of_every_au():
     one, twelve = (lac_flops(build_lac("tiny", action_units=BP4D[:count]), 4)["gflops"] for count in (1, 12))
-    without = [lac_flops(build_lac("tiny", action_units=BP4D[:count], sequence=False), 4)["gflops"] for count in (1, 12)]
+    without = [
+        lac_flops(build_lac("tiny", action_units=BP4D[:count], sequence=False), 4)["gflops"] for count in (1, 12)
+    ]
     assert (twelve - without[1]) > 11 * (one - without[0])
 
 
@@ -327,11 +380,14 @@ def test_torchvisions_imagenet_weights_load_strictly(backbone, size, bottleneck)
 
     norm("bn1", 64)
     width = 64
-    for stage, (channels, count) in enumerate(zip((64, 128, 256, 512), blocks), start=1):
+    for stage, (channels, count) in enumerate(zip((64, 128, 256, 512), blocks, strict=True), start=1):
         for block in range(count):
             prefix, out = f"layer{stage}.{block}", channels * (4 if bottleneck else 1)
-            kernels = [(channels, width, 1), (channels, channels, 3), (out, channels, 1)] if bottleneck else \
-                [(channels, width, 3), (channels, channels, 3)]
+            kernels = (
+                [(channels, width, 1), (channels, channels, 3), (out, channels, 1)]
+                if bottleneck
+                else [(channels, width, 3), (channels, channels, 3)]
+            )
             for number, (to, come, kernel) in enumerate(kernels, start=1):
                 shapes[f"{prefix}.conv{number}.weight"] = (to, come, kernel, kernel)
                 norm(f"{prefix}.bn{number}", to)
@@ -343,14 +399,19 @@ def test_torchvisions_imagenet_weights_load_strictly(backbone, size, bottleneck)
     state = {name: torch.full(shape, 0.5) if shape else torch.tensor(7) for name, shape in shapes.items()}
     model = build_lac(size, backbone=backbone, sequence=False)
     own = sum(p.numel() for p in model.backbone.parameters())
-    assert own == {"resnet18": 11_176_512, "resnet50": 23_508_032}[backbone]     # torchvision's, less the classifier
+    assert own == {"resnet18": 11_176_512, "resnet50": 23_508_032}[backbone]  # torchvision's, less the classifier
     report = load_imagenet(model, state)
-    assert report.dropped == ["fc.weight", "fc.bias"] and set(report.left_at_initialisation) == {"classifier.weight", "classifier.bias"}
+    assert report.dropped == ["fc.weight", "fc.bias"] and set(report.left_at_initialisation) == {
+        "classifier.weight",
+        "classifier.bias",
+    }
     assert (model.backbone.layer4[0].conv2.weight == 0.5).all() and "entries loaded" in str(report)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    for broken, what in (({key: value for key, value in state.items() if key != "layer3.1.bn2.bias"}, "missing"),
-                         (state | {"layer5.weight": torch.ones(1)}, "unknown"),
-                         (state | {"conv1.weight": torch.ones(64, 1, 7, 7)}, "shape")):
+    for broken, what in (
+        ({key: value for key, value in state.items() if key != "layer3.1.bn2.bias"}, "missing"),
+        (state | {"layer5.weight": torch.ones(1)}, "unknown"),
+        (state | {"conv1.weight": torch.ones(64, 1, 7, 7)}, "shape"),
+    ):
         with pytest.raises(AudferError, match=what):
             load_imagenet(model, broken)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -364,9 +425,12 @@ def test_imagenet_weights_are_not_for_the_tiny_backbone():
 def test_the_small_sizes_map_is_finer_with_the_same_weights():
     fine, coarse = (BACKBONES["resnet18"](last_stride=stride) for stride in (1, 2))
     assert {name: value.shape for name, value in fine.state_dict().items()} == {
-        name: value.shape for name, value in coarse.state_dict().items()}
+        name: value.shape for name, value in coarse.state_dict().items()
+    }
     with torch.inference_mode():
-        assert fine(torch.rand(1, 3, 112, 112)).shape == (1, 512, 7, 7) and coarse(torch.rand(1, 3, 112, 112)).shape == (1, 512, 4, 4)
+        assert fine(torch.rand(1, 3, 112, 112)).shape == (1, 512, 7, 7) and coarse(
+            torch.rand(1, 3, 112, 112)
+        ).shape == (1, 512, 4, 4)
 
 
 def test_a_place_without_features_has_cosine_and_slope_zero():

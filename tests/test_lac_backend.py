@@ -1,4 +1,6 @@
-"""Lock and Check as extractor: streams equal whole clips, groups equal single clips, and what goes wrong costs one clip."""
+"""Lock and Check as extractor: streams equal whole clips, groups equal single clips, and what goes wrong costs one
+clip.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,7 @@ def clips(pictures, tmp_path_factory) -> Path:
     """Own clips, a folder a class: half of them videos, half folders of pictures."""
     root, first = tmp_path_factory.mktemp("clips"), 0
     for number, (name, length) in enumerate(LENGTHS.items()):
-        frames = pictures[first:first + length]
+        frames = pictures[first : first + length]
         first += length
         if number % 2:
             write_video(root / f"{name}.mp4", frames)
@@ -94,6 +96,7 @@ def values(table: AUTable, clip: str) -> np.ndarray:
 
 # ---- windows and streams
 
+
 @pytest.mark.parametrize("length", (1, 4, 16))
 def test_a_stream_is_cut_into_the_windows_that_cover_a_whole_clip(length):
     for count in range(1, 50):
@@ -103,7 +106,9 @@ def test_a_stream_is_cut_into_the_windows_that_cover_a_whole_clip(length):
         found = [window for number in range(count) if (window := cutter.push(number))]
         found += [window for window in (cutter.end(),) if window]
         assert [window for window, _ in found] == rows.tolist()
-        assert [window[counts] for window, counts in found] == [row[kept].tolist() for row, kept in zip(rows, keep)]
+        assert [window[counts] for window, counts in found] == [
+            row[kept].tolist() for row, kept in zip(rows, keep, strict=True)
+        ]
 
 
 @pytest.mark.parametrize("batch", (1, 3, 8))
@@ -122,7 +127,7 @@ def test_streams_in_any_batch_give_what_predict_gives_for_whole_clips(clips, rec
         expected = recogniser.predict(load_frames(manifest, position, size=SIDE))
         for mine, theirs in zip(recogniser.calibrated(raw), expected, strict=True):
             np.testing.assert_allclose(mine, theirs, atol=1e-5, equal_nan=True)
-    assert np.ptp(found["sad/long"][0][1], axis=0).max() > 1e-3                    # the network does tell frames apart
+    assert np.ptp(found["sad/long"][0][1], axis=0).max() > 1e-3  # the network does tell frames apart
 
 
 def test_few_frames_are_alive_however_long_a_clip_is(recogniser):
@@ -154,27 +159,43 @@ def test_a_stream_that_breaks_ends_alone(recogniser, pictures):
         yield from ((0, number, small[number]) for number in range(8))
         raise InputError("clip", "frame 8", "noise", "a picture")
 
-    sources = [("a", ((0, number, small[number]) for number in range(9))), ("b", broken()),
-               ("c", ((0, number, small[number]) for number in range(5)))]
+    sources = [
+        ("a", ((0, number, small[number]) for number in range(9))),
+        ("b", broken()),
+        ("c", ((0, number, small[number]) for number in range(5))),
+    ]
     found = dict(judge_streams(recogniser, sources, batch=8))
     assert isinstance(found["b"], InputError) and [len(found[name][0][1]) for name in "ac"] == [9, 5]
 
 
 def test_clips_cut_from_one_video_are_streamed_in_one_pass_with_their_numbers(clips):
-    rows = [{"clip_id": f"part:{start}", "path": "sad/long.mp4", "start": start, "stop": stop, "split": "train", "expression": 0,
-             "subject": ""} for start, stop in ((20, 40), (0, 12), (8, 16))]
+    rows = [
+        {
+            "clip_id": f"part:{start}",
+            "path": "sad/long.mp4",
+            "start": start,
+            "stop": stop,
+            "split": "train",
+            "expression": 0,
+            "subject": "",
+        }
+        for start, stop in ((20, 40), (0, 12), (8, 16))
+    ]
     manifest = datasets.Manifest("folder", clips, pd.DataFrame(rows))
     found: dict[int, list] = {0: [], 1: [], 2: []}
     for row, number, picture in stream_frames(manifest, SIDE):
         found[row].append((number, picture))
     for row, parts in found.items():
         assert [number for number, _ in parts] == datasets.frame_numbers(manifest, row).tolist()
-        np.testing.assert_array_equal(np.stack([picture for _, picture in parts]), load_frames(manifest, row, size=SIDE))
+        np.testing.assert_array_equal(
+            np.stack([picture for _, picture in parts]), load_frames(manifest, row, size=SIDE)
+        )
     with pytest.raises(InputError, match="none from 90 on"):
         list(stream_frames(datasets.Manifest("folder", clips, pd.DataFrame([{**rows[0], "start": 90, "stop": 99}]))))
 
 
 # ---- the whole extraction
+
 
 def test_videos_folders_and_packed_stores_give_a_table_with_the_baselines_columns(clips, weights, recogniser, tmp_path):
     manifest = datasets.read_dataset("folder", clips)
@@ -190,17 +211,26 @@ def test_videos_folders_and_packed_stores_give_a_table_with_the_baselines_column
     for position, name in enumerate(manifest.table["clip_id"]):
         images = load_frames(manifest, position, size=SIDE)
         np.testing.assert_allclose(values(table, name), np.hstack(recogniser.predict(images)[:2]), atol=1e-5)
-        np.testing.assert_allclose(values(baseline, name), np.hstack(
-            predict(ActionUnitEstimator.load(tmp_path / "baseline"), images)), atol=1e-5)
+        np.testing.assert_allclose(
+            values(baseline, name),
+            np.hstack(predict(ActionUnitEstimator.load(tmp_path / "baseline"), images)),
+            atol=1e-5,
+        )
 
-    packed = datasets.pack(manifest, tmp_path / "packed", 8, 48, progress=False)   # "short" has 4 frames, each stored twice
+    packed = datasets.pack(
+        manifest, tmp_path / "packed", 8, 48, progress=False
+    )  # "short" has 4 frames, each stored twice
     extract_manifest(packed, tmp_path / "packed.parquet", LAC(str(weights), batch=4), workers=1)
     stored = AUTable.load(tmp_path / "packed.parquet")
     for position, name in enumerate(packed.clip_ids):
         numbers, places = np.unique(packed.frame_numbers[position], return_index=True)
         assert stored.clip(name).frame.tolist() == numbers.tolist()
-        images = np.stack([np.asarray(Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-                           for frame in packed.frames[position, places]])
+        images = np.stack(
+            [
+                np.asarray(Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+                for frame in packed.frames[position, places]
+            ]
+        )
         np.testing.assert_allclose(values(stored, name), np.hstack(recogniser.predict(images)[:2]), atol=1e-5)
 
 
@@ -211,12 +241,26 @@ def test_clips_that_cannot_be_read_are_refused_alone(clips, weights, tmp_path):
     (tmp_path / "angry" / "cut.mp4").write_bytes((clips / "sad" / "long.mp4").read_bytes()[:3000])
     for name in ("happy", "sad"):
         (tmp_path / name).symlink_to(clips / name)
-    rows = [{"clip_id": f"angry/{name.split('.')[0]}", "path": f"angry/{name}", "start": 0, "stop": -1, "split": "train",
-             "expression": 0, "subject": ""} for name in ("empty", "noise.mp4", "cut.mp4", "absent.mp4")]
+    rows = [
+        {
+            "clip_id": f"angry/{name.split('.')[0]}",
+            "path": f"angry/{name}",
+            "start": 0,
+            "stop": -1,
+            "split": "train",
+            "expression": 0,
+            "subject": "",
+        }
+        for name in ("empty", "noise.mp4", "cut.mp4", "absent.mp4")
+    ]
     table = pd.concat([pd.DataFrame(rows[:2]), manifest.table, pd.DataFrame(rows[2:])], ignore_index=True)
-    states = extract_manifest(datasets.Manifest("folder", tmp_path, table), tmp_path / "au.parquet", LAC(str(weights)), workers=1)
+    states = extract_manifest(
+        datasets.Manifest("folder", tmp_path, table), tmp_path / "au.parquet", LAC(str(weights)), workers=1
+    )
     refused = states[states["state"] == "refused"].set_index("clips")
-    assert set(refused.index) == {"angry/empty", "angry/noise", "angry/cut", "angry/absent"} and set(refused["attempts"]) == {1}
+    assert set(refused.index) == {"angry/empty", "angry/noise", "angry/cut", "angry/absent"} and set(
+        refused["attempts"]
+    ) == {1}
     for name, reason in {"empty": "no frames", "noise": "unreadable", "absent": "nothing there"}.items():
         assert reason in refused.loc[f"angry/{name}", "reason"]
     assert set(AUTable.load(tmp_path / "au.parquet").clip_ids()) == set(LENGTHS)
@@ -258,26 +302,44 @@ def test_what_a_broken_group_left_is_done_clip_by_clip_and_one_clip_is_blamed(cl
     done_alone = (tmp_path / "log").read_text().split()
     blamed = states.set_index("clips").loc["sad/more"]
     assert states.loc[states["state"] == "refused", "clips"].tolist() == ["sad/more"] and blamed["attempts"] == 2
-    assert set(done_alone) == set(order[2:]) | {"sad/more"}                        # the first two of the group were kept
+    assert set(done_alone) == set(order[2:]) | {"sad/more"}  # the first two of the group were kept
 
 
 def test_a_killed_run_keeps_the_clips_of_a_group_that_were_done(pictures, weights, tmp_path):
     for number in range(24):
         write_video(tmp_path / "clips" / "happy" / f"{number}.mp4", np.tile(pictures, (6, 1, 1, 1)))
-    arguments = ["au", "extract", "folder", "--root", str(tmp_path / "clips"), "--backend", "lac", "--weights", str(weights),
-                 "--workers", "1", "--batch", "6", "--device", "cpu", "--out", str(tmp_path / "au.parquet")]
+    arguments = [
+        "au",
+        "extract",
+        "folder",
+        "--root",
+        str(tmp_path / "clips"),
+        "--backend",
+        "lac",
+        "--weights",
+        str(weights),
+        "--workers",
+        "1",
+        "--batch",
+        "6",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "au.parquet"),
+    ]
     store = tmp_path / "au_clips"
-    process = subprocess.Popen([sys.executable, "-m", "audfer", *arguments], stderr=subprocess.PIPE,
-                               env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "audfer", *arguments], stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     until = time.monotonic() + 60
     while len(list(store.glob("*/*.parquet"))) < 3:
         assert process.poll() is None and time.monotonic() < until, process.stderr.read()
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(0.2)                                                                # its child dies with it
+    time.sleep(0.2)  # its child dies with it
     before = {path: path.stat().st_mtime_ns for path in store.glob("*/*.parquet")}
-    assert 3 <= len(before) < 24                                                   # all 24 are one group
+    assert 3 <= len(before) < 24  # all 24 are one group
     assert cli.main(arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(AUTable.load(tmp_path / "au.parquet").clip_ids()) == 24
@@ -292,7 +354,7 @@ def test_a_child_answers_with_a_stream():
         assert next(found) == 1
         with pytest.raises(ValueError, match="invalid literal"):
             next(found)
-        assert child.call(os.getpid, seconds=20) == first                          # it lives, and nothing is left unread
+        assert child.call(os.getpid, seconds=20) == first  # it lives, and nothing is left unread
         with pytest.raises(ChildEnded, match="exit status 3"):
             list(child.stream(map, os._exit, [3], seconds=20))
         with pytest.raises(OutOfTime):
@@ -306,6 +368,7 @@ def test_a_child_answers_with_a_stream():
 
 
 # ---- the commands
+
 
 def said(capsys) -> tuple[str, str]:
     found = capsys.readouterr()
@@ -340,7 +403,17 @@ def test_openface_is_taken_where_it_is_found_else_lac(clips, weights, tmp_path, 
 
 def test_wrong_weights_are_sentences_before_any_clip(clips, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("AUDFER_WORK", str(tmp_path / "work"))
-    arguments = ["au", "extract", "folder", "--root", str(clips), "--backend", "lac", "--out", str(tmp_path / "au.parquet")]
+    arguments = [
+        "au",
+        "extract",
+        "folder",
+        "--root",
+        str(clips),
+        "--backend",
+        "lac",
+        "--out",
+        str(tmp_path / "au.parquet"),
+    ]
     assert cli.main(arguments) == 2
     assert "lac: weights of Lock and Check: found none there, expected those that audfer reproduce" in said(capsys)[1]
     broken = tmp_path / "broken"
@@ -350,7 +423,10 @@ def test_wrong_weights_are_sentences_before_any_clip(clips, weights, tmp_path, m
         (broken / "recogniser.json").write_text(content)
         assert cli.main([*arguments, "--weights", str(broken)]) == 2
         assert words in (found := said(capsys)[1]) and "Traceback" not in found and found.count("\n") == 1
-    assert cli.main([*arguments, "--weights", str(weights), "--batch", "0"]) == 2 and "at least one window" in said(capsys)[1]
+    assert (
+        cli.main([*arguments, "--weights", str(weights), "--batch", "0"]) == 2
+        and "at least one window" in said(capsys)[1]
+    )
     Recogniser(build_lac("tiny", action_units=("AU01", "AU24"))).save(tmp_path / "bp4d")
     assert cli.main([*arguments, "--weights", str(tmp_path / "bp4d")]) == 2
     out, err = said(capsys)
@@ -360,7 +436,17 @@ def test_wrong_weights_are_sentences_before_any_clip(clips, weights, tmp_path, m
 
 def test_a_packed_store_is_for_extractors_that_can_read_it(clips, weights, tmp_path, capsys):
     datasets.pack(datasets.read_dataset("folder", clips), tmp_path / "folder", 6, SIDE, progress=False)
-    arguments = ["au", "extract", "folder", "--root", str(tmp_path), "--out", str(tmp_path / "au.parquet"), "--device", "cpu"]
+    arguments = [
+        "au",
+        "extract",
+        "folder",
+        "--root",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "au.parquet"),
+        "--device",
+        "cpu",
+    ]
     assert cli.main([*arguments, "--backend", "openface", "--executable", str(STANDIN)]) == 2
     assert "found a packed store, expected videos or folders of pictures" in said(capsys)[1]
     lac = [*arguments, "--backend", "lac", "--weights", str(weights)]
@@ -368,31 +454,76 @@ def test_a_packed_store_is_for_extractors_that_can_read_it(clips, weights, tmp_p
     assert cli.main(["au", "extract", "DFEW", "--root", str(tmp_path / "folder"), "--backend", "lac"]) == 2
     assert "found clips of folder, expected clips of DFEW" in said(capsys)[1]
     assert cli.main([*lac, "--workers", "1"]) == 0
-    assert f"{tmp_path / 'au.parquet'}: 22 frames of 4 clips; 22 with a face" in said(capsys)[0]    # 4, 6, 6 and 6
+    assert f"{tmp_path / 'au.parquet'}: 22 frames of 4 clips; 22 with a face" in said(capsys)[0]  # 4, 6, 6 and 6
 
 
 def test_weights_are_trained_on_an_annotated_set_and_extract_takes_them(study, weights, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
-    arguments = ["au", "train-lac", "DISFA", "--root", str(study.data_root), "--epochs", "1", "--device", "cpu",
-                 "--precision", "float32"]
+    arguments = [
+        "au",
+        "train-lac",
+        "DISFA",
+        "--root",
+        str(study.data_root),
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+    ]
     assert cli.main([*arguments, "--size", "tiny", "--out", str(first)]) == 0
     out, _ = said(capsys)
-    assert "trained on rendered faces" in out and "20 frames of 1 held-out subjects" in out and f"--weights {first}" in out
+    assert (
+        "trained on rendered faces" in out and "20 frames of 1 held-out subjects" in out and f"--weights {first}" in out
+    )
     assert cli.main([*arguments, "--weights", str(first), "--out", str(second)]) == 0
     before, after = (Recogniser.load(folder) for folder in (first, second))
-    assert (after.window, after.image_size, after.action_units) == (before.window, before.image_size, before.action_units)
+    assert (after.window, after.image_size, after.action_units) == (
+        before.window,
+        before.image_size,
+        before.action_units,
+    )
     fresh = Recogniser(build_lac("tiny", window=before.window))
-    away = [sum((mine - theirs).abs().sum() for mine, theirs in zip(after.network.parameters(), other.network.parameters()))
-            for other in (before, fresh)]
-    assert 0 < away[0] < 0.5 * away[1]                                             # it went on from the first one's weights
+    away = [
+        sum(
+            (mine - theirs).abs().sum()
+            for mine, theirs in zip(after.network.parameters(), other.network.parameters(), strict=True)
+        )
+        for other in (before, fresh)
+    ]
+    assert 0 < away[0] < 0.5 * away[1]  # it went on from the first one's weights
     said(capsys)
     assert cli.main([*arguments, "--weights", str(first), "--fold", "2", "--out", str(tmp_path / "leak")]) == 2
-    assert "have not seen its subjects" in said(capsys)[1]                         # they trained on fold 2's subjects
-    for more, words in ((["--weights", str(weights)], "no word of its training"), (["--fold", "4"], "1 to 3"),
-                        (["--weights", str(first), "--size", "small"], "network is that of the weights")):
+    assert "have not seen its subjects" in said(capsys)[1]  # they trained on fold 2's subjects
+    for more, words in (
+        (["--weights", str(weights)], "no word of its training"),
+        (["--fold", "4"], "1 to 3"),
+        (["--weights", str(first), "--size", "small"], "network is that of the weights"),
+    ):
         assert cli.main([*arguments, *more, "--out", str(tmp_path / "no")]) == 2 and words in said(capsys)[1]
-    assert cli.main(["au", "extract", "FERV39k", "--root", str(study.data_root), "--backend", "lac", "--weights", str(second),
-                     "--device", "cpu", "--workers", "1", "--out", str(tmp_path / "au.parquet")]) == 0
+    assert (
+        cli.main(
+            [
+                "au",
+                "extract",
+                "FERV39k",
+                "--root",
+                str(study.data_root),
+                "--backend",
+                "lac",
+                "--weights",
+                str(second),
+                "--device",
+                "cpu",
+                "--workers",
+                "1",
+                "--out",
+                str(tmp_path / "au.parquet"),
+            ]
+        )
+        == 0
+    )
     assert set(AUTable.load(tmp_path / "au.parquet").clip_ids()) == set(study.manifest("FERV39k").table["clip_id"])
 
 
@@ -404,7 +535,7 @@ def test_weights_are_lent_au_by_au():
     given.lend_to(network)
     torch.testing.assert_close(network.classifier.weight[[0, 2]], given.network.classifier.weight[[2, 0]])
     torch.testing.assert_close(network.check.weight[[0, 2]], given.network.check.weight[[2, 0]])
-    torch.testing.assert_close(network.check.weight[1], fresh)                     # AU24 is nobody's
+    torch.testing.assert_close(network.check.weight[1], fresh)  # AU24 is nobody's
     torch.testing.assert_close(network.backbone.conv1.weight, given.network.backbone.conv1.weight)
     with pytest.raises(InputError, match="as in the network that is to be trained"):
         given.lend_to(build_lac("tiny", dim=16))

@@ -1,4 +1,6 @@
-"""The losses of Lock and Check on hand-made tensors: where their gradients push, what teaches nothing, the printed formulas."""
+"""The losses of Lock and Check on hand-made tensors: where their gradients push, what teaches nothing, the printed
+formulas.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,17 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from audfer.action_units.lac_losses import (RECALL_FLOOR, SHARE_FLOOR, DynamicWeights, activation_loss, local_to_global_loss,
-                                            localisation_loss, region_cover, share_weights, weighted_loss)
+from audfer.action_units.lac_losses import (
+    RECALL_FLOOR,
+    SHARE_FLOOR,
+    DynamicWeights,
+    activation_loss,
+    local_to_global_loss,
+    localisation_loss,
+    region_cover,
+    share_weights,
+    weighted_loss,
+)
 from audfer.errors import AudferError
 
 #: one AU whose two regions are the upper left and the lower right quarter of a 4 x 4 map
@@ -40,7 +51,7 @@ def test_cover_of_whole_cells_is_those_cells_and_overlaps_count_once():
 def test_bounded_localisation_is_the_share_inside_and_moves_energy_there():
     features = torch.ones(1, 3, 4, 4, requires_grad=True)
     loss = localisation_loss(features, CORNERS)
-    torch.testing.assert_close(loss, torch.tensor(-0.5))                    # half of the cells
+    torch.testing.assert_close(loss, torch.tensor(-0.5))  # half of the cells
     loss.backward()
     assert (features.grad[0, :, INSIDE] < 0).all() and (features.grad[0, :, ~INSIDE] > 0).all()
     everywhere = localisation_loss(random(4, 3, 6, 6), known_boxes(4, 2))
@@ -70,7 +81,7 @@ def test_activation_raises_similarity_inside_for_an_active_au_and_lowers_it_for_
     step = -similarity.grad[:, 0]
     assert (step[0][INSIDE] > 0).all() and (step[1][INSIDE] < 0).all()
     assert (step[:, ~INSIDE].abs() < step[:, INSIDE].abs().amax()).all()
-    assert step[0, 0, 3] == step[1, 3, 0] == 0                              # far from both regions
+    assert step[0, 0, 3] == step[1, 3, 0] == 0  # far from both regions
 
 
 def test_activation_raises_cosine_of_class_weights_and_features():
@@ -81,7 +92,7 @@ def test_activation_raises_cosine_of_class_weights_and_features():
         return torch.cosine_similarity(features, vector[None, :, None, None], dim=1)[:, None]
 
     for label, sign in ((1.0, 1), (0.0, -1)):
-        gradient, = torch.autograd.grad(activation_loss(inside(weight), CORNERS, torch.tensor([[label]])), weight)
+        (gradient,) = torch.autograd.grad(activation_loss(inside(weight), CORNERS, torch.tensor([[label]])), weight)
         moved = (weight - 0.05 * gradient).detach()
         assert sign * (inside(moved) - inside(weight))[0, 0, INSIDE].mean() > 0
 
@@ -115,32 +126,51 @@ def test_unknown_regions_and_labels_teach_nothing():
     boxes, labels = known_boxes(2, 2), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     half_known, half_labelled = boxes.clone(), labels.clone()
     half_known[1], half_labelled[1] = torch.nan, torch.nan
-    for loss in (lambda b, f, m, y: localisation_loss(f, b), lambda b, f, m, y: localisation_loss(f, b, "paper"),
-                 lambda b, f, m, y: activation_loss(m, b, y), lambda b, f, m, y: activation_loss(m, b, y, "paper"),
-                 lambda b, f, m, y: local_to_global_loss(m, b)):
+    for loss in (
+        lambda b, f, m, y: localisation_loss(f, b),
+        lambda b, f, m, y: localisation_loss(f, b, "paper"),
+        lambda b, f, m, y: activation_loss(m, b, y),
+        lambda b, f, m, y: activation_loss(m, b, y, "paper"),
+        lambda b, f, m, y: local_to_global_loss(m, b),
+    ):
         f, m = features.clone().requires_grad_(), similarity.clone().requires_grad_()
         value = loss(half_known, f, m, labels)
         value.backward()
         torch.testing.assert_close(value, loss(boxes[:1], features[:1], similarity[:1], labels[:1]))
         given = f.grad if f.grad is not None else m.grad
         assert given.isfinite().all() and given[1].abs().sum() == 0 and given[0].abs().sum() > 0
-        nothing = loss(torch.full_like(boxes, torch.nan), features.clone().requires_grad_(), similarity.clone().requires_grad_(), labels)
+        nothing = loss(
+            torch.full_like(boxes, torch.nan),
+            features.clone().requires_grad_(),
+            similarity.clone().requires_grad_(),
+            labels,
+        )
         assert nothing == 0
         nothing.backward()
-    torch.testing.assert_close(activation_loss(similarity, boxes, half_labelled),
-                               activation_loss(similarity[:1], boxes[:1], labels[:1]))
+    torch.testing.assert_close(
+        activation_loss(similarity, boxes, half_labelled), activation_loss(similarity[:1], boxes[:1], labels[:1])
+    )
     single = boxes.clone()
-    single[:, :, 1] = torch.nan                                             # one known region of two counts alone
-    torch.testing.assert_close(local_to_global_loss(similarity, single), local_to_global_loss(similarity, boxes[:, :, :1]))
+    single[:, :, 1] = torch.nan  # one known region of two counts alone
+    torch.testing.assert_close(
+        local_to_global_loss(similarity, single), local_to_global_loss(similarity, boxes[:, :, :1])
+    )
 
 
 def test_losses_take_windows_as_they_take_frames_and_half_precision():
     features, similarity, boxes = random(6, 3, 5, 5), random(6, 2, 5, 5).tanh(), known_boxes(6, 2)
     labels = (random(6, 2, seed=3) > 0).float()
-    flat = (localisation_loss(features, boxes), activation_loss(similarity, boxes, labels), local_to_global_loss(similarity, boxes))
+    flat = (
+        localisation_loss(features, boxes),
+        activation_loss(similarity, boxes, labels),
+        local_to_global_loss(similarity, boxes),
+    )
     features, similarity, boxes, labels = (x.unflatten(0, (2, 3)) for x in (features, similarity, boxes, labels))
-    assert flat == (localisation_loss(features, boxes), activation_loss(similarity, boxes, labels),
-                    local_to_global_loss(similarity, boxes))
+    assert flat == (
+        localisation_loss(features, boxes),
+        activation_loss(similarity, boxes, labels),
+        local_to_global_loss(similarity, boxes),
+    )
     half = localisation_loss(features.bfloat16(), boxes)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, flat[0], atol=5e-3, rtol=0)
@@ -150,7 +180,7 @@ def test_losses_take_windows_as_they_take_frames_and_half_precision():
 
 def test_gradients_of_the_lock_losses_are_exact():
     boxes = known_boxes(2, 2, dtype=torch.float64)
-    features = (random(2, 3, 4, 4, dtype=torch.float64) + 3).requires_grad_()    # away from the corner of |F|
+    features = (random(2, 3, 4, 4, dtype=torch.float64) + 3).requires_grad_()  # away from the corner of |F|
     similarity = random(2, 2, 4, 4, seed=1, dtype=torch.float64).requires_grad_()
     labels = torch.tensor([[1.0, 0.0], [torch.nan, 1.0]], dtype=torch.float64)
     for variant in ("bounded", "paper"):
@@ -169,7 +199,9 @@ def test_weighted_asymmetric_loss_is_the_formula():
     p = logits.sigmoid()
     formula = -(weights * (labels * p.log() + (1 - labels) * p * (1 - p).log())).mean()
     torch.testing.assert_close(weighted_loss(logits, labels, weights), formula, rtol=1e-12, atol=0)
-    torch.testing.assert_close(weighted_loss(logits, labels, asymmetric=False), binary_cross_entropy_with_logits(logits, labels))
+    torch.testing.assert_close(
+        weighted_loss(logits, labels, asymmetric=False), binary_cross_entropy_with_logits(logits, labels)
+    )
     assert torch.autograd.gradcheck(lambda x: weighted_loss(x, labels, weights), logits.requires_grad_())
 
 
@@ -177,7 +209,7 @@ def test_the_factor_is_part_of_the_gradient():
     logit = torch.tensor([[0.7]], dtype=torch.float64, requires_grad=True)
     weighted_loss(logit, torch.zeros(1, 1)).backward()
     p = logit.detach().sigmoid()
-    torch.testing.assert_close(logit.grad, p * (p - (1 - p) * (1 - p).log()))     # without it: p * p
+    torch.testing.assert_close(logit.grad, p * (p - (1 - p) * (1 - p).log()))  # without it: p * p
 
 
 def test_weighted_loss_of_large_logits_is_finite_and_of_unknown_labels_nothing():
@@ -198,9 +230,15 @@ def test_dynamic_weights_follow_the_printed_recursion():
     for recall, share in epochs:
         weights.update(torch.tensor(recall), torch.tensor(share))
         hard, rare = [1 / x for x in recall], [1 / x for x in share]
-        difficulty = hard if difficulty is None else [0.9 * old + 0.1 * new for old, new in zip(difficulty, hard)]
-        distribution = rare if distribution is None else [0.8 * old + 0.2 * new for old, new in zip(distribution, rare)]
-        expected = [0.25 * a + 0.75 * b for a, b in zip(difficulty, distribution)]
+        difficulty = (
+            hard if difficulty is None else [0.9 * old + 0.1 * new for old, new in zip(difficulty, hard, strict=True)]
+        )
+        distribution = (
+            rare
+            if distribution is None
+            else [0.8 * old + 0.2 * new for old, new in zip(distribution, rare, strict=True)]
+        )
+        expected = [0.25 * a + 0.75 * b for a, b in zip(difficulty, distribution, strict=True)]
         torch.testing.assert_close(weights.weights, torch.tensor(expected))
     scaled = DynamicWeights(2, beta1=0.9, beta2=0.8, delta=0.25)
     for recall, share in epochs:
@@ -213,7 +251,7 @@ def test_zero_recall_and_absent_classes_give_large_weights_but_no_infinite_ones(
     weights.update(torch.tensor([0.0, torch.nan, 1.0]), torch.tensor([0.3, 0.0, 0.5]))
     assert weights.weights.isfinite().all()
     assert weights.weights[0] == pytest.approx(0.5 / RECALL_FLOOR + 0.5 / 0.3)
-    known = (1 / RECALL_FLOOR + 1) / 2                                      # the unknown recall takes the others' mean
+    known = (1 / RECALL_FLOOR + 1) / 2  # the unknown recall takes the others' mean
     assert weights.weights[1] == pytest.approx(0.5 * known + 0.5 / SHARE_FLOOR)
     before = weights.difficulty.clone()
     weights.update(torch.full((3,), torch.nan), torch.full((3,), torch.nan))

@@ -33,7 +33,9 @@ def write_openface(path: Path, points: np.ndarray, ok: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def dotted(tmp_path_factory):
-    """Clips with a white dot at landmark 30 of a face that wanders, turns and grows; the second has frames of two sizes."""
+    """Clips with a white dot at landmark 30 of a face that wanders, turns and grows; the second has frames of two
+    sizes.
+    """
     root = tmp_path_factory.mktemp("dotted")
     shape = np.random.default_rng(0).uniform(-0.45, 0.45, (68, 2))  # about the middle of the face
     shape[36:42], shape[42:48], shape[48], shape[54] = (place - 0.5 for place in alignment.TEMPLATE)
@@ -48,7 +50,7 @@ def dotted(tmp_path_factory):
             points[n] = larger * (side * shape @ turn.T + middle)
             picture = np.zeros((larger * HEIGHT, larger * WIDTH), np.float32)
             # a round dot whose middle lies between pixels as the point does
-            row, column = np.mgrid[:picture.shape[0], :picture.shape[1]]
+            row, column = np.mgrid[: picture.shape[0], : picture.shape[1]]
             x, y = points[n, DOT]
             picture = 255 * np.exp(-((column - x) ** 2 + (row - y) ** 2) / (2 * (2 * larger) ** 2))
             Image.fromarray(picture.round().astype(np.uint8)).convert("RGB").save(folder / f"{n + 1}.png")
@@ -60,18 +62,26 @@ def dots(frames: np.ndarray) -> np.ndarray:
     """Middles of the dots in pictures (n, S, S, 3), in units of the side."""
     light = frames[..., 0].astype(float)
     place = (np.arange(frames.shape[1]) + 0.5) / frames.shape[1]
-    return np.stack([(light * place).sum((1, 2)), (light * place[:, None]).sum((1, 2))], -1) / light.sum((1, 2))[:, None]
+    return (
+        np.stack([(light * place).sum((1, 2)), (light * place[:, None]).sum((1, 2))], -1) / light.sum((1, 2))[:, None]
+    )
 
 
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("size", [64, 40])
 def test_the_points_lie_where_packing_has_put_the_picture(dotted, tmp_path, aligned, size):
     manifest = datasets.read_dataset("folder", dotted / "clips")
-    packed = datasets.pack(manifest, tmp_path / "out", 6, size, progress=False, align=dotted / "openface" if aligned else None)
+    packed = datasets.pack(
+        manifest, tmp_path / "out", 6, size, progress=False, align=dotted / "openface" if aligned else None
+    )
     found = packed_landmarks(packed, openface_points(packed, manifest, dotted / "openface"), progress=False)
     assert found.points.shape == (2, 6, 68, 2) and found.points.dtype == np.float32 and not found.without
     failed = packed.frame_numbers == FAILED
-    assert failed.sum() == 2 and np.isnan(found.points[failed]).all() and np.isfinite(found.points[0][~failed[0]]).any((1, 2)).all()
+    assert (
+        failed.sum() == 2
+        and np.isnan(found.points[failed]).all()
+        and np.isfinite(found.points[0][~failed[0]]).any((1, 2)).all()
+    )
     tolerance = 0.35 / size
     if aligned:  # the transform is rounded to OpenFace's pixels, half a pixel of the source away
         tolerance += 0.5 / 40
@@ -86,7 +96,9 @@ def test_points_follow_frames_of_another_size_even_where_alignment_does_not(dott
     manifest = datasets.read_dataset("folder", dotted / "clips")
     packed = datasets.pack(manifest, tmp_path / "out", 8, 64, progress=False, align=dotted / "openface")
     clip = packed.clip_ids.index("sad/clip")
-    found = packed_landmarks(packed, openface_points(packed, manifest, dotted / "openface"), progress=False).points[clip, :, DOT]
+    found = packed_landmarks(packed, openface_points(packed, manifest, dotted / "openface"), progress=False).points[
+        clip, :, DOT
+    ]
     light = packed.frames[clip][..., 0].sum((1, 2))
     for frame in np.flatnonzero(np.isfinite(found).all(1) & (light > 0.5 * light.max())):
         np.testing.assert_allclose(found[frame], dots(packed.frames[clip][[frame]])[0], atol=0.02)
@@ -106,7 +118,11 @@ def test_clips_without_a_file_and_frames_beyond_its_end_are_unknown(dotted, tmp_
     packed = datasets.pack(manifest, tmp_path / "out", FRAMES, 32, progress=False)
     write_openface(tmp_path / "csvs" / "happy_clip.csv", np.full((3, 68, 2), 20.0), np.ones(3, bool))
     found = packed_landmarks(packed, openface_points(packed, manifest, tmp_path / "csvs"), progress=False)
-    assert np.isfinite(found.points[0, :3]).all() and np.isnan(found.points[0, 3:]).all() and np.isnan(found.points[1]).all()
+    assert (
+        np.isfinite(found.points[0, :3]).all()
+        and np.isnan(found.points[0, 3:]).all()
+        and np.isnan(found.points[1]).all()
+    )
     np.testing.assert_allclose(found.points[0, 0, 0], [20.5 / WIDTH, 20.5 / HEIGHT])
     assert list(found.without) == ["sad/clip"] and "OpenFace file of clip sad/clip" in found.without["sad/clip"]
 
@@ -148,7 +164,8 @@ def test_windows_of_a_long_take_share_its_points(study):
     assert ":" in packed.clip_ids[-1] and found.known == 1 and not found.without
 
 
-# ------------------------------------------------------------------------------------------------------------------ dlib
+# ------------------------------------------------------------------------------------------------------------------
+# dlib
 
 
 class _Rectangle:
@@ -157,7 +174,8 @@ class _Rectangle:
 
 
 def stand_in(faces=1):
-    """A dlib whose detector finds a face where the picture is bright, and whose points all lie in its brightest pixel."""
+    """A dlib whose detector finds a face where the picture is bright, and whose points lie in its brightest pixel."""
+
     def detect(picture, enlarged):
         y, x = np.unravel_index(picture[..., 0].argmax(), picture.shape[:2])
         return [_Rectangle(int(x), int(y))] * faces if picture.max() > 100 else []
@@ -176,7 +194,9 @@ def test_dlib_looks_at_the_stored_pictures(dotted, tmp_path, monkeypatch):
     with pytest.raises(AudferError, match="dlib: not installed"):
         dlib_points(packed, model)
     monkeypatch.setitem(sys.modules, "dlib", stand_in())
-    with pytest.raises(InputError, match="points.dat: dlib's 68-point model: found no such file, expected shape_predictor_68"):
+    with pytest.raises(
+        InputError, match="points.dat: dlib's 68-point model: found no such file, expected shape_predictor_68"
+    ):
         dlib_points(packed, model)
     model.touch()
     found = packed_landmarks(packed, dlib_points(packed, model), progress=False)
@@ -186,7 +206,8 @@ def test_dlib_looks_at_the_stored_pictures(dotted, tmp_path, monkeypatch):
     assert np.isnan(found.points).all() and found.known == 0 and len(found.without) == 2
 
 
-# ------------------------------------------------------------------------------------------------------------- the study
+# ------------------------------------------------------------------------------------------------------------- the
+# study
 
 
 def test_landmarks_are_made_once_and_only_for_networks_that_look_at_them(study, capsys):
@@ -203,7 +224,9 @@ def test_landmarks_are_made_once_and_only_for_networks_that_look_at_them(study, 
     assert study.store.key(keyed, inputs) != study.store.key(keyed, other)
 
 
-def test_real_clips_without_openfaces_files_have_unknown_landmarks_and_that_is_said(study, tmp_path, monkeypatch, capsys):
+def test_real_clips_without_openfaces_files_have_unknown_landmarks_and_that_is_said(
+    study, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("AUDFER_DATA", str(study.data_root))
     profile = replace(study.profile, data=replace(study.profile.data, source="disk"))
     real = Study(profile, tmp_path, tmp_path)

@@ -19,11 +19,12 @@ NAN = float("nan")
 def hot(*rows):
     """(n, 18) presence whose first columns are the given rows; the other AUs are absent."""
     presence = np.zeros((len(rows), 18))
-    presence[:, :len(rows[0])] = rows
+    presence[:, : len(rows[0])] = rows
     return presence
 
 
 # ---- Eq. 4
+
 
 def test_exactly_half_of_the_frames_is_active_and_less_is_not():
     labels = clip_au_labels(hot([1, 1], [1, 0], [0, 0], [0, 0]))
@@ -41,7 +42,7 @@ def test_a_clip_without_any_known_frame_is_unknown_and_not_all_active():
 
 
 def test_unknown_frames_are_left_out_or_counted_as_inactive():
-    presence = hot([1], [NAN], [NAN], [0], [1])           # 2 of 3 known frames, 2 of all 5
+    presence = hot([1], [NAN], [NAN], [0], [1])  # 2 of 3 known frames, 2 of all 5
     assert clip_au_labels(presence)[0] == 1
     assert clip_au_labels(presence, unknown="inactive")[0] == 0
 
@@ -64,7 +65,7 @@ EXPRESSION = np.array([0, 0, 0, 0, 1, 1, 6, -1])
 def test_global_weight_is_inactive_over_active_over_all_clips():
     weights = positive_class_weight(LABELS, EXPRESSION, "global")
     assert weights.shape == (18,) and weights.dtype == torch.float32
-    assert weights[0] == pytest.approx(4 / 3)              # clips 2 3 5 6 over 0 1 4; clip 7 has no expression
+    assert weights[0] == pytest.approx(4 / 3)  # clips 2 3 5 6 over 0 1 4; clip 7 has no expression
 
 
 def test_distinct_weight_counts_within_each_expression():
@@ -75,7 +76,7 @@ def test_distinct_weight_counts_within_each_expression():
 
 def test_a_never_active_au_gets_the_cap_instead_of_infinity():
     weights = positive_class_weight(LABELS, EXPRESSION, "distinct", cap=50.0)
-    assert weights[6, 0] == 50 and weights[0, 5] == 50     # fear's one clip lacks AU01; AU06 is active nowhere
+    assert weights[6, 0] == 50 and weights[0, 5] == 50  # fear's one clip lacks AU01; AU06 is active nowhere
     assert torch.isfinite(weights).all()
 
 
@@ -89,7 +90,7 @@ def test_an_absent_expression_takes_the_global_row():
 
 
 def test_minor_weight_is_one_for_expressions_with_more_than_a_seventh():
-    expressions = np.repeat(np.arange(7), [3, 2, 2, 2, 2, 2, 1])      # 14 clips: only happy has more than 2
+    expressions = np.repeat(np.arange(7), [3, 2, 2, 2, 2, 2, 1])  # 14 clips: only happy has more than 2
     labels = np.zeros((14, 18))
     labels[::2, 0] = 1
     weights = positive_class_weight(labels, expressions, "minor")
@@ -97,14 +98,20 @@ def test_minor_weight_is_one_for_expressions_with_more_than_a_seventh():
     assert torch.equal(weights[1:], positive_class_weight(labels, expressions, "distinct")[1:])
 
 
-@pytest.mark.parametrize("dataset, major", [
-    ("DFEW", ["happy", "sad", "neutral", "angry"]), ("FERV39k", ["happy", "sad", "neutral", "angry"]),
-    ("MAFW", ["happy", "sad", "neutral", "angry"])])
+@pytest.mark.parametrize(
+    "dataset, major",
+    [
+        ("DFEW", ["happy", "sad", "neutral", "angry"]),
+        ("FERV39k", ["happy", "sad", "neutral", "angry"]),
+        ("MAFW", ["happy", "sad", "neutral", "angry"]),
+    ],
+)
 def test_the_one_seventh_rule_gives_the_papers_four_major_classes(dataset, major):
     from audfer import published
+
     counts = published.class_counts(dataset, "train", 1)
     found = losses.major_expressions(list(counts.values()))
-    assert [name for name, is_major in zip(counts, found) if is_major] == major
+    assert [name for name, is_major in zip(counts, found, strict=True) if is_major] == major
 
 
 def test_unknown_labels_are_not_counted():
@@ -118,6 +125,7 @@ def test_unknown_labels_are_not_counted():
 def test_release_rates_come_back_from_frames():
     # frames of one class with the released DFEW rate of happy AU12 give its released weight back
     from audfer import published
+
     weight = published.released_pos_weight("DFEW", "distinct")[0, 8]
     active = round(100000 / (1 + weight))
     labels = np.zeros((100000, 18))
@@ -136,12 +144,17 @@ def test_wrong_arguments_are_named():
 
 # ---- Eq. 9
 
+
 @pytest.fixture
 def batch():
     generator = torch.Generator().manual_seed(3)
-    return (torch.randn(5, 18, generator=generator), (torch.rand(5, 18, generator=generator) < 0.4).float(),
-            torch.tensor([0, 6, 2, 2, 5]), torch.rand(7, 18, generator=generator),
-            20 * torch.rand(7, 18, generator=generator))
+    return (
+        torch.randn(5, 18, generator=generator),
+        (torch.rand(5, 18, generator=generator) < 0.4).float(),
+        torch.tensor([0, 6, 2, 2, 5]),
+        torch.rand(7, 18, generator=generator),
+        20 * torch.rand(7, 18, generator=generator),
+    )
 
 
 def test_one_term_by_hand():
@@ -174,13 +187,14 @@ def test_each_clip_gets_the_row_of_its_own_expression():
     knowledge = torch.zeros(7, 18)
     knowledge[3] = 0.2
     loss = AULoss(knowledge)(torch.zeros(7, 18), torch.zeros(7, 18), torch.arange(7))
-    assert loss.item() == pytest.approx(math.log(2) / 7, rel=1e-6)       # only the angry clip weighs anything
+    assert loss.item() == pytest.approx(math.log(2) / 7, rel=1e-6)  # only the angry clip weighs anything
 
 
 def test_without_knowledge_it_is_plain_binary_cross_entropy(batch):
     logits, labels, expressions, *_ = batch
     assert AULoss()(logits, labels, expressions).item() == pytest.approx(
-        F.binary_cross_entropy_with_logits(logits, labels).item(), rel=1e-6)
+        F.binary_cross_entropy_with_logits(logits, labels).item(), rel=1e-6
+    )
 
 
 def test_unknown_labels_take_no_part_in_value_or_gradient(batch):
@@ -191,8 +205,9 @@ def test_unknown_labels_take_no_part_in_value_or_gradient(batch):
     logits = logits.clone().requires_grad_()
     loss = AULoss(knowledge, weight)(logits, masked, expressions)
     loss.backward()
-    full = F.binary_cross_entropy_with_logits(logits, labels, weight=5 * knowledge[expressions],
-                                              pos_weight=weight[expressions], reduction="none")
+    full = F.binary_cross_entropy_with_logits(
+        logits, labels, weight=5 * knowledge[expressions], pos_weight=weight[expressions], reduction="none"
+    )
     known = ~torch.isnan(masked)
     assert loss.item() == pytest.approx(full[known].mean().item(), rel=1e-6)
     assert (logits.grad[~known] == 0).all() and (logits.grad[known] != 0).all()
@@ -229,8 +244,9 @@ def test_soft_expressions_give_the_expected_loss(batch):
     assert torch.isclose(loss(logits, labels, F.one_hot(expressions, 7).float()), loss(logits, labels, expressions))
     other = torch.tensor([1, 1, 0, 3, 4])
     mixed = 0.3 * F.one_hot(expressions, 7) + 0.7 * F.one_hot(other, 7)
-    assert torch.isclose(loss(logits, labels, mixed),
-                         0.3 * loss(logits, labels, expressions) + 0.7 * loss(logits, labels, other))
+    assert torch.isclose(
+        loss(logits, labels, mixed), 0.3 * loss(logits, labels, expressions) + 0.7 * loss(logits, labels, other)
+    )
 
 
 def test_autocast_computes_the_loss_in_full_precision(batch):
@@ -268,6 +284,7 @@ def test_wrong_matrices_are_named():
 
 
 # ---- Eqs. 5 and 10
+
 
 def test_the_printed_factor_five_shifts_the_value_and_no_gradient():
     logits = torch.randn(4, 7, requires_grad=True)

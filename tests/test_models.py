@@ -1,4 +1,6 @@
-"""The networks: cost, clips of any batch, sizes, precision. (test_parity.py: the official numbers; test_heads.py: the AU plug-in.)"""
+"""The networks: cost, clips of any batch, sizes, precision. (test_parity.py: the official numbers; test_heads.py: the
+AU plug-in.)
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,10 @@ def test_same_seed_same_training(name):
         for _ in range(6):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 output = model(clips)
-            loss = nn.functional.cross_entropy(output.expression_logits.float(), target) + output.au_logits.float().square().mean()
+            loss = (
+                nn.functional.cross_entropy(output.expression_logits.float(), target)
+                + output.au_logits.float().square().mean()
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -91,26 +96,40 @@ def test_same_seed_same_training(name):
     assert first[-1] < first[0]
 
 
-@pytest.mark.parametrize("name,settings", [("m3dfel", dict(num_frames=12, image_size=40)),
-                                           ("former_dfer", dict(num_frames=5, image_size=50)),
-                                           ("mae_dfer", dict(num_frames=4, image_size=96)),
-                                           ("keypoint_gcn", dict(num_frames=5, image_size=50))])
+@pytest.mark.parametrize(
+    "name,settings",
+    [
+        ("m3dfel", dict(num_frames=12, image_size=40)),
+        ("former_dfer", dict(num_frames=5, image_size=50)),
+        ("mae_dfer", dict(num_frames=4, image_size=96)),
+        ("keypoint_gcn", dict(num_frames=5, image_size=50)),
+    ],
+)
 def test_other_sizes_where_possible(name, settings):
     model = tiny(name, **settings)
     clips = torch.zeros(2, settings["num_frames"], 3, settings["image_size"], settings["image_size"])
     assert model(clips).expression_logits.shape == (2, 7)
 
 
-@pytest.mark.parametrize("build,words", [
-    (lambda: build_model("m3dfel", size="tiny", num_frames=7), "num_frames is 7, expected a multiple of the instance length 2"),
-    (lambda: build_model("mae_dfer", size="tiny", image_size=50), "image_size is 50, expected a multiple of"),
-    (lambda: build_model("former_dfer", image_size=8), "at least 16 pixels"),
-    (lambda: build_model("resnet"), "unknown model 'resnet', expected one of m3dfel, former_dfer, mae_dfer"),
-    (lambda: build_model("m3dfel", size="huge"), "unknown model size 'huge', expected one of paper, tiny"),
-    (lambda: build_model("m3dfel", size="tiny", depth=3), "unknown setting 'depth'"),
-    (lambda: tiny("m3dfel")(torch.zeros(2, 16, 3, 48, 48)), r"shape \(2, 16, 3, 48, 48\), expected \(batch, 8, 3, 48, 48\)"),
-    (lambda: tiny("m3dfel")(torch.zeros(2, 8, 3, 48, 48, dtype=torch.int64)), "type torch.int64, expected uint8"),
-])
+@pytest.mark.parametrize(
+    "build,words",
+    [
+        (
+            lambda: build_model("m3dfel", size="tiny", num_frames=7),
+            "num_frames is 7, expected a multiple of the instance length 2",
+        ),
+        (lambda: build_model("mae_dfer", size="tiny", image_size=50), "image_size is 50, expected a multiple of"),
+        (lambda: build_model("former_dfer", image_size=8), "at least 16 pixels"),
+        (lambda: build_model("resnet"), "unknown model 'resnet', expected one of m3dfel, former_dfer, mae_dfer"),
+        (lambda: build_model("m3dfel", size="huge"), "unknown model size 'huge', expected one of paper, tiny"),
+        (lambda: build_model("m3dfel", size="tiny", depth=3), "unknown setting 'depth'"),
+        (
+            lambda: tiny("m3dfel")(torch.zeros(2, 16, 3, 48, 48)),
+            r"shape \(2, 16, 3, 48, 48\), expected \(batch, 8, 3, 48, 48\)",
+        ),
+        (lambda: tiny("m3dfel")(torch.zeros(2, 8, 3, 48, 48, dtype=torch.int64)), "type torch.int64, expected uint8"),
+    ],
+)
 def test_impossible_requests_get_a_sentence(build, words):
     with pytest.raises(AudferError, match=words):
         build()
@@ -176,8 +195,10 @@ def test_pooling_frame_by_frame_is_pooling_in_3d():
     clips = torch.randint(0, 3, (2, 4, 3, 9, 9)).float().to(memory_format=torch.channels_last_3d).requires_grad_()
     mine, theirs = FramePool(3, stride=2, padding=1)(clips), F.max_pool3d(clips, (1, 3, 3), (1, 2, 2), (0, 1, 1))
     assert torch.equal(mine, theirs)
-    towards = torch.randn(mine.shape)                                      # ties: the same one of equal neighbours is chosen
-    for a, b in zip(torch.autograd.grad(mine, clips, towards), torch.autograd.grad(theirs, clips, towards)):
+    towards = torch.randn(mine.shape)  # ties: the same one of equal neighbours is chosen
+    for a, b in zip(
+        torch.autograd.grad(mine, clips, towards), torch.autograd.grad(theirs, clips, towards), strict=True
+    ):
         assert torch.equal(a, b)
 
 
@@ -187,7 +208,11 @@ def test_one_channel_of_contrast_instead_of_three_colours(name):
     with torch.no_grad():
         # a tint is an offset of the logarithm, as the light is
         clips = 0.2 + 0.6 * tiny_clips(name, 2).float() / 255
-        assert relative_error(tiny(name)(clips * torch.tensor([1.0, 0.9, 0.8]).view(3, 1, 1)).features,
-                              tiny(name)(clips).features) < 0.05
+        assert (
+            relative_error(
+                tiny(name)(clips * torch.tensor([1.0, 0.9, 0.8]).view(3, 1, 1)).features, tiny(name)(clips).features
+            )
+            < 0.05
+        )
     with pytest.raises(AudferError, match="grey is True, expected False without contrast"):
         build_model(name, grey=True)

@@ -8,8 +8,16 @@ import nbformat
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-NAMES = ("01_au_extraction", "02_knowledge_matrix", "03_training", "04_strategies", "05_visualisations", "A1_published_audit",
-         "A2_keypoint_gcn", "A3_lock_and_check")
+NAMES = (
+    "01_au_extraction",
+    "02_knowledge_matrix",
+    "03_training",
+    "04_strategies",
+    "05_visualisations",
+    "A1_published_audit",
+    "A2_keypoint_gcn",
+    "A3_lock_and_check",
+)
 
 
 def test_there_are_five_and_the_appendices_in_order():
@@ -20,8 +28,10 @@ def test_there_are_five_and_the_appendices_in_order():
 def test_the_pair_says_the_same(name):
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", 4)
     script = jupytext.read(FOLDER / f"{name}.py")
+
     def content(nb):
         return [(c.cell_type, c.source.strip(), sorted(c.metadata.get("tags", []))) for c in nb.cells]
+
     assert content(notebook) == content(script), f"run: jupytext --to ipynb --update notebooks/{name}.py"
 
 
@@ -39,7 +49,10 @@ def test_cells_are_thin(name):
         if cell.cell_type == "code":
             lines = [line for line in cell.source.splitlines() if line.strip()]
             assert len(lines) <= 12, cell.source
-            assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.While) for node in ast.walk(ast.parse(cell.source)))
+            assert not any(
+                isinstance(node, ast.FunctionDef | ast.ClassDef | ast.While)
+                for node in ast.walk(ast.parse(cell.source))
+            )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -19,9 +19,17 @@ def rows(count=4, first=1, **changes):
     """``count`` good rows as lists of text: AU01_r is 0.10 * frame, AU02_r 1.50, the other AUs 0, AU04_c 1."""
     result = []
     for i in range(count):
-        cells = {name: "0.00" for name in (*INTENSITY_COLUMNS, *PRESENCE_COLUMNS)}
-        cells |= {"frame": str(first + i), "face_id": "0", "timestamp": f"{i / 25:.3f}", "confidence": "0.98",
-                  "success": "1", "AU01_r": f"{0.1 * (first + i):.2f}", "AU02_r": "1.50", "AU04_c": "1.00"}
+        cells = dict.fromkeys((*INTENSITY_COLUMNS, *PRESENCE_COLUMNS), "0.00")
+        cells |= {
+            "frame": str(first + i),
+            "face_id": "0",
+            "timestamp": f"{i / 25:.3f}",
+            "confidence": "0.98",
+            "success": "1",
+            "AU01_r": f"{0.1 * (first + i):.2f}",
+            "AU02_r": "1.50",
+            "AU04_c": "1.00",
+        }
         cells |= {name: values[i] for name, values in changes.items()}
         result.append(cells)
     return result
@@ -29,16 +37,24 @@ def rows(count=4, first=1, **changes):
 
 @pytest.fixture
 def write(tmp_path):
-    def write(content, columns=(*HEAD, *INTENSITY_COLUMNS, *PRESENCE_COLUMNS), separator=",", end="\n", tail="\n",
-              name="clip.csv"):
+    def write(
+        content,
+        columns=(*HEAD, *INTENSITY_COLUMNS, *PRESENCE_COLUMNS),
+        separator=",",
+        end="\n",
+        tail="\n",
+        name="clip.csv",
+    ):
         lines = [separator.join(columns), *(separator.join(row[c] for c in columns) for row in content)]
         path = tmp_path / name
         path.write_bytes((end.join(lines) + tail).encode())
         return path
+
     return write
 
 
 # ---- dialects
+
 
 def test_a_plain_file(write):
     track = read_openface(write(rows()))
@@ -96,8 +112,10 @@ def test_column_order_and_lookalike_columns_do_not_matter(write):
 
 def test_landmarks_are_pairs_of_x_and_y(write):
     names = [f"{axis}_{i}" for axis in "xy" for i in range(68)]
-    content = [row | {name: str(100 * (name[0] == "y") + int(name[2:])) for name in names}
-               for row in rows(success=["1", "0", "1", "1"])]
+    content = [
+        row | {name: str(100 * (name[0] == "y") + int(name[2:])) for name in names}
+        for row in rows(success=["1", "0", "1", "1"])
+    ]
     track = read_openface(write(content, (*HEAD, *names, *INTENSITY_COLUMNS, *PRESENCE_COLUMNS)))
     assert track.landmarks.shape == (4, 68, 2) and track.landmarks[0, 5].tolist() == [5, 105]
     assert np.isnan(track.landmarks[1]).all()
@@ -107,11 +125,12 @@ def test_quoted_cells_and_a_stray_quote(write):
     path = write(rows())
     path.write_text(path.read_text().replace(",0.98,", ',"0.98",'))
     assert np.allclose(read_openface(path).intensity[:, 0], [0.1, 0.2, 0.3, 0.4])
-    path.write_text(path.read_text().replace('3,0,0.080', '3,"0,0.080'))
+    path.write_text(path.read_text().replace("3,0,0.080", '3,"0,0.080'))
     assert read_openface(path).report["rows"] == 4
 
 
 # ---- unknown frames
+
 
 def test_failed_and_unsure_frames_are_unknown(write):
     track = read_openface(write(rows(success=["1", "0", "1", "1"], confidence=["0.98", "0.98", "0.70", "0.73"])))
@@ -132,8 +151,8 @@ def test_the_confidence_threshold_is_a_recorded_choice(write):
 def test_what_openface_smoothed_over_a_failed_frame_is_unknown_too(write):
     path = write(rows(10, success=["1"] * 5 + ["0"] + ["1"] * 4))
     track = read_openface(path)
-    assert track.ok.tolist() == [True] * 5 + [False] + [True] * 4                       # ok: the face was seen
-    assert np.flatnonzero(np.isnan(track.intensity[:, 0])).tolist() == [4, 5, 6]        # a mean of 3 frames
+    assert track.ok.tolist() == [True] * 5 + [False] + [True] * 4  # ok: the face was seen
+    assert np.flatnonzero(np.isnan(track.intensity[:, 0])).tolist() == [4, 5, 6]  # a mean of 3 frames
     assert np.flatnonzero(np.isnan(track.presence[:, 0])).tolist() == [2, 3, 4, 5, 6, 7, 8]  # a vote of 7
     assert track.report["contaminated"] == 6 and track.report["mask_neighbours"] == [1, 3]
     kept = read_openface(path, mask_neighbours=0)
@@ -181,6 +200,7 @@ def test_the_zero_timestamps_of_image_folders_are_not_times(write):
 
 # ---- faces
 
+
 def test_several_faces_need_a_choice(write):
     content = rows() + [row | {"face_id": "1", "AU02_r": "3.00"} for row in rows()]
     path = write(content)
@@ -208,14 +228,17 @@ def people(spans, moved=0.0, size=100.0):
         for frame in frames:
             points = {f"x_{i}": f"{place + moved * frame + (i % 2) * side:.1f}" for i in range(68)}
             points |= {f"y_{i}": f"{100 + (i // 34) * side:.1f}" for i in range(68)}
-            content += [row | points | {"frame": str(frame), "face_id": str(face), "AU02_r": f"{value:.2f}"}
-                        for row in rows(1)]
+            content += [
+                row | points | {"frame": str(frame), "face_id": str(face), "AU02_r": f"{value:.2f}"} for row in rows(1)
+            ]
     return sorted(content, key=lambda row: int(row["frame"])), (*HEAD, *names, *INTENSITY_COLUMNS, *PRESENCE_COLUMNS)
 
 
 def test_a_face_is_chosen_by_a_named_rule(write):
     # face 0 is seen longest, face 1 is the largest, face 2 the surest
-    content, columns = people([(0, range(1, 21), 0, 1.0), (1, range(1, 11), 500, 2.0, 200.0), (2, range(5, 15), 1000, 3.0)])
+    content, columns = people(
+        [(0, range(1, 21), 0, 1.0), (1, range(1, 11), 500, 2.0, 200.0), (2, range(5, 15), 1000, 3.0)]
+    )
     for row in content:
         row["confidence"] = "0.99" if row["face_id"] == "2" else "0.90"
     path = write(content, columns)
@@ -229,13 +252,19 @@ def test_a_face_is_chosen_by_a_named_rule(write):
 
 def test_a_face_whose_number_changes_is_followed_by_its_place(write):
     # the person at 0 is tracker 0, lost for two frames, then tracker 2; the other one is tracker 1, then again 0
-    content, columns = people([(0, range(1, 10), 0, 1.0), (2, range(12, 25), 20, 1.5), (1, range(1, 16), 900, 4.0),
-                               (0, range(30, 36), 880, 4.5)])
+    content, columns = people(
+        [
+            (0, range(1, 10), 0, 1.0),
+            (2, range(12, 25), 20, 1.5),
+            (1, range(1, 16), 900, 4.0),
+            (0, range(30, 36), 880, 4.5),
+        ]
+    )
     track = read_openface(write(content, columns), face="longest", mask_neighbours=0)
     assert track.report["face"] == [0, 2] and track.report["hand_overs"] == 1
     assert track.frame.tolist() == list(range(1, 25)) and track.report["gaps"] == 2
     assert set(track.intensity[track.ok, 1]) == {1.0, 1.5}
-    other = read_openface(write(content, columns), face="confident", mask_neighbours=0)   # a tie: the one seen first
+    other = read_openface(write(content, columns), face="confident", mask_neighbours=0)  # a tie: the one seen first
     assert other.report["face"] == [0, 2]
 
 
@@ -257,19 +286,41 @@ def test_two_rows_of_one_face_in_a_frame_and_faces_without_frames_are_refused(wr
 
 # ---- the fast reader
 
+
 def variants(write):
     """Files of the same table in many dialects."""
     plain = write(rows(), name="plain.csv")
     yield plain
     text = plain.read_text()
-    for number, changed in enumerate((
-            text.replace(",", ", "), text.replace(",", " ,  "), text.replace(",", ";"), text.replace("\n", "\r\n"),
-            text.replace("\n", "\r"), text.replace(",", "\t"), text.replace(",", ";").replace(".", ","), "\ufeff" + text,
-            text.replace(",0.98,", ',"0.98",'), text.rstrip("\n"), text + "\n\n", "\n" + text, text.replace("1.00", "1"),
-            text.replace("1.00", "1.0"), text.replace("0.00", "+0."), text.replace("0.00", "0e0"), text.replace("\n", ",\n"),
+    for number, changed in enumerate(
+        (
+            text.replace(",", ", "),
+            text.replace(",", " ,  "),
+            text.replace(",", ";"),
+            text.replace("\n", "\r\n"),
+            text.replace("\n", "\r"),
+            text.replace(",", "\t"),
+            text.replace(",", ";").replace(".", ","),
+            "\ufeff" + text,
+            text.replace(",0.98,", ',"0.98",'),
+            text.rstrip("\n"),
+            text + "\n\n",
+            "\n" + text,
+            text.replace("1.00", "1"),
+            text.replace("1.00", "1.0"),
+            text.replace("0.00", "+0."),
+            text.replace("0.00", "0e0"),
+            text.replace("\n", ",\n"),
             "\n".join(f"{i - 1 if i else ''},{line}" for i, line in enumerate(text.splitlines())),
-            text + "5,0,0.160,0.98", text.replace("1.50", "nan"), text.replace("1.50", "-nan(ind)"), text.replace("1.50", ""),
-            text.replace("1.50", " "), text.replace("1.50", "inf"), text.replace("frame", "Frame", 1))):
+            text + "5,0,0.160,0.98",
+            text.replace("1.50", "nan"),
+            text.replace("1.50", "-nan(ind)"),
+            text.replace("1.50", ""),
+            text.replace("1.50", " "),
+            text.replace("1.50", "inf"),
+            text.replace("frame", "Frame", 1),
+        )
+    ):
         path = plain.with_name(f"variant{number}.csv")
         path.write_bytes(changed.encode())
         yield path
@@ -281,7 +332,9 @@ def outcome(path):
     except InputError as error:
         return str(error)
     report = {key: value for key, value in track.report.items() if key != "path"}
-    return [np.nan_to_num(v, nan=-1).tolist() for v in (track.intensity, track.presence, track.ok, track.timestamp)], report
+    return [
+        np.nan_to_num(v, nan=-1).tolist() for v in (track.intensity, track.presence, track.ok, track.timestamp)
+    ], report
 
 
 def test_the_fast_and_the_tolerant_reader_agree_on_every_dialect(write, monkeypatch):
@@ -290,21 +343,26 @@ def test_the_fast_and_the_tolerant_reader_agree_on_every_dialect(write, monkeypa
     real = [DATA / "opendbm_openface/subj01_timepoint01.csv", *sorted((DATA / "edge_cases").glob("*.csv"))]
     paths = [*variants(write), *(path for path in real if path.is_file())]
     taken = [module._parse_plain(path.read_bytes(), module._WANTED) is not None for path in paths]
-    assert taken[0] and 9 < sum(taken) < len(paths) - 5         # both ways are really taken
+    assert taken[0] and 9 < sum(taken) < len(paths) - 5  # both ways are really taken
     fast = [outcome(path) for path in paths]
     monkeypatch.setattr(module, "_parse_plain", lambda raw, wanted: None)
-    for path, expected in zip(paths, fast):
+    for path, expected in zip(paths, fast, strict=True):
         assert outcome(path) == expected, path
 
 
 # ---- refusals
 
+
 def test_unreadable_empty_and_rowless_files(tmp_path, write):
     (tmp_path / "empty.csv").write_text(" \n")
     (tmp_path / "picture.csv").write_bytes(b"\x89PNG\x00\xff")
-    for path, message in [(tmp_path / "absent.csv", "No such file"), (tmp_path, "directory"),
-                          (tmp_path / "empty.csv", "empty file"), (tmp_path / "picture.csv", "not UTF-8"),
-                          (write([]), "finds no face")]:
+    for path, message in [
+        (tmp_path / "absent.csv", "No such file"),
+        (tmp_path, "directory"),
+        (tmp_path / "empty.csv", "empty file"),
+        (tmp_path / "picture.csv", "not UTF-8"),
+        (write([]), "finds no face"),
+    ]:
         with pytest.raises(InputError, match=message):
             read_openface(path)
 
@@ -327,16 +385,19 @@ def test_files_without_presence_are_refused_unless_asked_for(write):
     assert np.isnan(track.presence).all() and len(track.report["missing_presence"]) == 18
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(AU06_r=["0", "5.20", "0", "0"]), "data row 2, column AU06_r: found 5.2, expected a number from 0 to 5"),
-    (dict(AU06_r=["0", "0", "-0.10", "0"]), "data row 3, column AU06_r: found -0.1"),
-    (dict(AU06_c=["0", "0", "0", "0.5"]), "data row 4, column AU06_c: found 0.5, expected 0 or 1"),
-    (dict(confidence=["98"] * 4), "column confidence: found 98"),
-    (dict(AU06_r=["0", "high", "0", "0"]), "data row 2, column AU06_r: found 'high', expected a number"),
-    (dict(frame=["1", "2", "2", "3"]), "frame 2 2 times"),
-    (dict(frame=["1", "2", "nan", "3"]), "data row 3, column frame"),
-    (dict(frame=["1", "2", "3", "900000000"]), "4 rows numbered 1 to 900000000"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(AU06_r=["0", "5.20", "0", "0"]), "data row 2, column AU06_r: found 5.2, expected a number from 0 to 5"),
+        (dict(AU06_r=["0", "0", "-0.10", "0"]), "data row 3, column AU06_r: found -0.1"),
+        (dict(AU06_c=["0", "0", "0", "0.5"]), "data row 4, column AU06_c: found 0.5, expected 0 or 1"),
+        (dict(confidence=["98"] * 4), "column confidence: found 98"),
+        (dict(AU06_r=["0", "high", "0", "0"]), "data row 2, column AU06_r: found 'high', expected a number"),
+        (dict(frame=["1", "2", "2", "3"]), "frame 2 2 times"),
+        (dict(frame=["1", "2", "nan", "3"]), "data row 3, column frame"),
+        (dict(frame=["1", "2", "3", "900000000"]), "4 rows numbered 1 to 900000000"),
+    ],
+)
 def test_wrong_values_are_named_by_row_and_column(write, change, message):
     with pytest.raises(InputError) as caught:
         read_openface(write(rows(**change)))
@@ -357,7 +418,7 @@ def test_a_short_row_in_the_middle_is_an_error(write):
 
 
 def test_rescaled_intensities_are_refused_or_undone(write):
-    content = rows(AU02_r=["0.176", "0.134", "0.002", "0.318"])       # 0.88, 0.67, 0.01 and 1.59 divided by five
+    content = rows(AU02_r=["0.176", "0.134", "0.002", "0.318"])  # 0.88, 0.67, 0.01 and 1.59 divided by five
     path = write(content)
     with pytest.raises(InputError, match="scale=5"):
         read_openface(path)
@@ -374,11 +435,23 @@ def test_a_calm_face_is_not_mistaken_for_a_rescaled_one(write):
 
 # ---- the command line
 
+
 def test_the_extraction_command_names_input_output_and_choices(tmp_path):
     video = tmp_path / "a.mp4"
     video.touch()
-    assert extraction_command(video, "out", "a") == ["FeatureExtraction", "-f", str(video), "-out_dir", "out", "-of",
-                                                     "a", "-aus", "-pose", "-q", "-2Dfp"]
+    assert extraction_command(video, "out", "a") == [
+        "FeatureExtraction",
+        "-f",
+        str(video),
+        "-out_dir",
+        "out",
+        "-of",
+        "a",
+        "-aus",
+        "-pose",
+        "-q",
+        "-2Dfp",
+    ]
     assert extraction_command(video, "out", "a", static=True, landmarks=False)[-2:] == ["-q", "-au_static"]
 
 
@@ -395,18 +468,27 @@ def test_frames_that_openface_would_read_in_the_wrong_order_are_refused(tmp_path
 
 # ---- real files: counts of shared/data/README.md
 
+
 @needs_data
-@pytest.mark.parametrize("name, frames, failed", [
-    ("amhuse_openface/10_3_au.txt", 496, 0), ("amhuse_openface/19_2_au.txt", 1369, 8),
-    ("amhuse_openface/19_3_au.txt", 301, 0), ("amhuse_openface/P21_au.txt", 7193, 802),
-    ("opendbm_openface/subj01_timepoint01.csv", 158, 0), ("opendbm_openface/subj01_timepoint02.csv", 161, 0),
-    ("edge_cases/facsvatar_demo_face_id_crlf.csv", 490, 0), ("edge_cases/facsvatar_head_test_no_face_id.csv", 715, 0),
-    ("edge_cases/pyfeat_openface_test_old_version.csv", 100, 0)])
+@pytest.mark.parametrize(
+    "name, frames, failed",
+    [
+        ("amhuse_openface/10_3_au.txt", 496, 0),
+        ("amhuse_openface/19_2_au.txt", 1369, 8),
+        ("amhuse_openface/19_3_au.txt", 301, 0),
+        ("amhuse_openface/P21_au.txt", 7193, 802),
+        ("opendbm_openface/subj01_timepoint01.csv", 158, 0),
+        ("opendbm_openface/subj01_timepoint02.csv", 161, 0),
+        ("edge_cases/facsvatar_demo_face_id_crlf.csv", 490, 0),
+        ("edge_cases/facsvatar_head_test_no_face_id.csv", 715, 0),
+        ("edge_cases/pyfeat_openface_test_old_version.csv", 100, 0),
+    ],
+)
 def test_real_files_are_read_whole(name, frames, failed):
     track = read_openface(DATA / name)
     assert len(track) == frames and track.report["failed"] == failed and track.ok.sum() == frames - failed
-    assert track.report["low_confidence"] == 0     # the default threshold is the boundary of OpenFace's own flag
-    assert 0 <= np.nanmin(track.intensity) and np.nanmax(track.intensity) <= 5
+    assert track.report["low_confidence"] == 0  # the default threshold is the boundary of OpenFace's own flag
+    assert np.nanmin(track.intensity) >= 0 and np.nanmax(track.intensity) <= 5
     assert set(np.unique(track.presence[~np.isnan(track.presence)])) <= {0, 1}
     assert not np.isnan(read_openface(DATA / name, mask_neighbours=0).presence[track.ok][:, 0]).any()
 
@@ -421,8 +503,8 @@ def test_a_stricter_threshold_drops_the_frames_the_readme_counts():
 def test_the_real_landmarks_lie_in_the_picture():
     for name in ("opendbm_openface/subj01_timepoint01.csv", "edge_cases/pyfeat_openface_test_old_version.csv"):
         landmarks = read_openface(DATA / name).landmarks
-        assert landmarks.shape[1:] == (68, 2) and 0 < landmarks.min() and landmarks.max() < 2000
-        assert (landmarks[:, 8, 1] > landmarks[:, 27, 1]).all()      # the chin below the root of the nose
+        assert landmarks.shape[1:] == (68, 2) and landmarks.min() > 0 and landmarks.max() < 2000
+        assert (landmarks[:, 8, 1] > landmarks[:, 27, 1]).all()  # the chin below the root of the nose
 
 
 @needs_data
@@ -432,10 +514,15 @@ def test_the_live_capture_with_a_constant_frame_and_a_cut_last_row():
 
 
 @needs_data
-@pytest.mark.parametrize("name, message", [
-    ("facsvatar_au_without_suffix.csv", "without suffix"), ("pyfeat_detector_output.csv", "py-feat detector output"),
-    ("greta_no_frame_no_confidence.csv", "require_presence=False"),
-    ("facsvatar_demo_scaled_0_1_no_success.csv", "require_presence=False")])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("facsvatar_au_without_suffix.csv", "without suffix"),
+        ("pyfeat_detector_output.csv", "py-feat detector output"),
+        ("greta_no_frame_no_confidence.csv", "require_presence=False"),
+        ("facsvatar_demo_scaled_0_1_no_success.csv", "require_presence=False"),
+    ],
+)
 def test_derived_files_are_refused(name, message):
     with pytest.raises(InputError, match=message):
         read_openface(DATA / "edge_cases" / name)

@@ -13,22 +13,58 @@ import audfer.openface as openface
 from audfer.errors import InputError
 from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS, read_openface
 
-FAST = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow,
-                                                                         HealthCheck.data_too_large])
+FAST = settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 AUS = [*INTENSITY_COLUMNS, *PRESENCE_COLUMNS]
 HEAD = ["frame", "face_id", "timestamp", "confidence", "success"]
 #: columns of a full file that hold no AUs and look a little like some
 OTHERS = ["gaze_0_x", "pose_Tx", "pose_Rx", "p_rx", "p_0", "X_0", "AU01", "AU61_r", "AU99_c", "", "Unnamed: 0", "index"]
 
-number = st.one_of(st.integers(-2, 7).map(str), st.floats(-1, 6).map(lambda x: f"{x:.2f}"),
-                   st.floats(allow_nan=True, allow_infinity=True).map(repr))
-junk = st.one_of(st.sampled_from(["nan", "-nan(ind)", "", " ", "inf", "1_0", "0x1", "1e999", "True", "1,5", "1 2", '"1"', "１",
-                                  "1.2.3", "--1", "NaN ", "nan(abc)", "infinity", "+1", ".5", "5.", "\x1f1", "-"]),
-                 st.text(max_size=4))
+number = st.one_of(
+    st.integers(-2, 7).map(str),
+    st.floats(-1, 6).map(lambda x: f"{x:.2f}"),
+    st.floats(allow_nan=True, allow_infinity=True).map(repr),
+)
+junk = st.one_of(
+    st.sampled_from(
+        [
+            "nan",
+            "-nan(ind)",
+            "",
+            " ",
+            "inf",
+            "1_0",
+            "0x1",
+            "1e999",
+            "True",
+            "1,5",
+            "1 2",
+            '"1"',
+            "１",
+            "1.2.3",
+            "--1",
+            "NaN ",
+            "nan(abc)",
+            "infinity",
+            "+1",
+            ".5",
+            "5.",
+            "\x1f1",
+            "-",
+        ]
+    ),
+    st.text(max_size=4),
+)
 
 
 def read_both(path):
-    """The outcome of reading, the same with the fast reader and without; anything but a track or a refusal propagates."""
+    """The outcome of reading, the same with the fast reader and without.
+
+    Anything but a track or a refusal propagates.
+    """
     outcomes = []
     for parse in (openface._parse_plain, lambda raw, wanted: None):
         kept, openface._parse_plain = openface._parse_plain, parse
@@ -77,20 +113,34 @@ def test_any_bytes_end_in_a_table_or_in_a_refusal(tmp_path, raw):
 def test_any_cells_under_any_header_end_in_a_table_or_in_a_refusal(tmp_path, data):
     """Files that are almost right: the AU columns are there most of the time, cells are almost numbers."""
     names = data.draw(st.permutations(data.draw(st.lists(st.sampled_from(HEAD + OTHERS), max_size=8)) + AUS))
-    names = names[:len(names) - data.draw(st.sampled_from([0, 0, 0, 0, 1, 2]))]
+    names = names[: len(names) - data.draw(st.sampled_from([0, 0, 0, 0, 1, 2]))]
     separator = data.draw(st.sampled_from([",", ", ", ";", "\t", " ,"]))
     end = data.draw(st.sampled_from(["\n", "\r\n", "\n\n", "\r", "\x0b"]))
     wrong = data.draw(st.dictionaries(st.tuples(st.integers(0, 4), st.integers(0, len(names))), junk, max_size=3))
     lines = [separator.join(names)]
     for row in range(data.draw(st.integers(0, 5))):
-        cells = [wrong.get((row, i), str(row) if name in ("frame", "index") else "1" if name in ("confidence", "success")
-                           else "0" if name == "face_id" else data.draw(number) if (row, i) == (0, 3) else "0.5"
-                           if name.endswith("_r") else "1") for i, name in enumerate(names)]
+        cells = [
+            wrong.get(
+                (row, i),
+                str(row)
+                if name in ("frame", "index")
+                else "1"
+                if name in ("confidence", "success")
+                else "0"
+                if name == "face_id"
+                else data.draw(number)
+                if (row, i) == (0, 3)
+                else "0.5"
+                if name.endswith("_r")
+                else "1",
+            )
+            for i, name in enumerate(names)
+        ]
         if (row, len(names)) in wrong:
             cells.append(wrong[row, len(names)])
         lines.append(separator.join(cells))
     raw = end.join(lines).encode("utf-8", "surrogatepass")
-    check(tmp_path / "almost.csv", raw[:len(raw) - data.draw(st.sampled_from([0, 0, 0, 1, 7]))])
+    check(tmp_path / "almost.csv", raw[: len(raw) - data.draw(st.sampled_from([0, 0, 0, 1, 7]))])
 
 
 @FAST
@@ -103,20 +153,26 @@ def test_a_table_written_in_any_dialect_reads_back_equal(tmp_path, data):
     intensity[0, 0] = 2.34
     presence = (rng.random((frames, 18)) < 0.4).astype(float)
     first = data.draw(st.integers(0, 3))
-    values = {"frame": np.arange(first, first + frames), "face_id": np.zeros(frames, int), "timestamp": np.arange(frames) / 25,
-              "confidence": np.full(frames, 0.98), "success": np.ones(frames, int),
-              **dict(zip(INTENSITY_COLUMNS, intensity.T)), **dict(zip(PRESENCE_COLUMNS, presence.T))}
+    values = {
+        "frame": np.arange(first, first + frames),
+        "face_id": np.zeros(frames, int),
+        "timestamp": np.arange(frames) / 25,
+        "confidence": np.full(frames, 0.98),
+        "success": np.ones(frames, int),
+        **dict(zip(INTENSITY_COLUMNS, intensity.T, strict=True)),
+        **dict(zip(PRESENCE_COLUMNS, presence.T, strict=True)),
+    }
     left_out = data.draw(st.sets(st.sampled_from(HEAD)))
     extra = data.draw(st.lists(st.sampled_from(OTHERS), max_size=4, unique=True))
     names = data.draw(st.permutations([n for n in values if n not in left_out] + extra))
-    if not names[-1]:            # a header that ends in a separator has no last column
+    if not names[-1]:  # a header that ends in a separator has no last column
         names = names[::-1]
     separator = data.draw(st.sampled_from([",", ";", "\t"]))
     space = st.sampled_from(["", " ", "  "])
     heading, cell = separator + data.draw(space), data.draw(space) + separator + data.draw(space)
     decimals = data.draw(st.integers(2, 6))
     comma = separator != "," and data.draw(st.booleans())
-    whole = data.draw(st.sampled_from(["0", "0.0", "0.00"]))   # of presences
+    whole = data.draw(st.sampled_from(["0", "0.0", "0.00"]))  # of presences
 
     def write(name, value):
         if name in ("frame", "face_id", "success"):
@@ -124,8 +180,9 @@ def test_a_table_written_in_any_dialect_reads_back_equal(tmp_path, data):
         text = whole.replace("0", str(int(value)), 1) if name.endswith("_c") else f"{value:.{decimals}f}"
         return text.replace(".", ",") if comma else text
 
-    lines = [heading.join(names)] + [cell.join(write(n, values[n][i]) if n in values else "7" for n in names)
-                                     for i in range(frames)]
+    lines = [heading.join(names)] + [
+        cell.join(write(n, values[n][i]) if n in values else "7" for n in names) for i in range(frames)
+    ]
     mark = data.draw(st.sampled_from(["", "\ufeff"]))
     end = data.draw(st.sampled_from(["\n", "\r\n"]))
     path = tmp_path / f"table{data.draw(st.sampled_from(['.csv', '.txt']))}"

@@ -96,8 +96,13 @@ def test_everything_the_package_imports_is_declared():
     missing = []
     for file in (ROOT / "audfer").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            names = ([alias.name for alias in node.names] if isinstance(node, ast.Import)
-                     else [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else [])
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom) and node.level == 0
+                else []
+            )
             for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"audfer"}:
                 packages = {canonicalize_name(p) for p in providers.get(top, [top])}
                 if not packages & (normal | optional):
@@ -151,8 +156,9 @@ def test_make_refuses_an_old_python_with_a_sentence(tmp_path):
     old = tmp_path / "python"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
-    result = subprocess.run(["make", "env", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"], cwd=ROOT,
-                            capture_output=True, text=True)
+    result = subprocess.run(
+        ["make", "env", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"], cwd=ROOT, capture_output=True, text=True
+    )
     assert result.returncode == 2 and "needs Python 3.11 or newer" in result.stderr
     assert not (tmp_path / "venv").exists()
 

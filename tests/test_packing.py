@@ -83,9 +83,9 @@ def test_a_killed_pack_goes_on_and_loses_only_its_chunk(tmp_path):
     read, marked = log.read_text().split("\n")[:-1], len(list(done.glob("0*.json")))
     assert 5 <= marked < 24
     subprocess.run(command, check=True)
-    again = log.read_text().split("\n")[len(read):-1]
+    again = log.read_text().split("\n")[len(read) : -1]
     # what was marked is not read again, the rest once (threads of a chunk take turns)
-    assert sorted(again) == sorted(found.table["clip_id"].tolist()[2 * marked:])
+    assert sorted(again) == sorted(found.table["clip_id"].tolist()[2 * marked :])
     datasets.pack(found, tmp_path / "whole", 3, 8, progress=False)
     assert content(out) == content(tmp_path / "whole")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clips", "log", "out", "whole"]
@@ -93,7 +93,10 @@ def test_a_killed_pack_goes_on_and_loses_only_its_chunk(tmp_path):
 
 def test_two_packers_on_one_folder_do_not_meet(tmp_path):
     found = datasets.read_dataset("folder", small.folder(tmp_path / "clips"))
-    with locked(tmp_path / ".out.packing"), pytest.raises(AudferError, match="another process is using this packed store"):
+    with (
+        locked(tmp_path / ".out.packing"),
+        pytest.raises(AudferError, match="another process is using this packed store"),
+    ):
         datasets.pack(found, tmp_path / "out", 2, 8, progress=False)
     assert not (tmp_path / "out").exists()
     command = [sys.executable, "-c", _SLOW, str(tmp_path / "clips"), str(tmp_path / "out"), str(tmp_path / "log")]
@@ -115,7 +118,10 @@ def test_unreadable_clips_are_quarantined_with_a_reason_and_the_rest_goes_on(tmp
     text, packed = capsys.readouterr().out, datasets.open_packed(tmp_path / "out")
     assert "left out: 1 of 3 train clips of sad, now 2" in text and "quarantine.csv" in text
     assert packed.quarantine["clip_id"].tolist() == ["00002", "00104"]
-    assert "no such folder" in packed.quarantine["reason"][0] and "2.jpg: image: found unreadable" in packed.quarantine["reason"][1]
+    assert (
+        "no such folder" in packed.quarantine["reason"][0]
+        and "2.jpg: image: found unreadable" in packed.quarantine["reason"][1]
+    )
     assert len(packed) == 38 and packed.meta["quarantined"] == 2 and "00002" not in packed.clip_ids
     manifest = datasets.read_dataset("DFEW", root, missing="keep")
     for clip_id in ("00001", "00003", "00103", "00105", "00120"):
@@ -161,8 +167,14 @@ def test_stores_of_other_formats_are_opened_or_refused(tmp_path):
 
 def track(landmarks: np.ndarray, ok=None) -> AUTrack:
     n = len(landmarks)
-    return AUTrack(np.zeros((n, 17), np.float32), np.zeros((n, 18), np.float32), np.ones(n, bool) if ok is None else np.array(ok),
-                   np.arange(1, n + 1), np.full(n, np.nan), landmarks.astype(np.float32))
+    return AUTrack(
+        np.zeros((n, 17), np.float32),
+        np.zeros((n, 18), np.float32),
+        np.ones(n, bool) if ok is None else np.array(ok),
+        np.arange(1, n + 1),
+        np.full(n, np.nan),
+        landmarks.astype(np.float32),
+    )
 
 
 def face(points: np.ndarray) -> np.ndarray:
@@ -199,13 +211,13 @@ def test_a_cut_shows_the_face_where_the_template_says():
     picture = np.zeros((200, 300, 3), np.uint8)
     source = 100 * alignment.TEMPLATE + (150, 60)
     for x, y in source.round().astype(int):
-        picture[y - 2: y + 2, x - 2: x + 2] = 255
+        picture[y - 2 : y + 2, x - 2 : x + 2] = 255
     cuts = alignment.align(track(face(source)[None]), np.array([0]))
     for size in (50, 100, 200):
         out = alignment.cut(picture, cuts.scale_turn[0], cuts.shift[0], size)
         assert out.shape == (size, size, 3)
         for x, y in (size * alignment.TEMPLATE).round().astype(int):
-            assert out[y - 1: y + 1, x - 1: x + 1].mean() > 150
+            assert out[y - 1 : y + 1, x - 1 : x + 1].mean() > 150
         assert out.mean() < 10
 
 
@@ -222,7 +234,7 @@ def write_openface(path: Path, landmarks: np.ndarray, ok: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def moving_faces(tmp_path_factory) -> Path:
-    """Rendered faces that turn, move and grow in a wider picture, a folder a clip, with the renderer's own landmarks."""
+    """Rendered faces that turn, move and grow in a wider picture, a folder a clip, with the renderer's landmarks."""
     root = tmp_path_factory.mktemp("faces")
     frames, side, width = 6, 64, 120
     scene = face_renderer.neutral_scene(frames)
@@ -235,7 +247,7 @@ def moving_faces(tmp_path_factory) -> Path:
         moved = landmarks.numpy() + np.array([[10 * n, 20] for n in range(frames)])[:, None]
         for n, image in enumerate(images.numpy()):
             wide = np.full((width, width, 3), 90, np.uint8)
-            wide[20: 20 + side, 10 * n: 10 * n + side] = image
+            wide[20 : 20 + side, 10 * n : 10 * n + side] = image
             Image.fromarray(wide).save(folder / f"{n + 1}.png")
         ok = np.ones(frames, bool) if clip < 2 else np.zeros(frames, bool)
         ok[2] = False
@@ -244,8 +256,22 @@ def moving_faces(tmp_path_factory) -> Path:
 
 
 def test_rendered_faces_are_aligned_packed_and_shown(moving_faces, tmp_path, capsys):
-    arguments = ["data", "pack", "folder", str(tmp_path / "out"), "--root", str(moving_faces / "clips"), "--frames", "6",
-                 "--size", "48", "--align", str(moving_faces / "openface"), "--workers", "1"]
+    arguments = [
+        "data",
+        "pack",
+        "folder",
+        str(tmp_path / "out"),
+        "--root",
+        str(moving_faces / "clips"),
+        "--frames",
+        "6",
+        "--size",
+        "48",
+        "--align",
+        str(moving_faces / "openface"),
+        "--workers",
+        "1",
+    ]
     assert cli.main(arguments) == 0
     packed = datasets.open_packed(tmp_path / "out")
     assert "look whether the faces are cut well" in capsys.readouterr().out
@@ -290,5 +316,5 @@ def test_reading_ahead_keeps_the_order_and_raises_in_place():
     assert [next(results) for _ in range(30)] == [2 * item for item in range(30)]
     with pytest.raises(InputError, match="found 30"):
         next(results)
-    assert len(begun) < 100                                                 # only a few clips are in memory at a time
+    assert len(begun) < 100  # only a few clips are in memory at a time
     assert list(ahead(read, [])) == []

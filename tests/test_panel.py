@@ -76,7 +76,7 @@ def test_headless_it_is_a_static_picture(monkeypatch):
     monkeypatch.setenv("AUDFER_HEADLESS", "1")
     figure = face_panel(size=48)
     assert isinstance(figure, Figure)
-    assert [axes.get_title() for axes in figure.axes[:len(EXPRESSIONS)]] == list(EXPRESSIONS)
+    assert [axes.get_title() for axes in figure.axes[: len(EXPRESSIONS)]] == list(EXPRESSIONS)
     buffer = io.BytesIO()
     figure.savefig(buffer)
     assert buffer.tell() > 5000

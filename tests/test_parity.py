@@ -1,4 +1,6 @@
-"""The three networks are the official ones: names, shapes, logits, features and tensors in between; and their gradients."""
+"""The three networks are the official ones: names, shapes, logits, features and tensors in between; and their
+gradients.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,30 @@ TOLERANCE = GOLDENS["tolerance"]["expected"]
 OFFICIAL_PARAMETERS = {"m3dfel": 46_823_384, "former_dfer": 18_031_943, "mae_dfer": 84_878_343}
 #: sizes small enough for numerical derivatives, with every part of the network in them
 SMALL = {
-    "m3dfel": dict(num_frames=6, image_size=16, instance_length=2, channels=(3, 4, 5, 6), stem_kernel=(3, 3, 3),
-                   hidden=4, lstm_layers=2, heads=2),
-    "former_dfer": dict(num_frames=3, image_size=20, channels=(3, 4, 6, 8), stem_kernel=3, spatial_heads=2,
-                        spatial_hidden=5, temporal_depth=2, temporal_heads=2, temporal_hidden=7),
-    "mae_dfer": dict(num_frames=4, image_size=24, tubelet=(2, 4, 4), region=(1, 3, 6), stem=(4,), dim=16, depth=2, heads=2,
-                     hidden=10),
+    "m3dfel": dict(
+        num_frames=6,
+        image_size=16,
+        instance_length=2,
+        channels=(3, 4, 5, 6),
+        stem_kernel=(3, 3, 3),
+        hidden=4,
+        lstm_layers=2,
+        heads=2,
+    ),
+    "former_dfer": dict(
+        num_frames=3,
+        image_size=20,
+        channels=(3, 4, 6, 8),
+        stem_kernel=3,
+        spatial_heads=2,
+        spatial_hidden=5,
+        temporal_depth=2,
+        temporal_heads=2,
+        temporal_hidden=7,
+    ),
+    "mae_dfer": dict(
+        num_frames=4, image_size=24, tubelet=(2, 4, 4), region=(1, 3, 6), stem=(4,), dim=16, depth=2, heads=2, hidden=10
+    ),
 }
 
 
@@ -62,11 +82,17 @@ def test_logits_features_and_taps_are_the_golden_ones(paper, batch, num_threads)
     if batch == 2:
         assert fill.checksum(clips) == golden["input_sha256"]
 
-    # a tap is a module's output under the module's official name, which is its name here too; the LSTM also gives its state
+    # a tap is a module's output under the module's official name, which is its name here too; the LSTM also gives its
+    # state
     seen = {}
-    hooks = [model.get_submodule(tap["official_module"]).register_forward_hook(
-        lambda module, inputs, output, key=tap["official_module"]: seen.update(
-            {key: output[0] if isinstance(output, tuple) else output})) for tap in golden["taps"]]
+    hooks = [
+        model.get_submodule(tap["official_module"]).register_forward_hook(
+            lambda module, inputs, output, key=tap["official_module"]: seen.update(
+                {key: output[0] if isinstance(output, tuple) else output}
+            )
+        )
+        for tap in golden["taps"]
+    ]
     try:
         with torch.inference_mode(), threads(num_threads):
             logits, features = official_forward(model, clips)
@@ -74,11 +100,11 @@ def test_logits_features_and_taps_are_the_golden_ones(paper, batch, num_threads)
         for hook in hooks:
             hook.remove()
 
-    rows = min(batch, 2)                                                    # the goldens have two clips
+    rows = min(batch, 2)  # the goldens have two clips
     for tap in golden["taps"]:
         whole, shape = seen[tap["official_module"]], tap["clip0_shape"]
         assert list(whole.shape) == [tap["shape_full_batch"][0] * batch // 2, *tap["shape_full_batch"][1:]]
-        ours = whole[:shape[0]]
+        ours = whole[: shape[0]]
         scale = ours.abs().max()
         assert list(ours.shape) == shape
         assert (ours.flatten()[:8] - torch.tensor(tap["clip0_first8"])).abs().max() < TOLERANCE * scale, tap["where"]
@@ -94,7 +120,7 @@ def test_other_weights_give_one_answer_at_paper_size(paper):
     """Whatever the batch, the number of threads, and whether layers take their shortcuts."""
     name, model = paper
     state = fill.fill_state_dict(MANIFESTS[name]["keys"], seed=1)
-    clips = fill.make_clips("m3dfel", 2, seed=1, size=model.image_size)      # what every network's forward takes
+    clips = fill.make_clips("m3dfel", 2, seed=1, size=model.image_size)  # what every network's forward takes
     with torch.inference_mode():
         with threads(1):
             both = functional_call(model, state, (clips,))
@@ -121,14 +147,18 @@ def test_other_weights_give_one_answer_in_double_precision(name):
 
 @pytest.mark.parametrize("name,settings", [*((name, {}) for name in NAMES), ("mae_dfer", dict(drop_path=0.5))])
 def test_gradients_in_training_are_the_numerical_ones(name, settings):
-    """In double precision: of all outputs with regard to the clips and to every parameter, batch norms in training mode."""
+    """In double precision: of all outputs with regard to the clips and to every parameter, batch norms in training
+    mode.
+    """
     model = filled(build_model(name, size="tiny", **SMALL[name], **settings), seed=3).double().train()
     generator = torch.Generator().manual_seed(0)
-    clips = torch.rand(2, model.num_frames, 3, model.image_size, model.image_size, generator=generator, dtype=torch.float64)
+    clips = torch.rand(
+        2, model.num_frames, 3, model.image_size, model.image_size, generator=generator, dtype=torch.float64
+    )
     parameters = dict(model.named_parameters())
 
     def forward(clips, *values):
-        torch.manual_seed(0)                                                # the same paths are dropped every time
+        torch.manual_seed(0)  # the same paths are dropped every time
         outputs = functional_call(model, dict(zip(parameters, values, strict=True)), (clips,))
         return tuple(output for output in outputs if output is not None)
 

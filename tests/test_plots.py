@@ -140,7 +140,9 @@ def test_the_lambda_of_fig5_does_not_mix_in_the_cell_without_knowledge_weights(r
 
 def test_loss_data_are_the_terms_of_eq_10_in_the_last_epoch(records):
     data = figure_data.loss_data(records, "m3dfel")
-    record = next(r for r in records if (r.cell["model"], r.cell["dataset"], r.cell["au_ratio"]) == ("m3dfel", "MAFW", 0.75))
+    record = next(
+        r for r in records if (r.cell["model"], r.cell["dataset"], r.cell["au_ratio"]) == ("m3dfel", "MAFW", 0.75)
+    )
     last = record.history.iloc[-1]
     part = data[(data["dataset"] == "MAFW") & (data["au_ratio"] == 0.75)].set_index("term")
     assert part.loc["AU loss", "weighted"] == pytest.approx(0.75 * last["loss_au"])
@@ -157,7 +159,7 @@ def test_loss_data_are_the_terms_of_eq_10_in_the_last_epoch(records):
 def test_the_ablation_figure_draws_the_differences_to_plain_bce():
     tidy = tables.ablations(fake_ablations()).tidy
     figure = plots.ablations(tidy)
-    for axes, metric in zip(figure.axes, ("WAR", "UAR")):
+    for axes, metric in zip(figure.axes, ("WAR", "UAR"), strict=True):
         part = tidy[(tidy["against"] == "plain BCE") & (tidy["metric"] == metric)]
         assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(part["variant"])
         dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
@@ -194,8 +196,7 @@ def test_fig6_has_six_panels_and_says_which_is_missing(records):
 def test_process_data_has_seven_panels_in_percent_and_marks_the_variants(records):
     data = figure_data.process_data(records)
     assert (
-        list(dict.fromkeys(data["panel"])) == [name for name, *_ in figure_data.PANELS]
-        and len(figure_data.PANELS) == 7
+        list(dict.fromkeys(data["panel"])) == [name for name, *_ in figure_data.PANELS] and len(figure_data.PANELS) == 7
     )
     record = next(
         r for r in records if r.cell["model"] == "m3dfel" and r.cell["dataset"] == "DFEW" and r.cell["au_ratio"] == 0
@@ -255,7 +256,7 @@ def test_everything_is_drawn_of_a_smoke_run_too():
 
 def test_frequencies_stand_beside_the_published_ones():
     data = figure_data.frequency_data(
-        {"DFEW": dict(zip(EXPRESSIONS, COUNTS["DFEW"])), "RAVDESS": [8, 8, 4, 8, 8, 8, 8]}
+        {"DFEW": dict(zip(EXPRESSIONS, COUNTS["DFEW"], strict=True)), "RAVDESS": [8, 8, 4, 8, 8, 8, 8]}
     )
     happy = data[(data["dataset"] == "DFEW") & (data["expression"] == "happy")].iloc[0]
     # class_counts.csv: 1956 happy clips among DFEW fold 1's training clips
@@ -321,9 +322,7 @@ def test_saved_figure_brings_its_numbers_and_saving_again_changes_no_byte(record
     assert not re.search(rb"dc:date|\d{4}-\d\d-\d\dT", before[1])
     about = json.loads(before[3])
     assert (
-        about["caption"] == "Fig. 5."
-        and records[0].path.name in about["records"]
-        and "matplotlib" in about["versions"]
+        about["caption"] == "Fig. 5." and records[0].path.name in about["records"] and "matplotlib" in about["versions"]
     )
     assert plt.get_fignums() == [] and "data:image/png;base64," in saved._repr_html_()
 
@@ -342,17 +341,24 @@ def test_the_callers_own_style_is_left_alone():
 
 def test_figures_of_four_networks_keep_their_texts_apart_and_inside():
     found = fake_grid(models=("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn"))
-    figures = (plots.accuracies(tables.table1(found).tidy), plots.strategies(tables.table3(found).tidy),
-               plots.fig6(figure_data.confusion_data(found, "DFEW")))
+    figures = (
+        plots.accuracies(tables.table1(found).tidy),
+        plots.strategies(tables.table3(found).tidy),
+        plots.fig6(figure_data.confusion_data(found, "DFEW")),
+    )
     for figure in figures:
         figure.canvas.draw()
         whole = figure.bbox
         # matplotlib keeps labels of ticks beyond the ends of an axis, undrawn
-        ticks = [tick.label1 for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for tick in axis._update_ticks()]
+        ticks = [
+            tick.label1 for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for tick in axis._update_ticks()
+        ]
         shown = [text for axes in figure.axes for text in (axes.title, axes._left_title, axes.xaxis.label)] + ticks
         shown = [text for text in shown if text.get_text() and text.get_visible()]
         boxes = [text.get_window_extent() for text in shown]
         assert any("KP-GCN" in text.get_text() for text in shown)
-        assert all(box.x0 >= whole.x0 and box.x1 <= whole.x1 and box.y0 >= whole.y0 and box.y1 <= whole.y1 for box in boxes)
+        assert all(
+            box.x0 >= whole.x0 and box.x1 <= whole.x1 and box.y0 >= whole.y0 and box.y1 <= whole.y1 for box in boxes
+        )
         for i, box in enumerate(boxes):
-            assert not any(box.overlaps(other) for other in boxes[i + 1:]), shown[i]
+            assert not any(box.overlaps(other) for other in boxes[i + 1 :]), shown[i]

@@ -22,24 +22,35 @@ def test_an_unknown_profile_names_the_nearest():
         load_profile("labtop")
 
 
-@pytest.mark.parametrize("line, sentence", [
-    ("[training]\nepoch = 3", "training.epoch: found an unknown key.*did you mean epochs"),
-    ("[grid]\nau_ratio = 1.5", "grid.au_ratio: found 1.5"),
-    ("[training]\nsize = 'tiny'\nepochs = 'three'", "training.epochs: found 'three', expected a value of type int"),
-    ("[training]\nsize = 'huge'\nepochs=1\nnum_frames=1\nstored_frames=1\nimage_size=1",
-     "training.size: found 'huge', expected one of tiny, paper"),
-    ("[grid]\nfolds = [1, 2]", r"grid.folds: found \(1, 2\), expected \[1\]: the embedded benchmark has one fold"),
-    ("[grid]\nablations = ['uniform', 'knowledge']", "grid.ablations: found uniform, knowledge, expected plain BCE among them"),
-    ("[grid]\nablations = ['nothing']", "grid.ablations: found 'nothing', expected one of plain BCE"),
-    ("[grid]\nstrategy_datasets = ['AFEW']", "grid.strategy_datasets: found 'AFEW', expected one of DFEW"),
-    ("not toml", "TOML syntax"),
-    ("[estimator]\nbatch_size = 3", "estimator.epochs: found nothing"),
-])
+@pytest.mark.parametrize(
+    "line, sentence",
+    [
+        ("[training]\nepoch = 3", "training.epoch: found an unknown key.*did you mean epochs"),
+        ("[grid]\nau_ratio = 1.5", "grid.au_ratio: found 1.5"),
+        ("[training]\nsize = 'tiny'\nepochs = 'three'", "training.epochs: found 'three', expected a value of type int"),
+        (
+            "[training]\nsize = 'huge'\nepochs=1\nnum_frames=1\nstored_frames=1\nimage_size=1",
+            "training.size: found 'huge', expected one of tiny, paper",
+        ),
+        ("[grid]\nfolds = [1, 2]", r"grid.folds: found \(1, 2\), expected \[1\]: the embedded benchmark has one fold"),
+        (
+            "[grid]\nablations = ['uniform', 'knowledge']",
+            "grid.ablations: found uniform, knowledge, expected plain BCE among them",
+        ),
+        ("[grid]\nablations = ['nothing']", "grid.ablations: found 'nothing', expected one of plain BCE"),
+        ("[grid]\nstrategy_datasets = ['AFEW']", "grid.strategy_datasets: found 'AFEW', expected one of DFEW"),
+        ("not toml", "TOML syntax"),
+        ("[estimator]\nbatch_size = 3", "estimator.epochs: found nothing"),
+    ],
+)
 def test_a_wrong_profile_file_gets_a_sentence(tmp_path, line, sentence):
-    base = {"data": "source = 'embedded'", "estimator": "epochs = 1",
-            "training": "size='tiny'\nepochs=1\nnum_frames=1\nstored_frames=1\nimage_size=1",
-            "grid": "datasets = []\nstrategy_dataset = 'DFEW'"}
-    given = line[1:line.index("]")] if line.startswith("[") else None
+    base = {
+        "data": "source = 'embedded'",
+        "estimator": "epochs = 1",
+        "training": "size='tiny'\nepochs=1\nnum_frames=1\nstored_frames=1\nimage_size=1",
+        "grid": "datasets = []\nstrategy_dataset = 'DFEW'",
+    }
+    given = line[1 : line.index("]")] if line.startswith("[") else None
     text = "summary = 'x'\n" + "".join(f"[{k}]\n{v}\n" for k, v in base.items() if k != given and k != "grid")
     path = tmp_path / "mine.toml"
     path.write_text(text + ("" if given == "grid" else "[grid]\n") + "\n" + line if given else line)

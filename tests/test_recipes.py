@@ -23,19 +23,25 @@ def test_every_network_has_its_default_recipes_and_one_of_its_own_release_if_the
         for size in SIZES:
             assert recipe_name(model, size) in RECIPES
         released = any(name.startswith(f"{model}-release") for name in RECIPES)
-        assert released != (model == "keypoint_gcn")                       # whose authors have released nothing
+        assert released != (model == "keypoint_gcn")  # whose authors have released nothing
 
 
-@pytest.mark.parametrize("quantity, found", [
-    ("M3DFEL learning rate initial", RECIPES["m3dfel-paper"].learning_rate),
-    ("M3DFEL learning rate minimum", RECIPES["m3dfel-paper"].minimum_learning_rate),
-    ("M3DFEL weight decay", RECIPES["m3dfel-paper"].weight_decay),
-    ("M3DFEL epochs", RECIPES["m3dfel-paper"].epochs),
-    ("MAE-DFER learning rate initial", RECIPES["mae_dfer-paper"].learning_rate * 256 / RECIPES["mae_dfer-paper"].batch_size),
-    ("Former-DFER weight decay", RECIPES["former_dfer-paper"].weight_decay),
-    ("Former-DFER learning rate", RECIPES["former_dfer-paper"].learning_rate),
-    ("Former-DFER epochs", RECIPES["former_dfer-paper"].epochs),
-])
+@pytest.mark.parametrize(
+    "quantity, found",
+    [
+        ("M3DFEL learning rate initial", RECIPES["m3dfel-paper"].learning_rate),
+        ("M3DFEL learning rate minimum", RECIPES["m3dfel-paper"].minimum_learning_rate),
+        ("M3DFEL weight decay", RECIPES["m3dfel-paper"].weight_decay),
+        ("M3DFEL epochs", RECIPES["m3dfel-paper"].epochs),
+        (
+            "MAE-DFER learning rate initial",
+            RECIPES["mae_dfer-paper"].learning_rate * 256 / RECIPES["mae_dfer-paper"].batch_size,
+        ),
+        ("Former-DFER weight decay", RECIPES["former_dfer-paper"].weight_decay),
+        ("Former-DFER learning rate", RECIPES["former_dfer-paper"].learning_rate),
+        ("Former-DFER epochs", RECIPES["former_dfer-paper"].epochs),
+    ],
+)
 def test_the_paper_recipes_are_section_4_3(quantity, found):
     printed = load("audfer_text_settings").set_index("quantity")["printed"]
     assert found == pytest.approx(float(printed[quantity]))
@@ -55,7 +61,9 @@ def test_paper_recipes_are_tested_deterministically_and_a_release_that_is_not_sa
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_one():
-    with pytest.raises(InputError, match=r"found 'm3dfel-relase', expected one of m3dfel-paper, .*\(did you mean m3dfel-release"):
+    with pytest.raises(
+        InputError, match=r"found 'm3dfel-relase', expected one of m3dfel-paper, .*\(did you mean m3dfel-release"
+    ):
         recipe_name("m3dfel", "paper", "m3dfel-relase")
     with pytest.raises(InputError, match="found 'former_dfer-paper', expected one of m3dfel-paper"):
         recipe_name("m3dfel", "paper", "former_dfer-paper")
@@ -106,7 +114,9 @@ def test_m3dfels_release_starts_twice_with_zero_and_falls_at_the_end_of_the_warm
 
 def test_mae_dfers_release_rises_from_zero_over_5_of_100_epochs():
     recipe = RECIPES["mae_dfer-release-dfew"]
-    assert [learning_rate(recipe, step, 1000) / recipe.learning_rate for step in (0, 25, 50)] == pytest.approx([0, 0.5, 1])
+    assert [learning_rate(recipe, step, 1000) / recipe.learning_rate for step in (0, 25, 50)] == pytest.approx(
+        [0, 0.5, 1]
+    )
     assert learning_rate(recipe, 999, 1000) == pytest.approx(recipe.minimum_learning_rate, rel=0.01)
 
 
@@ -118,7 +128,9 @@ def settings(model, recipe):
     optimizer = build_optimizer(model, recipe)
     set_learning_rate(optimizer, 1.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = {names[id(p)]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    found = {
+        names[id(p)]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]
+    }
     assert len(found) == len(names)  # each exactly once
     return found
 
@@ -144,7 +156,11 @@ def test_m3dfel_and_former_dfer_decay_everything_alike():
 def test_the_optimizers_have_the_published_constants():
     model = nn.Linear(2, 2)
     sgd, adamw = (build_optimizer(model, RECIPES[name]) for name in ("former_dfer-paper", "m3dfel-paper"))
-    assert isinstance(sgd, torch.optim.SGD) and sgd.param_groups[0]["momentum"] == 0.9 and sgd.param_groups[0]["lr"] == 0.01
+    assert (
+        isinstance(sgd, torch.optim.SGD)
+        and sgd.param_groups[0]["momentum"] == 0.9
+        and sgd.param_groups[0]["lr"] == 0.01
+    )
     assert isinstance(adamw, torch.optim.AdamW) and adamw.param_groups[0]["betas"] == (0.9, 0.999)
     assert adamw.param_groups[0]["eps"] == 1e-8
 
@@ -164,12 +180,19 @@ def test_a_profile_names_recipes_and_a_wrong_one_is_refused(study, tmp_path):
     assert load_profile("gpu").training.recipes == {"mae_dfer": "mae_dfer-scratch"}
     text = (FOLDER / "smoke.toml").read_text()
     path = tmp_path / "mine.toml"
-    path.write_text(text.replace("epochs = 2\nnum_frames", 'recipes = { m3dfel = "m3dfel-release" }\nepochs = 0\nnum_frames'))
+    path.write_text(
+        text.replace("epochs = 2\nnum_frames", 'recipes = { m3dfel = "m3dfel-release" }\nepochs = 0\nnum_frames')
+    )
     mine = Study(load_profile(str(path)), study.work, study.figures)
-    assert (mine.cell("m3dfel", "DFEW").training_recipe, mine.cell("m3dfel", "DFEW").epochs) == (RECIPES["m3dfel-release"], 300)
+    assert (mine.cell("m3dfel", "DFEW").training_recipe, mine.cell("m3dfel", "DFEW").epochs) == (
+        RECIPES["m3dfel-release"],
+        300,
+    )
     assert mine.cell("m3dfel", "DFEW", recipe="m3dfel-tiny").epochs == RECIPES["m3dfel-tiny"].epochs
     assert mine.cell("m3dfel", "DFEW").label == "m3dfel DFEW m3dfel-release"
     assert mine.cell("former_dfer", "DFEW").recipe == ""
     path.write_text(path.read_text().replace("m3dfel-release", "mae_dfer-paper"))
-    with pytest.raises(InputError, match="training.recipes.m3dfel: found 'mae_dfer-paper', expected one of m3dfel-paper"):
+    with pytest.raises(
+        InputError, match="training.recipes.m3dfel: found 'mae_dfer-paper', expected one of m3dfel-paper"
+    ):
         load_profile(str(path))

@@ -17,9 +17,27 @@ from scipy.stats import spearmanr
 
 from audfer.action_units import recognition
 from audfer.action_units.estimator import ZERO_BELOW, ActionUnitEstimator, calibration_subjects
-from audfer.action_units.recognition import (COMPONENTS, KNOTS, RECIPES, Recogniser, RecognitionCell, RecognitionInputs,
-                                             RecognitionRecord, RecognitionStore, batch_terms, build_network, epoch_windows, fit, frame_f1,
-                                             intensity_knots, open_annotated, pack_annotated, recalls, stored_maps, total_loss)
+from audfer.action_units.recognition import (
+    COMPONENTS,
+    KNOTS,
+    RECIPES,
+    Recogniser,
+    RecognitionCell,
+    RecognitionInputs,
+    RecognitionRecord,
+    RecognitionStore,
+    batch_terms,
+    build_network,
+    epoch_windows,
+    fit,
+    frame_f1,
+    intensity_knots,
+    open_annotated,
+    pack_annotated,
+    recalls,
+    stored_maps,
+    total_loss,
+)
 from audfer.datasets.annotated import read_annotated
 from audfer.errors import AudferError, InputError
 from audfer.experiments import run_cells
@@ -64,6 +82,7 @@ def records(store, cells, inputs):
 
 # ---- cells
 
+
 def test_table_iv_is_a_grid_of_switches():
     found = [RecognitionCell(**switches, **SMALL) for switches in COMPONENTS.values()]
     assert [cell.components for cell in found] == list(COMPONENTS) and len(set(found)) == 7
@@ -72,22 +91,42 @@ def test_table_iv_is_a_grid_of_switches():
 
     printed = published.load("lac_table4")
     for cell, row in zip(found, printed.itertuples(), strict=True):
-        mine = (cell.temporal_sampling, cell.localisation, cell.activation, cell.local_to_global, cell.check, cell.loss == "DWA")
+        mine = (
+            cell.temporal_sampling,
+            cell.localisation,
+            cell.activation,
+            cell.local_to_global,
+            cell.check,
+            cell.loss == "DWA",
+        )
         assert mine == tuple(value == "y" for value in (row.TS, row.L_loc, row.L_act, row.L_l2g, row.ST, row.L_DWA))
     assert replace(found[-1], activation=False).components == "TS + L_loc + L_l2g + ST + L_DWA"
 
 
 def test_paper_recipes_have_the_printed_numbers():
     clips, stills = RECIPES["paper"]
-    assert (clips.optimizer, clips.learning_rate, clips.weight_decay, clips.betas) == ("adamw", 1e-4, 5e-4, (0.9, 0.999))
+    assert (clips.optimizer, clips.learning_rate, clips.weight_decay, clips.betas) == (
+        "adamw",
+        1e-4,
+        5e-4,
+        (0.9, 0.999),
+    )
     assert (clips.epochs, clips.batch_size, stills.epochs, stills.batch_size) == (200, 8, 20, 64)
     assert clips.augmentation.flip == 0.5 and clips.augmentation.colour_jitter > 0 and clips.augmentation.crop == "none"
 
 
-@pytest.mark.parametrize("field, value, sentence", [
-    ("loss", "BCE", "one of CE, WA, DWA"), ("window", 0, "window: found 0, expected at least 1"), ("size", "huge", "one of paper"),
-    ("temporal_sampling", False, "check without temporal_sampling"), ("localisation_form", "none", "one of bounded, paper"),
-    ("precision", "fp8", "one of float32, bf16"), ("initialisation", "", "'scratch'")])
+@pytest.mark.parametrize(
+    "field, value, sentence",
+    [
+        ("loss", "BCE", "one of CE, WA, DWA"),
+        ("window", 0, "window: found 0, expected at least 1"),
+        ("size", "huge", "one of paper"),
+        ("temporal_sampling", False, "check without temporal_sampling"),
+        ("localisation_form", "none", "one of bounded, paper"),
+        ("precision", "fp8", "one of float32, bf16"),
+        ("initialisation", "", "'scratch'"),
+    ],
+)
 def test_cells_that_cannot_be_are_sentences(field, value, sentence):
     with pytest.raises(InputError, match=sentence):
         RecognitionCell(**{**SMALL, field: value})
@@ -95,8 +134,13 @@ def test_cells_that_cannot_be_are_sentences(field, value, sentence):
 
 # ---- data and windows
 
+
 def test_packed_frames_have_labels_landmarks_and_subjects(data, tmp_path):
-    assert data.frames.shape == (108, 32, 32, 3) and data.landmarks.shape == (108, 68, 2) and data.action_units == ACTION_UNITS
+    assert (
+        data.frames.shape == (108, 32, 32, 3)
+        and data.landmarks.shape == (108, 68, 2)
+        and data.action_units == ACTION_UNITS
+    )
     np.testing.assert_array_equal(data.labels, (data.codes >= 2).astype(np.float32))
     assert data.meta["faces"] == "rendered faces"
     with pytest.raises(InputError, match="packed annotated frames"):
@@ -116,13 +160,18 @@ def test_still_frames_are_as_many_as_windows_have_and_every_subject_gives_equall
     rows = data.split(1)[0]
     windows = epoch_windows(cells[0], data.table, rows, np.random.default_rng(0))
     stills = epoch_windows(cells[1], data.table, rows, np.random.default_rng(0))
-    assert windows.size == stills.size and stills.shape[1] == 1 and set(windows.ravel()) <= set(rows) >= set(stills.ravel())
+    assert (
+        windows.size == stills.size
+        and stills.shape[1] == 1
+        and set(windows.ravel()) <= set(rows) >= set(stills.ravel())
+    )
     assert set(np.unique(data.subjects[windows[:, 0]], return_counts=True)[1]) == {2}
     assert (np.diff(data.table["frame"].to_numpy()[windows], axis=1) == 1).all()
     assert np.unique(stills, return_counts=True)[1].max() - len(stills) // len(rows) <= 1
 
 
 # ---- losses
+
 
 def test_the_total_has_the_papers_weights_and_a_term_that_is_off_is_not_there(data):
     windows = data.split(1)[0][:8].reshape(2, 4)
@@ -132,8 +181,13 @@ def test_the_total_has_the_papers_weights_and_a_term_that_is_off_is_not_there(da
     cell = RecognitionCell(**SMALL)
     terms, logits = batch_terms(cell, network, *batch, None)
     assert set(terms) == set(recognition.TERMS) and logits.shape == (2, 4, 18)
-    expected = (0.5 * terms["localisation"] + 0.5 * terms["activation"] + 0.01 * terms["local_to_global"] + 0.5 * terms["first"]
-                + terms["second"])
+    expected = (
+        0.5 * terms["localisation"]
+        + 0.5 * terms["activation"]
+        + 0.01 * terms["local_to_global"]
+        + 0.5 * terms["first"]
+        + terms["second"]
+    )
     assert torch.allclose(total_loss(terms), expected)
     terms, _ = batch_terms(replace(cell, localisation=False, local_to_global=False), network, *batch, None)
     assert set(terms) == {"activation", "first", "second"}
@@ -151,6 +205,7 @@ def test_recall_and_f1_by_hand():
 
 # ---- training
 
+
 def test_training_lowers_the_loss_and_the_record_has_everything(records, cells, data):
     longer = fit(replace(cells[0], epochs=8), RecognitionInputs(str(data.frames.filename).rsplit("/", 1)[0], ""))
     assert longer["history"]["loss"].iloc[-1] < longer["history"]["loss"].iloc[0] - 0.05
@@ -161,7 +216,7 @@ def test_training_lowers_the_loss_and_the_record_has_everything(records, cells, 
     assert record.probabilities.shape == (len(held), 18) and not np.isnan(record.probabilities).any()
     assert record.training_recall.shape == record.weights.shape == (2, 18) and record.intensity.shape == (len(held), 17)
     assert record.meta["frames_an_epoch"] == 2 * 4 * record.meta["subjects"]["training"]
-    assert (records[1].weights == 1).all()                                                # L_CE has no weights
+    assert (records[1].weights == 1).all()  # L_CE has no weights
     assert np.isfinite(record.weights).all() and record.weights.std() > 0
     present = record.presence("calibrated")
     assert set(np.unique(present)) <= {0, 1} and (record.presence("0.5") == (record.probabilities >= 0.5)).all()
@@ -226,6 +281,7 @@ def test_weights_that_have_seen_the_held_out_subjects_are_refused(cells, inputs)
 
 # ---- maps of the stages that are not trained
 
+
 @pytest.fixture(scope="module")
 def warm(inputs, tmp_path_factory):
     """A cell that starts from an estimator's weights, and its inputs."""
@@ -250,9 +306,9 @@ def test_stored_maps_are_the_trunks_of_the_pictures_and_of_their_mirror_images(w
     given, points = maps.take(windows, mirrored)
     with torch.inference_mode():
         trunk = network.backbone.trunk(shown.flatten(0, 1) / 255).unflatten(0, (3, 4))
-        torch.testing.assert_close(given, trunk, atol=2e-3, rtol=2e-3)                     # stored in half precision
+        torch.testing.assert_close(given, trunk, atol=2e-3, rtol=2e-3)  # stored in half precision
         torch.testing.assert_close(network.from_maps(given).logits, network(shown).logits, atol=5e-3, rtol=5e-3)
-        assert not torch.allclose(maps.take(windows)[0][1], given[1], atol=0.1)            # a face is not its own mirror image
+        assert not torch.allclose(maps.take(windows)[0][1], given[1], atol=0.1)  # a face is not its own mirror image
     own = torch.from_numpy(data.landmarks[windows])
     torch.testing.assert_close(points[0], own[0])
     # the right eye's corner has become the left one's, at the other side
@@ -265,7 +321,7 @@ def test_cells_learn_from_stored_maps_what_they_are_then_shown_pictures_with(war
     stored_maps(cell, inputs)
     before = (maps / "maps.npy").stat().st_mtime_ns
     outcome = fit(cell, inputs)
-    assert (maps / "maps.npy").stat().st_mtime_ns == before                                # found, not made again
+    assert (maps / "maps.npy").stat().st_mtime_ns == before  # found, not made again
     network, weights = outcome["network"], load_file(inputs.initial_weights)
     for name, value in network.backbone.state_dict().items():
         if not name.endswith("num_batches_tracked"):
@@ -282,17 +338,18 @@ def test_cells_learn_from_stored_maps_what_they_are_then_shown_pictures_with(war
 
 
 def test_the_estimators_size_weighs_localisation_less_and_says_so():
-    terms = dict(zip(recognition.TERMS, torch.eye(5)))
+    terms = dict(zip(recognition.TERMS, torch.eye(5), strict=True))
     torch.testing.assert_close(total_loss(terms), torch.tensor([0.5, 0.5, 0.01, 0.5, 1.0]))
     torch.testing.assert_close(total_loss(terms, "estimator"), torch.tensor([0.05, 0.5, 0.01, 0.5, 1.0]))
 
 
 # ---- the recogniser
 
+
 def test_the_mapping_to_intensities_rises_and_has_the_codes_mean_and_spread():
     generator = np.random.default_rng(0)
     codes = generator.integers(0, 6, 4000).astype(np.float32)
-    logits = (np.exp(codes / 3) + generator.normal(0, 0.3, 4000)).astype(np.float32)       # bent, as a classifier's
+    logits = (np.exp(codes / 3) + generator.normal(0, 0.3, 4000)).astype(np.float32)  # bent, as a classifier's
     places, values = intensity_knots(logits, codes)
     assert places.shape == values.shape == (KNOTS,) and (np.diff(places) > 0).all() and (np.diff(values) >= 0).all()
     found = np.interp(logits, places, values)
@@ -322,19 +379,24 @@ def test_calibrated_thresholds_call_as_many_frames_present_as_are_coded():
 def test_clips_judged_together_are_judged_as_each_alone_and_survive_saving(records, data, tmp_path):
     found = Recogniser.load(records[0].path)
     assert found.window == 4 and found.image_size == 32 and found.description["trained_on"] == "rendered faces"
-    clips = [np.asarray(data.frames[start:start + count]) for start, count in ((0, 1), (12, 3), (24, 4), (36, 9), (48, 12), (60, 0))]
+    clips = [
+        np.asarray(data.frames[start : start + count])
+        for start, count in ((0, 1), (12, 3), (24, 4), (36, 9), (48, 12), (60, 0))
+    ]
     together = found.predict_clips(clips, batch=3)
-    for clip, mine in zip(clips, together):
-        for one, other in zip(found.predict(clip), mine):
+    for clip, mine in zip(clips, together, strict=True):
+        for one, other in zip(found.predict(clip), mine, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
             assert len(one) == len(clip)
     # the second window of nine frames starts at 4, the last is shifted back to 5 and gives frame 8 alone
-    raw = [found.judge(clips[3][None, start:start + 4])[0] for start in (0, 4, 5)]
-    np.testing.assert_allclose(together[3][2], found.calibrated(np.concatenate((raw[0], raw[1], raw[2][-1:])))[2], atol=1e-5)
+    raw = [found.judge(clips[3][None, start : start + 4])[0] for start in (0, 4, 5)]
+    np.testing.assert_allclose(
+        together[3][2], found.calibrated(np.concatenate((raw[0], raw[1], raw[2][-1:])))[2], atol=1e-5
+    )
     found.save(tmp_path)
     np.testing.assert_array_equal(Recogniser.load(tmp_path).predict(clips[4])[0], together[4][0])
     bigger = np.repeat(np.repeat(clips[2], 2, axis=1), 2, axis=2)
-    np.testing.assert_allclose(found.predict(bigger)[2], together[2][2], atol=0.05)       # resized
+    np.testing.assert_allclose(found.predict(bigger)[2], together[2][2], atol=0.05)  # resized
 
 
 def test_a_folder_without_a_recogniser_is_a_sentence(tmp_path, records):

@@ -1,4 +1,6 @@
-"""Tables and figures of the appendix on Lock and Check: the numbers that are shown are those of the arrays they are made from."""
+"""Tables and figures of the appendix on Lock and Check: the numbers that are shown are those of the arrays they are
+made from.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def judged(name, errors, seed=0):
     wrong = generator.random(LABELS.shape) < errors
     presence = np.where(wrong, 1 - (TRUTH >= 2), TRUTH >= 2).astype(float)
     noise = generator.normal(0, 4 * errors, TRUTH.shape)
-    return room.Judged(name, LABELS, presence[None], SUBJECTS, TRUTH, np.clip(TRUTH + noise, 0, 5)[None, :, list(INTENSITY_INDEX)])
+    return room.Judged(
+        name, LABELS, presence[None], SUBJECTS, TRUTH, np.clip(TRUTH + noise, 0, 5)[None, :, list(INTENSITY_INDEX)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,9 @@ def test_f1_is_sklearns_and_unknown_labels_do_not_count(networks):
             assert row.f1 == pytest.approx(expected[-1]) and row.low <= row.f1 <= row.high
         assert table.loc[(network.name, "mean of 18"), "f1"] == pytest.approx(np.mean(expected))
         shared = [ACTION_UNITS.index(au) for au in room.printed_units(3)]
-        assert table.loc[(network.name, "mean of DISFA's 8"), "f1"] == pytest.approx(np.mean(np.array(expected)[shared]))
+        assert table.loc[(network.name, "mean of DISFA's 8"), "f1"] == pytest.approx(
+            np.mean(np.array(expected)[shared])
+        )
 
 
 def test_the_last_network_is_compared_with_each_of_the_others(networks):
@@ -125,8 +131,12 @@ def test_the_comparison_is_antisymmetric_and_its_mean_is_that_of_the_aus(network
 
 
 def test_equally_good_networks_are_seldom_told_apart():
-    found = [compare_f1(judged("a", 0.3, seed).counts[..., :3], judged("b", 0.3, 1000 + seed).counts[..., :3], draws=200)[1][-1]
-             for seed in range(80)]
+    found = [
+        compare_f1(judged("a", 0.3, seed).counts[..., :3], judged("b", 0.3, 1000 + seed).counts[..., :3], draws=200)[1][
+            -1
+        ]
+        for seed in range(80)
+    ]
     assert np.mean(np.array(found) < 0.05) < 0.13 and np.mean(found) == pytest.approx(0.5, abs=0.12)
 
 
@@ -142,7 +152,7 @@ def test_f1_intervals_hold_the_bootstrap_of_sklearns_f1(networks):
     people = np.unique(SUBJECTS)
     sample = []
     for _ in range(300):
-        rows = np.concatenate([np.flatnonzero(SUBJECTS == who) for who in generator.choice(people, len(people))])
+        rows = np.concatenate([np.flatnonzero(who == SUBJECTS) for who in generator.choice(people, len(people))])
         sample.append(metrics.f1_score(LABELS[rows, 5], networks[1].presence[0, rows, 5]))
     found = f1_intervals(counts)[5]
     np.testing.assert_allclose((found.low, found.high), np.quantile(sample, (0.025, 0.975)), atol=0.01)
@@ -163,7 +173,11 @@ def test_components_table_shows_ours_and_printed_side_by_side(networks):
     assert tidy["paper"].tolist() == published.load("lac_table4")["F1_BP4D"].tolist()
     assert tidy.loc[6, "paper_difference"] == pytest.approx(67.3 - 66.5)
     assert tidy.loc[1, "difference"] == pytest.approx(tidy.loc[1, "f1"] - tidy.loc[0, "f1"])
-    assert np.isnan(tidy.loc[3, "f1"]) and np.isnan(tidy.loc[4, "difference"]) and table.display.loc[3, "F1, 0.5 [95 %]"] == "—"
+    assert (
+        np.isnan(tidy.loc[3, "f1"])
+        and np.isnan(tidy.loc[4, "difference"])
+        and table.display.loc[3, "F1, 0.5 [95 %]"] == "—"
+    )
     assert table.display.loc[2, "against"] == "2" and table.display.loc[0, "against"] == "—"
     np.testing.assert_allclose(tidy["p_holm"], holm(tidy["p"]))
 
@@ -173,7 +187,11 @@ def test_values_are_compared_with_the_papers_choice(number, key, chosen):
     printed = published.load(f"lac_table{number}")[key].astype(str).tolist()
     table = room.values_table(number, {value: {"0.5": judged(value, 0.3, k)} for k, value in enumerate(printed)})
     tidy = table.tidy.set_index(key)
-    assert list(tidy.index) == printed and set(tidy.drop(chosen)["against"]) == {chosen} and tidy.loc[chosen, "against"] == ""
+    assert (
+        list(tidy.index) == printed
+        and set(tidy.drop(chosen)["against"]) == {chosen}
+        and tidy.loc[chosen, "against"] == ""
+    )
     assert tidy["paper"].notna().all() and tidy.drop(chosen)["p"].notna().all()
 
 
@@ -181,8 +199,13 @@ def test_a_value_of_ours_that_the_paper_lacks_finds_its_place():
     table = room.values_table(5, {"3": {"0.5": judged("a", 0.2)}, "16": {"0.5": judged("b", 0.2, 1)}})
     assert table.tidy["t"].tolist() == ["2", "3", "4", "8", "16", "32", "64"]
     assert np.isnan(table.tidy.loc[1, "paper"]) and np.isfinite(table.tidy.loc[1, "difference"])
-    own = room.values_table(5, {"3": {"0.5": judged("a", 0.2)}, "16": {"0.5": judged("b", 0.2, 1)}}, "3").tidy.set_index("t")
-    assert own.loc["16", "difference"] == pytest.approx(-table.tidy.loc[1, "difference"]) and own.loc["16", "against"] == "3"
+    own = room.values_table(
+        5, {"3": {"0.5": judged("a", 0.2)}, "16": {"0.5": judged("b", 0.2, 1)}}, "3"
+    ).tidy.set_index("t")
+    assert (
+        own.loc["16", "difference"] == pytest.approx(-table.tidy.loc[1, "difference"])
+        and own.loc["16", "against"] == "3"
+    )
     with pytest.raises(InputError, match="5, 6 or 7"):
         room.values_table(4, {})
     with pytest.raises(InputError, match="at least one"):
@@ -211,7 +234,9 @@ def test_intensity_table_keeps_the_networks_apart(networks):
 def test_localisation_table_and_plot_show_percent():
     generator = np.random.default_rng(4)
     first = generator.uniform(0.1, 0.3, LABELS.shape)
-    data = localisation({room.BASELINE: first, room.LAC: first + 0.2, FLAT: np.full(first.shape, 0.1)}, LABELS, SUBJECTS)
+    data = localisation(
+        {room.BASELINE: first, room.LAC: first + 0.2, FLAT: np.full(first.shape, 0.1)}, LABELS, SUBJECTS
+    )
     table = room.localisation_table(data)
     line = table.display[table.display["AU"] == "mean"].iloc[0]
     assert line["Δ LAC [95 %]"].startswith("+20.0") and line["the same everywhere [95 %]"].startswith("10.0")
@@ -229,8 +254,14 @@ def test_f1_plot_draws_the_table(networks):
 
 
 def test_recall_panels_go_from_common_to_rare():
-    data = pd.DataFrame([{"loss": loss, "epoch": epoch, "action_unit": au, "recall": 0.1 * epoch, "share": c / 20}
-                         for loss in ("L_CE", "L_DWA") for epoch in (1, 2, 3) for c, au in enumerate(ACTION_UNITS)])
+    data = pd.DataFrame(
+        [
+            {"loss": loss, "epoch": epoch, "action_unit": au, "recall": 0.1 * epoch, "share": c / 20}
+            for loss in ("L_CE", "L_DWA")
+            for epoch in (1, 2, 3)
+            for c, au in enumerate(ACTION_UNITS)
+        ]
+    )
     figure = room.recall_per_epoch(data)
     assert figure.axes[0].get_title(loc="left").startswith("AU45") and len(figure.axes[0].lines) == 2
 
@@ -249,6 +280,7 @@ def test_figures_are_saved_the_same_twice(tmp_path):
         data = pd.DataFrame({"split": "training", "action_unit": ACTION_UNITS, "value": np.linspace(1, 60, C)})
         Result("lac_fig4", room.class_distribution(data), data, "Fig. 4.").save(folder)
         return [(folder / f"lac_fig4.{kind}").read_bytes() for kind in ("png", "svg", "csv")]
+
     assert save(tmp_path / "a") == save(tmp_path / "b")
 
 
@@ -278,7 +310,9 @@ def test_the_subtle_sequence_shows_the_au_absent_and_barely_present():
 def test_regions_of_every_au_are_drawn_with_ours_marked():
     figure = room.method(None)[0].content
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert [title.split("\n")[0] for title in titles if "*" in title] == [f"{au} *" for au in ACTION_UNITS if au in room.OURS]
+    assert [title.split("\n")[0] for title in titles if "*" in title] == [
+        f"{au} *" for au in ACTION_UNITS if au in room.OURS
+    ]
     assert all(len(axes.patches) == 2 for axes in figure.axes[:C])
 
 
@@ -301,7 +335,9 @@ def test_folds_are_joined_and_seeds_stand_beside_each_other_whatever_the_order()
     records = [FakeRecord(fold, seed, halves[fold]) for fold, seed in ((2, 5), (1, 7), (1, 5), (2, 7))]
     found = room.judged_of("x", records, "calibrated")
     np.testing.assert_array_equal(found.labels, LABELS)
-    assert found.subjects.tolist() == SUBJECTS.tolist() and found.presence.shape == (2, 240, C) and found.intensity is None
+    assert (
+        found.subjects.tolist() == SUBJECTS.tolist() and found.presence.shape == (2, 240, C) and found.intensity is None
+    )
     np.testing.assert_array_equal(found.presence[0, :120], records[2].logits >= 0.3)  # seed 5, fold 1
     np.testing.assert_array_equal(found.presence[1, 120:], records[3].logits >= 0.3)  # seed 7, fold 2
     assert found.text == "240 frames of 20 held-out subjects, 2 seeds"
@@ -309,10 +345,25 @@ def test_folds_are_joined_and_seeds_stand_beside_each_other_whatever_the_order()
 
 
 def test_better_aus_are_shown_in_percent_with_the_baseline_compared_with_nothing():
-    number = {"recovery": 0.6, "recovery_low": 0.5, "recovery_high": 0.7, "war": 0.4, "war_low": 0.3, "war_high": 0.5, "uar": 0.3, "uar_low": 0.2,
-              "uar_high": 0.4}
-    gain = {f"{m}_{k}": v for m in ("war", "uar") for k, v in (("gain", 0.02), ("gain_low", -0.01), ("gain_high", 0.05), ("p", 0.2), ("p_holm", 0.4))}
-    data = pd.DataFrame([{"source": "baseline", **number, **dict.fromkeys(gain, np.nan)}, {"source": "LAC", **number, **gain}])
+    number = {
+        "recovery": 0.6,
+        "recovery_low": 0.5,
+        "recovery_high": 0.7,
+        "war": 0.4,
+        "war_low": 0.3,
+        "war_high": 0.5,
+        "uar": 0.3,
+        "uar_low": 0.2,
+        "uar_high": 0.4,
+    }
+    gain = {
+        f"{m}_{k}": v
+        for m in ("war", "uar")
+        for k, v in (("gain", 0.02), ("gain_low", -0.01), ("gain_high", 0.05), ("p", 0.2), ("p_holm", 0.4))
+    }
+    data = pd.DataFrame(
+        [{"source": "baseline", **number, **dict.fromkeys(gain, np.nan)}, {"source": "LAC", **number, **gain}]
+    )
     table = room.better_aus_table(data)
     assert table.display.loc[0, "Δ WAR [95 %]"] == "—" and table.display.loc[1, "Δ WAR [95 %]"] == "+2.0 [-1.0, +5.0]"
     assert table.display.loc[0, "WAR [95 %]"] == "40.0 [30.0, 50.0]" and table.display.loc[1, "p UAR"] == "0.400"
@@ -323,8 +374,21 @@ def test_a_study_without_annotated_frames_has_no_results(tmp_path):
     from types import SimpleNamespace
 
     study = SimpleNamespace(profile=SimpleNamespace(embedded=False), data_root=tmp_path)
-    made = (room.f1, room.printed_tables, room.components, room.windows, room.segments, room.losses, room.distribution, room.recall, room.faces,
-            room.sequence, room.localise, room.intensity, room.better_aus)
+    made = (
+        room.f1,
+        room.printed_tables,
+        room.components,
+        room.windows,
+        room.segments,
+        room.losses,
+        room.distribution,
+        room.recall,
+        room.faces,
+        room.sequence,
+        room.localise,
+        room.intensity,
+        room.better_aus,
+    )
     assert not room.has_annotated_set(study) and all(make(study) == () for make in made)
     (tmp_path / "BP4D").mkdir()
     assert room.has_annotated_set(study)

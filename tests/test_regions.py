@@ -8,8 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from audfer.action_units.regions import (BOX_SHARE, GROUPS, OURS, WFLW_FROM_IBUG, axis_weights, eye_distance, group_of,
-                                         landmark_boxes, mirror, region_boxes, region_centres, roi_align, to_wflw)
+from audfer.action_units.regions import (
+    BOX_SHARE,
+    GROUPS,
+    OURS,
+    WFLW_FROM_IBUG,
+    axis_weights,
+    eye_distance,
+    group_of,
+    landmark_boxes,
+    mirror,
+    region_boxes,
+    region_centres,
+    roi_align,
+    to_wflw,
+)
 from audfer.errors import AudferError
 from audfer.facs import ACTION_UNITS
 from audfer.published import load
@@ -17,8 +30,51 @@ from audfer.published import load
 TABLE_1 = tuple(dict.fromkeys(load("lac_table1_centers")["au"]))
 EVERY_AU = tuple(sorted({*TABLE_1, *ACTION_UNITS}))
 #: iBUG point -> the point on the other side
-IBUG_MIRROR = [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36,
-               41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+IBUG_MIRROR = [
+    *range(16, -1, -1),
+    *range(26, 16, -1),
+    27,
+    28,
+    29,
+    30,
+    35,
+    34,
+    33,
+    32,
+    31,
+    45,
+    44,
+    43,
+    42,
+    47,
+    46,
+    39,
+    38,
+    37,
+    36,
+    41,
+    40,
+    54,
+    53,
+    52,
+    51,
+    50,
+    49,
+    48,
+    59,
+    58,
+    57,
+    56,
+    55,
+    64,
+    63,
+    62,
+    61,
+    60,
+    67,
+    66,
+    65,
+]
 
 
 def points(count: int, frames: int = 3, seed: int = 0) -> torch.Tensor:
@@ -32,8 +88,11 @@ def test_centres_are_what_table_1_prints():
     for row in load("lac_table1_centers").itertuples():
         axis = "xy".index(row.axis)
         numbers = [landmarks[:, int(index), axis] for index in row.landmarks.split()]
-        expected = {"single": lambda: numbers[0], "midpoint": lambda: (numbers[0] + numbers[1]) / 2,
-                    "range mean": lambda: sum(numbers) / len(numbers)}[row.form]()
+        expected = {
+            "single": lambda: numbers[0],
+            "midpoint": lambda: (numbers[0] + numbers[1]) / 2,
+            "range mean": lambda: sum(numbers) / len(numbers),
+        }[row.form]()
         torch.testing.assert_close(centres[:, TABLE_1.index(row.au), row.centre - 1, axis], expected)
 
 
@@ -50,9 +109,9 @@ def test_68_points_become_98_and_98_stay():
     landmarks = points(68)
     wflw = to_wflw(landmarks)
     assert wflw.shape == (3, 98, 2) and len(WFLW_FROM_IBUG) == 98
-    torch.testing.assert_close(wflw[:, 16], landmarks[:, 8])               # chin
+    torch.testing.assert_close(wflw[:, 16], landmarks[:, 8])  # chin
     torch.testing.assert_close(wflw[:, 1], landmarks[:, :2].mean(1))
-    torch.testing.assert_close(wflw[:, 76:96], landmarks[:, 48:68])        # mouth
+    torch.testing.assert_close(wflw[:, 76:96], landmarks[:, 48:68])  # mouth
     torch.testing.assert_close(wflw[:, 62], landmarks[:, 37:39].mean(1))
     torch.testing.assert_close(region_centres(wflw), region_centres(landmarks))
     assert to_wflw(wflw) is wflw
@@ -66,22 +125,24 @@ def test_boxes_are_squares_of_half_the_eyes_distance():
     # WFLW's eye means weigh the lids a little more than the corners
     torch.testing.assert_close(eye_distance(landmarks), eye_distance(to_wflw(landmarks)))
     assert (eye_distance(landmarks) - eyes).abs().max() < 0.1
-    torch.testing.assert_close((boxes[..., 2:] - boxes[..., :2]),
-                               (BOX_SHARE * eye_distance(landmarks))[:, None, None, None].expand(3, 18, 2, 2))
+    torch.testing.assert_close(
+        (boxes[..., 2:] - boxes[..., :2]),
+        (BOX_SHARE * eye_distance(landmarks))[:, None, None, None].expand(3, 18, 2, 2),
+    )
     torch.testing.assert_close((boxes[..., 2:] + boxes[..., :2]) / 2, region_centres(landmarks))
     assert torch.equal(region_boxes(region_centres(landmarks), eye_distance(landmarks)), boxes)
 
 
 def test_an_unknown_landmark_makes_only_the_regions_that_need_it_unknown():
     landmarks = points(98, frames=2)
-    landmarks[0, 83] = torch.nan                                            # AU26's first centre only
+    landmarks[0, 83] = torch.nan  # AU26's first centre only
     landmarks[1] = torch.nan
     centres = region_centres(landmarks)
     unknown = centres.isnan().any(dim=-1)
     assert unknown[1].all()
     assert unknown[0].nonzero().tolist() == [[ACTION_UNITS.index("AU26"), 0]]
     landmarks = points(98, frames=1)
-    landmarks[0, 70] = torch.nan                                            # an eye: no distance, no box at all
+    landmarks[0, 70] = torch.nan  # an eye: no distance, no box at all
     assert landmark_boxes(landmarks).isnan().all()
 
 
@@ -99,7 +160,9 @@ def test_flipping_boxes_is_flipping_landmarks_and_swaps_left_and_right(count):
     image = boxes.clone()
     image[..., 0], image[..., 2] = 1 - boxes[..., 2], 1 - boxes[..., 0]
     for au, other in (("AU12", 1), ("AU09", 0)):
-        torch.testing.assert_close(mirror(boxes, EVERY_AU)[:, EVERY_AU.index(au), 0], image[:, EVERY_AU.index(au), other])
+        torch.testing.assert_close(
+            mirror(boxes, EVERY_AU)[:, EVERY_AU.index(au), 0], image[:, EVERY_AU.index(au), other]
+        )
 
 
 def test_regions_lie_on_the_rendered_face_where_their_action_unit_acts():
@@ -129,15 +192,25 @@ def slow_roi_align(image: np.ndarray, box, size: int, samples: int) -> np.ndarra
         top, left = min(int(math.floor(y)), height - 1), min(int(math.floor(x)), width - 1)
         bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
         down, across = y - top, x - left
-        return ((1 - down) * (1 - across) * image[top, left] + (1 - down) * across * image[top, right]
-                + down * (1 - across) * image[bottom, left] + down * across * image[bottom, right])
+        return (
+            (1 - down) * (1 - across) * image[top, left]
+            + (1 - down) * across * image[top, right]
+            + down * (1 - across) * image[bottom, left]
+            + down * across * image[bottom, right]
+        )
 
     x0, y0, x1, y1 = box[0] * width - 0.5, box[1] * height - 0.5, box[2] * width - 0.5, box[3] * height - 0.5
     result = np.zeros((size, size))
     for row in range(size):
         for column in range(size):
-            values = [at(y0 + (row + (i + 0.5) / samples) * (y1 - y0) / size, x0 + (column + (j + 0.5) / samples) * (x1 - x0) / size)
-                      for i in range(samples) for j in range(samples)]
+            values = [
+                at(
+                    y0 + (row + (i + 0.5) / samples) * (y1 - y0) / size,
+                    x0 + (column + (j + 0.5) / samples) * (x1 - x0) / size,
+                )
+                for i in range(samples)
+                for j in range(samples)
+            ]
             result[row, column] = np.mean(values)
     return result
 
@@ -146,8 +219,10 @@ def slow_roi_align(image: np.ndarray, box, size: int, samples: int) -> np.ndarra
 def test_roi_align_equals_the_loop(size, samples):
     generator = torch.Generator().manual_seed(size)
     maps = torch.randn(2, 3, 7, 5, generator=generator, dtype=torch.float64)
-    corner = torch.rand(2, 3, 2, 2, generator=generator, dtype=torch.float64) * 1.4 - 0.4       # also partly outside
-    boxes = torch.cat((corner, corner + 0.05 + torch.rand(2, 3, 2, 2, generator=generator, dtype=torch.float64)), dim=-1)
+    corner = torch.rand(2, 3, 2, 2, generator=generator, dtype=torch.float64) * 1.4 - 0.4  # also partly outside
+    boxes = torch.cat(
+        (corner, corner + 0.05 + torch.rand(2, 3, 2, 2, generator=generator, dtype=torch.float64)), dim=-1
+    )
     found = roi_align(maps, boxes, size, samples)
     assert found.shape == (2, 3, 2, size, size)
     for n in range(2):

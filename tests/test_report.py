@@ -20,21 +20,55 @@ from audfer.study import OUTPUTS, Study
 
 def write_record(store: RunStore, key: str, cell) -> None:
     """A record with plausible numbers, as ``make_record`` lays it out."""
-    fake = fake_record(cell.model, cell.dataset, cell.au_ratio, cell.strategy, cell.seed, weights=cell.weights, epochs=cell.epochs,
-                       noise=len(cell.label), counts=(9, 8, 8, 7, 6, 5, 5), variant=cell.variant)
+    fake = fake_record(
+        cell.model,
+        cell.dataset,
+        cell.au_ratio,
+        cell.strategy,
+        cell.seed,
+        weights=cell.weights,
+        epochs=cell.epochs,
+        noise=len(cell.label),
+        counts=(9, 8, 8, 7, 6, 5, 5),
+        variant=cell.variant,
+    )
     folder = store.path(key)
     folder.mkdir(parents=True)
     generator = np.random.default_rng(3)
-    aus = {} if fake.au_scores is None else {
-        "au_scores": fake.au_scores, "au_labels": (generator.random(fake.au_scores.shape) < 0.4).astype(np.float32),
-        "positive_weights": generator.uniform(1, 9, (7, 18)).astype(np.float32)}
-    np.savez_compressed(folder / "test.npz", clip_ids=np.array(fake.clip_ids), expressions=fake.expressions, scores=fake.scores,
-                        best_scores=fake.best_scores, features=fake.features, groups=np.full(len(fake.clip_ids), ""), **aus)
+    aus = (
+        {}
+        if fake.au_scores is None
+        else {
+            "au_scores": fake.au_scores,
+            "au_labels": (generator.random(fake.au_scores.shape) < 0.4).astype(np.float32),
+            "positive_weights": generator.uniform(1, 9, (7, 18)).astype(np.float32),
+        }
+    )
+    np.savez_compressed(
+        folder / "test.npz",
+        clip_ids=np.array(fake.clip_ids),
+        expressions=fake.expressions,
+        scores=fake.scores,
+        best_scores=fake.best_scores,
+        features=fake.features,
+        groups=np.full(len(fake.clip_ids), ""),
+        **aus,
+    )
     fake.history.to_csv(folder / "history.csv", index=False)
-    (folder / "record.json").write_text(json.dumps({
-        "format": FORMAT, "files": {path.name: _file_state(path) for path in folder.iterdir()}, "cell": asdict(cell),
-        "protocols": {"best-on-test": {"epoch": fake.best_epoch}},
-        "flops": fake.flops, "seconds": 1.0, "costs": {}, "environment": {}}))
+    (folder / "record.json").write_text(
+        json.dumps(
+            {
+                "format": FORMAT,
+                "files": {path.name: _file_state(path) for path in folder.iterdir()},
+                "cell": asdict(cell),
+                "protocols": {"best-on-test": {"epoch": fake.best_epoch}},
+                "flops": fake.flops,
+                "seconds": 1.0,
+                "costs": {},
+                "environment": {},
+            }
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +76,20 @@ def made(tmp_path_factory):
     """A store with a record of every cell of the smoke profile, as a study leaves it."""
     root = tmp_path_factory.mktemp("records")
     profile = load_profile("smoke")
-    study = Study(replace(profile, training=replace(profile.training, device="cpu", precision="float32")), root / "work", root)
-    cells = {cell: f"{number:016x}" for number, cell in enumerate(dict.fromkeys(c for name in OUTPUTS for c in study.cells(name)))}
+    study = Study(
+        replace(profile, training=replace(profile.training, device="cpu", precision="float32")), root / "work", root
+    )
+    cells = {
+        cell: f"{number:016x}"
+        for number, cell in enumerate(dict.fromkeys(c for name in OUTPUTS for c in study.cells(name)))
+    }
     for cell, key in cells.items():
         write_record(study.store, key, cell)
-    study.store.note_grid({"profile": study.profile.to_dict(), "device": "cpu", "precision": "float32"},
-                          {name: study.cells(name) for name in OUTPUTS}, cells)
+    study.store.note_grid(
+        {"profile": study.profile.to_dict(), "device": "cpu", "precision": "float32"},
+        {name: study.cells(name) for name in OUTPUTS},
+        cells,
+    )
     return study.store
 
 
@@ -64,12 +106,12 @@ def test_what_a_study_saves_comes_out_of_a_copy_of_its_store_byte_for_byte(study
         for result in make(own):
             result.save(own.figures)
     shutil.move(own.store.folder, tmp_path / "elsewhere")
-    for weights in (tmp_path / "elsewhere").glob("*/weights.safetensors"):             # most of a store, and no table needs them
+    for weights in (tmp_path / "elsewhere").glob("*/weights.safetensors"):  # most of a store, and no table needs them
         weights.unlink()
     made = results.rebuild(results.open_records(tmp_path / "elsewhere", tmp_path / "again"))
     first, second = files_of(own.figures), files_of(made.folder)
     assert len(first) == 15 and {name: second[name] for name in first} == first
-    assert "fig8_tsne" in made.incomplete and made.missing                             # nobody has trained those
+    assert "fig8_tsne" in made.incomplete and made.missing  # nobody has trained those
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +122,33 @@ def whole(made, tmp_path_factory):
 def test_everything_is_made_from_a_whole_store(whole):
     assert not whole.missing and not whole.incomplete
     names = {saved.name for saved in whole.saved}
-    assert {"table1_war_uar", "table1_plot", "table2_per_class", "conclusions", "cost", "fig6_confusion", "pretraining",
-            "positive_class_weights", "table3_strategies", "table3_plot", "ablations", "ablations_plot", "ablation_conclusions",
-            "fig5_au_ratio", "fig5_loss_terms", "fig7_training", "fig8_tsne", "au_head", "calibration"} <= names
+    assert {
+        "table1_war_uar",
+        "table1_plot",
+        "table2_per_class",
+        "conclusions",
+        "cost",
+        "fig6_confusion",
+        "pretraining",
+        "positive_class_weights",
+        "table3_strategies",
+        "table3_plot",
+        "ablations",
+        "ablations_plot",
+        "ablation_conclusions",
+        "fig5_au_ratio",
+        "fig5_loss_terms",
+        "fig7_training",
+        "fig8_tsne",
+        "au_head",
+        "calibration",
+    } <= names
     text = str(whole)
-    assert "missing cells" not in text and "02_knowledge_matrix: Fig. 4" in text and max(map(len, text.splitlines()[:-1])) < 80
+    assert (
+        "missing cells" not in text
+        and "02_knowledge_matrix: Fig. 4" in text
+        and max(map(len, text.splitlines()[:-1])) < 80
+    )
     assert "Embedded benchmark" in (whole.folder / "fig7_training.json").read_text()
 
 
@@ -93,8 +157,10 @@ def test_every_result_of_the_notebooks_is_among_those_that_are_rebuilt():
     for notebook in (Path(__file__).parents[1] / "notebooks").glob("*.py"):
         text = notebook.read_text()
         named = re.search(r"import (\w+_results) as results", text)
-        called |= {(named[1] if named and room == "results" else room, name)
-                   for room, name in re.findall(r"\b(\w*results)\.(\w+)\(study", text)}
+        called |= {
+            (named[1] if named and room == "results" else room, name)
+            for room, name in re.findall(r"\b(\w*results)\.(\w+)\(study", text)
+        }
     rebuilt = {(make.__module__.removeprefix("audfer."), make.__name__) for make in results.RESULTS}
     # Lock and Check's pictures need its networks and clips: some of that room's come from the notebook alone
     assert rebuilt <= called and {room for room, _ in called - rebuilt} <= {"recognition_results"}
@@ -104,11 +170,15 @@ def test_missing_failed_and_damaged_cells_are_named_and_the_rest_is_made(made, w
     shutil.copytree(made.folder, tmp_path / "copy")
     store = RunStore(tmp_path / "copy")
     grid = store.read_grid()
-    strategies = [grid["cells"][n] for n in grid["outputs"]["table3"] if grid["cells"][n]["cell"]["strategy"] == "minor"]
+    strategies = [
+        grid["cells"][n] for n in grid["outputs"]["table3"] if grid["cells"][n]["cell"]["strategy"] == "minor"
+    ]
     failed, damaged = strategies[0], grid["cells"][grid["outputs"]["fig7"][0]]
     shutil.rmtree(store.path(failed["key"]))
     store.note_failure(failed["key"], "AudferError: the loss became nan")
-    (store.path(damaged["key"]) / "test.npz").write_bytes(bytes((store.path(damaged["key"]) / "test.npz").stat().st_size))
+    (store.path(damaged["key"]) / "test.npz").write_bytes(
+        bytes((store.path(damaged["key"]) / "test.npz").stat().st_size)
+    )
     for number in grid["outputs"]["pretraining"]:
         if grid["cells"][number]["cell"]["initialisation"] == "mae":
             shutil.rmtree(store.path(grid["cells"][number]["key"]))
@@ -133,7 +203,9 @@ def test_any_cell_may_be_missing(made, tmp_path):
             if left:
                 part = results.open_records(made.folder, tmp_path)
                 part._loaded = study._loaded
-                part.grid["outputs"] = {name: [n for n in kept if n in left] for name, kept in part.grid["outputs"].items()}
+                part.grid["outputs"] = {
+                    name: [n for n in kept if n in left] for name, kept in part.grid["outputs"].items()
+                }
                 part.paper_flops = lambda: {}
                 for result in make(part):
                     assert result.name
@@ -141,7 +213,9 @@ def test_any_cell_may_be_missing(made, tmp_path):
 
 
 def test_a_folder_that_no_study_has_left_is_refused(made, tmp_path):
-    with pytest.raises(InputError, match="grid.json: list of cells: found FileNotFoundError, expected .*work/<profile>/runs"):
+    with pytest.raises(
+        InputError, match="grid.json: list of cells: found FileNotFoundError, expected .*work/<profile>/runs"
+    ):
         results.open_records(tmp_path)
     (tmp_path / "grid.json").write_text(json.dumps({**RunStore(made.folder).read_grid(), "format": 9}))
     with pytest.raises(InputError, match="format: found 9, expected 1: another version"):

@@ -18,8 +18,15 @@ from audfer.errors import AudferError, InputError
 from audfer.files import locked
 from audfer.progress import LineProgress, clock, mode, progress
 from audfer.report import write_report
-from audfer.reproduce import (NotebookFailed, _Lines, check_parameters, clean_notebook, declared_parameters,
-                              question_of, reproduce)
+from audfer.reproduce import (
+    NotebookFailed,
+    _Lines,
+    check_parameters,
+    clean_notebook,
+    declared_parameters,
+    question_of,
+    reproduce,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,10 +71,19 @@ def test_a_misspelt_parameter_is_refused_before_a_kernel_starts_and_the_nearest_
     assert not places["work"].exists()
 
 
-@pytest.mark.parametrize("default, wrong, right", [
-    ("3", "4", 4), ("3", True, 4), ("0.5", "x", 1), ("0.5", True, 0.25), ("True", 1, False), ('"a"', 3, "b"),
-    ("[1, 2]", 3, [4]), ("None", None, "anything"),
-])
+@pytest.mark.parametrize(
+    "default, wrong, right",
+    [
+        ("3", "4", 4),
+        ("3", True, 4),
+        ("0.5", "x", 1),
+        ("0.5", True, 0.25),
+        ("True", 1, False),
+        ('"a"', 3, "b"),
+        ("[1, 2]", 3, [4]),
+        ("None", None, "anything"),
+    ],
+)
 def test_a_parameter_must_have_its_defaults_type(tmp_path, default, wrong, right):
     path = notebook(tmp_path / "a.ipynb", parameters=f"value = {default}")
     assert check_parameters([path], {"value": right}) == {"a": {"value": right}}
@@ -137,7 +153,12 @@ def test_a_work_folder_in_use_is_refused(places, no_kernel):
 
 # ------------------------------------------------------------------------------------------------ a run
 def test_a_run_passes_parameters_streams_progress_and_ends_with_a_report(places, capfd, monkeypatch):
-    notebook(places["source"] / "a.ipynb", ("md", "## How *many* clips?"), ("code", """
+    notebook(
+        places["source"] / "a.ipynb",
+        ("md", "## How *many* clips?"),
+        (
+            "code",
+            """
 import os, sys
 from pathlib import Path
 from audfer.progress import progress
@@ -148,7 +169,9 @@ folder.mkdir(parents=True, exist_ok=True)
 (folder / "table1_counts.csv").write_text("a\\n41\\n")
 (folder / "fig4_map.png").write_bytes(bytes.fromhex("89504e470d0a1a0a"))
 (folder / "fig4_map.json").write_text('{"caption": "Where things are. More."}')
-print(profile, epochs, sys.executable == os.environ["EXPECTED_PYTHON"])"""))
+print(profile, epochs, sys.executable == os.environ["EXPECTED_PYTHON"])""",
+        ),
+    )
     notebook(places["source"] / "b.ipynb", ("code", "6 * 7"), parameters='profile = "laptop"')
     monkeypatch.setenv("EXPECTED_PYTHON", sys.executable)
     report = reproduce("smoke", ("a", "b"), {"epochs": 7}, **places)
@@ -169,7 +192,7 @@ print(profile, epochs, sys.executable == os.environ["EXPECTED_PYTHON"])"""))
     index = page.index('id="index"')
     assert index < page.index('<a href="#r-table1-counts">') < page.index('id="r-table1-counts"')
     assert "<td>Counts of clips</td>" in page and "<td>Where things are</td>" in page
-    assert '../../figures/smoke/table1_counts.csv' in page and "data:image/png;base64," in page
+    assert "../../figures/smoke/table1_counts.csv" in page and "data:image/png;base64," in page
     assert 'id="nb-a"' in page and 'id="nb-b"' in page and "42" in page
     assert "<script" not in page and "https://" not in page
     summary = json.loads((places["work"] / "smoke/reproduce.json").read_text())
@@ -182,19 +205,25 @@ def _times(places, name: str) -> tuple[float, float]:
 
 def _timed(places, name: str, seconds: float) -> tuple[str, str]:
     """A cell that writes down when it began and ended."""
-    return "code", f"""
+    return (
+        "code",
+        f"""
 import time
 from pathlib import Path
 begun = time.time()
 time.sleep({seconds})
-Path({str(places["work"].parent / name)!r}).write_text(f"{{begun}} {{time.time()}}")"""
+Path({str(places["work"].parent / name)!r}).write_text(f"{{begun}} {{time.time()}}")""",
+    )
 
 
 def test_notebooks_that_none_waits_for_run_beside_the_others_and_after_what_they_need(places):
-    saves = "code", """
+    saves = (
+        "code",
+        """
 from audfer.outputs import save_table
 import os, pandas as pd
-save_table(pd.DataFrame({"a": [1.5]}), "table3", os.environ["AUDFER_FIGURES"] + "/smoke", "Three.")"""
+save_table(pd.DataFrame({"a": [1.5]}), "table3", os.environ["AUDFER_FIGURES"] + "/smoke", "Three.")""",
+    )
     notebook(places["source"] / "03_training.ipynb", _timed(places, "03", 3))
     notebook(places["source"] / "04_strategies.ipynb", _timed(places, "04", 0), saves)
     notebook(places["source"] / "A1_published_audit.ipynb", _timed(places, "A1", 0))
@@ -204,7 +233,9 @@ save_table(pd.DataFrame({"a": [1.5]}), "table3", os.environ["AUDFER_FIGURES"] + 
     assert _times(places, "A1")[0] < _times(places, "03")[1]
     assert _times(places, "03")[1] < _times(places, "04")[0] < _times(places, "A2")[1]
     runs = json.loads((places["work"] / "smoke/reproduce.json").read_text())["notebooks"]
-    assert [(run["name"], run["tables"]) for run in runs] == [(name, ["table3"] if "04" in name else []) for name in names]
+    assert [(run["name"], run["tables"]) for run in runs] == [
+        (name, ["table3"] if "04" in name else []) for name in names
+    ]
 
 
 def test_a_notebook_that_fails_stops_the_one_beside_it(places):
@@ -228,12 +259,26 @@ def test_the_report_links_to_where_a_notebook_shows_a_figure_or_table_and_embeds
         (figures / f"{name}.md").write_text(f"**{name}** in words\n\n| a |\n| --- |\n| 1 |\n")
     shown = nbformat.v4.new_output("execute_result", {"text/html": f"<img src='data:image/png;base64,{pixels}'/>"})
     named = nbformat.v4.new_output("execute_result", {"text/html": "<table></table><p>table2_y.csv, table2_y.md</p>"})
-    nbformat.write(nbformat.v4.new_notebook(cells=[
-        nbformat.v4.new_markdown_cell("# Title of it\n\n## Which?"),
-        nbformat.v4.new_code_cell("show()", outputs=[named]), nbformat.v4.new_code_cell("show()", outputs=[shown])]),
-        tmp_path / "n.ipynb")
-    summary = {"profile": "smoke", "profile_summary": "x", "embedded": True, "finished": "today", "seconds": 1,
-               "machine": "m", "versions": {}, "notebooks": []}
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=[
+                nbformat.v4.new_markdown_cell("# Title of it\n\n## Which?"),
+                nbformat.v4.new_code_cell("show()", outputs=[named]),
+                nbformat.v4.new_code_cell("show()", outputs=[shown]),
+            ]
+        ),
+        tmp_path / "n.ipynb",
+    )
+    summary = {
+        "profile": "smoke",
+        "profile_summary": "x",
+        "embedded": True,
+        "finished": "today",
+        "seconds": 1,
+        "machine": "m",
+        "versions": {},
+        "notebooks": [],
+    }
     page = write_report(tmp_path / "report.html", [tmp_path / "n.ipynb"], figures, summary).read_text()
     assert page.count(pixels) == 1
     rows = [page.index(f'<a href="#r-{name}">') for name in ("table2-y", "table10-x", "fig5-ratio")]
@@ -246,8 +291,13 @@ def test_the_report_links_to_where_a_notebook_shows_a_figure_or_table_and_embeds
 
 
 def test_a_failing_notebook_is_named_with_its_cell_and_error_and_later_ones_do_not_run(places):
-    notebook(places["source"] / "a.ipynb", ("md", "## Which clips?\nmore"), ("code", "fine = 1"),
-             ("md", "How much is *nothing*?"), ("code", "1 / 0"))
+    notebook(
+        places["source"] / "a.ipynb",
+        ("md", "## Which clips?\nmore"),
+        ("code", "fine = 1"),
+        ("md", "How much is *nothing*?"),
+        ("code", "1 / 0"),
+    )
     notebook(places["source"] / "b.ipynb", ("code", "open('ran', 'w')"))
     with pytest.raises(NotebookFailed) as error:
         reproduce("smoke", ("a", "b"), **places)
@@ -259,8 +309,10 @@ def test_a_failing_notebook_is_named_with_its_cell_and_error_and_later_ones_do_n
 
 
 def test_wrong_input_found_inside_a_notebook_ends_with_code_2(places):
-    notebook(places["source"] / "a.ipynb",
-             ("code", "from audfer.errors import InputError\nraise InputError('x.csv', 'row 3', '9', '1 to 7')"))
+    notebook(
+        places["source"] / "a.ipynb",
+        ("code", "from audfer.errors import InputError\nraise InputError('x.csv', 'row 3', '9', '1 to 7')"),
+    )
     with pytest.raises(NotebookFailed, match="InputError: x.csv: row 3: found 9, expected 1 to 7") as error:
         reproduce("smoke", ("a",), **places)
     assert error.value.exit_code == 2
@@ -282,18 +334,31 @@ def test_a_notebook_over_its_limit_is_ended(places):
 
 def test_ctrl_c_ends_the_notebook_and_its_workers_and_exits_with_130(places):
     marker = places["source"] / "pids"
-    notebook(places["source"] / "a.ipynb", ("code", f"""
+    notebook(
+        places["source"] / "a.ipynb",
+        (
+            "code",
+            f"""
 import os, subprocess, time
 worker = subprocess.Popen(["sleep", "600"], start_new_session=True)
 open({str(marker)!r}, "w").write(f"{{os.getpid()}} {{worker.pid}} ")
-time.sleep(600)"""))
-    code = ("import sys; from audfer import reproduce, cli; from functools import partial\n"
-            f"reproduce.reproduce = partial(reproduce.reproduce, source={str(places['source'])!r}, free_gb=0)\n"
-            f"sys.exit(cli.main(['reproduce', '--profile', 'smoke', '-n', 'a', '--work', {str(places['work'])!r}, "
-            f"'--figures', {str(places['figures'])!r}]))")
+time.sleep(600)""",
+        ),
+    )
+    code = (
+        "import sys; from audfer import reproduce, cli; from functools import partial\n"
+        f"reproduce.reproduce = partial(reproduce.reproduce, source={str(places['source'])!r}, free_gb=0)\n"
+        f"sys.exit(cli.main(['reproduce', '--profile', 'smoke', '-n', 'a', '--work', {str(places['work'])!r}, "
+        f"'--figures', {str(places['figures'])!r}]))"
+    )
     # a shell's background job hands an ignored SIGINT down to its children; a person's terminal does not
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.monotonic() + 40
         while not (marker.is_file() and marker.read_text().endswith(" ")) and time.monotonic() < deadline:
@@ -333,8 +398,11 @@ def test_clean_notebook_renumbers_cells_from_one():
 
 
 def test_the_question_of_a_cell_is_the_markdown_above_it_or_its_own_first_line():
-    cells = [nbformat.v4.new_markdown_cell("**Which `AU`?** The one that moves.\ntext"),
-             nbformat.v4.new_code_cell("# why\nfirst()\nsecond()"), nbformat.v4.new_code_cell("third()")]
+    cells = [
+        nbformat.v4.new_markdown_cell("**Which `AU`?** The one that moves.\ntext"),
+        nbformat.v4.new_code_cell("# why\nfirst()\nsecond()"),
+        nbformat.v4.new_code_cell("third()"),
+    ]
     assert question_of(cells, 1) == "Which AU?"
     assert question_of(cells, 2) == "third()"
 
@@ -343,8 +411,19 @@ def test_a_bar_that_redraws_itself_becomes_one_line_in_ten_seconds_and_its_last(
     now, lines = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     stream = _Lines(lines.append)
-    for seconds, text in ((0, "plain\nhal"), (1, "f\n"), (2, "\r  0%"), (9, "\r 20%"), (13, "\r 60%"), (14, "\r 80%"),
-                          (24, "\r\x1b[32m100%\x1b[0m"), (24, "\n"), (25, "\r  0%"), (26, "\r100%\n"), (27, "tail")):
+    for seconds, text in (
+        (0, "plain\nhal"),
+        (1, "f\n"),
+        (2, "\r  0%"),
+        (9, "\r 20%"),
+        (13, "\r 60%"),
+        (14, "\r 80%"),
+        (24, "\r\x1b[32m100%\x1b[0m"),
+        (24, "\n"),
+        (25, "\r  0%"),
+        (26, "\r100%\n"),
+        (27, "tail"),
+    ):
         now[0] = seconds
         stream.write(text)
     stream.finish()
@@ -362,7 +441,9 @@ def test_line_progress_prints_every_interval_and_at_the_end(capsys, monkeypatch)
     bar.close()
     bar.close()
     assert capsys.readouterr().err.splitlines() == [
-        "cells: 2/4 cell, 12 s, about 12 s left, war 0.5", "cells: 4/4 cell, 24 s, war 0.5"]
+        "cells: 2/4 cell, 12 s, about 12 s left, war 0.5",
+        "cells: 4/4 cell, 24 s, war 0.5",
+    ]
 
 
 def test_progress_obeys_the_environment(monkeypatch, capsys):
@@ -376,7 +457,8 @@ def test_progress_obeys_the_environment(monkeypatch, capsys):
     assert mode() == "lines"  # captured output is no terminal
 
 
-@pytest.mark.parametrize("seconds, text", [
-    (0.4, "0 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (3725, "1 h 02 min")])
+@pytest.mark.parametrize(
+    "seconds, text", [(0.4, "0 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (3725, "1 h 02 min")]
+)
 def test_durations_are_written_as_people_read_them(seconds, text):
     assert clock(seconds) == text

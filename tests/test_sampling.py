@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audfer.datasets.sampling import (SAMPLING, all_indices, former_dfer_indices, m3dfel_indices, mae_dfer_indices,
-                                      mae_dfer_views, sample_indices, stored_indices, uniform_indices)
+from audfer.datasets.sampling import (
+    SAMPLING,
+    all_indices,
+    former_dfer_indices,
+    m3dfel_indices,
+    mae_dfer_indices,
+    mae_dfer_views,
+    sample_indices,
+    stored_indices,
+    uniform_indices,
+)
 from audfer.errors import InputError
 
 
@@ -14,13 +23,18 @@ def generator(seed=0):
     return np.random.default_rng(seed)
 
 
-@given(st.sampled_from(sorted(set(SAMPLING) - {"all"})), st.integers(1, 200), st.sampled_from((2, 8, 16)), st.integers(1, 5),
-       st.integers(0, 99))
+@given(
+    st.sampled_from(sorted(set(SAMPLING) - {"all"})),
+    st.integers(1, 200),
+    st.sampled_from((2, 8, 16)),
+    st.integers(1, 5),
+    st.integers(0, 99),
+)
 @settings(max_examples=200, deadline=None)
 def test_every_rule_gives_frames_that_exist(rule, available, wanted, stride, seed):
     index = sample_indices(rule, available, wanted, generator(seed), stride)
     assert index.shape == (2 if rule == "mae_dfer-views" else 1, wanted) and index.dtype == np.int64
-    assert 0 <= index.min() and index.max() < available
+    assert index.min() >= 0 and index.max() < available
 
 
 @pytest.mark.parametrize("rule", sorted(set(SAMPLING) - {"all"}))

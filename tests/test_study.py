@@ -23,17 +23,33 @@ def test_the_tables_need_the_cells_of_the_paper():
     from audfer.profiles import load_profile
 
     study = Study(load_profile("laptop"), "w", "f")
-    assert [len(study.cells(name)) for name in ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8")] == [24, 8, 16, 9, 8, 2, 3]
+    assert [len(study.cells(name)) for name in ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8")] == [
+        24,
+        8,
+        16,
+        9,
+        8,
+        2,
+        3,
+    ]
     assert [len(study.cells(name)) for name in ("ablations", "calibration", "au_head")] == [8, 2, 1]
     table3 = {(c.model, c.strategy) for c in study.cells("table3")}
-    assert table3 == {(m, s) for m in ("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn") for s in ("none", "global", "distinct", "minor")}
+    assert table3 == {
+        (m, s)
+        for m in ("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn")
+        for s in ("none", "global", "distinct", "minor")
+    }
     distinct = {c for name in ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8") for c in study.cells(name)}
     assert len(distinct) == 36
     ablations = set(study.cells("ablations")) - distinct
     assert len(ablations) == 5 and {(c.model, c.dataset) for c in ablations} == {("former_dfer", "DFEW")}
     gpu = Study(replace(load_profile("gpu"), training=replace(load_profile("gpu").training, device="cpu")), "w", "f")
     assert {(c.model, c.dataset, c.strategy) for c in gpu.cells("table3")} == {
-        (m, d, s) for m in gpu.profile.grid.models for d in gpu.profile.grid.datasets for s in ("none", "global", "distinct", "minor")}
+        (m, d, s)
+        for m in gpu.profile.grid.models
+        for d in gpu.profile.grid.datasets
+        for s in ("none", "global", "distinct", "minor")
+    }
     assert {c.au_ratio for c in gpu.cells("fig5")} == {0, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4}
     with pytest.raises(InputError, match="found 'table9'"):
         study.cells("table9")
@@ -52,7 +68,11 @@ def test_clips_au_tables_and_matrix_fit_together(study):
 
 def test_a_second_study_on_the_same_folder_makes_nothing_again(study):
     study.inputs
-    before = {p: p.stat().st_mtime_ns for p in study.work.rglob("*") if p.suffix in (".jpg", ".npy", ".parquet", ".safetensors")}
+    before = {
+        p: p.stat().st_mtime_ns
+        for p in study.work.rglob("*")
+        if p.suffix in (".jpg", ".npy", ".parquet", ".safetensors")
+    }
     again = Study(study.profile, study.work.parent, study.figures.parent)
     assert again.inputs == study.inputs
     assert {p: p.stat().st_mtime_ns for p in before} == before and len(before) > 100
@@ -62,9 +82,11 @@ def test_frame_scores_are_probabilities_of_every_frame(study):
     scores = study.frame_scores("DFEW")
     frames = study.au_table("DFEW").frames
     assert len(scores) == len(frames) and scores["score"].between(0, 1).all()
-    pd.testing.assert_frame_equal(scores[["clip_id", "frame"]].sort_values(["clip_id", "frame"], ignore_index=True),
-                                  frames[["clip_id", "frame"]].sort_values(["clip_id", "frame"], ignore_index=True),
-                                  check_dtype=False)
+    pd.testing.assert_frame_equal(
+        scores[["clip_id", "frame"]].sort_values(["clip_id", "frame"], ignore_index=True),
+        frames[["clip_id", "frame"]].sort_values(["clip_id", "frame"], ignore_index=True),
+        check_dtype=False,
+    )
 
 
 def test_theta_keeps_fewer_frames_and_zero_keeps_all(study):
@@ -87,10 +109,13 @@ def test_positive_class_weights_are_inactive_over_active(study, train_labels):
     found = study.run([cell])[0].positive_weights[0]
     active = train_labels[0].sum(0)
     some = active > 0
-    np.testing.assert_allclose(found[some], ((len(train_labels[0]) - active[some]) / active[some]).clip(max=200), rtol=1e-5)
+    np.testing.assert_allclose(
+        found[some], ((len(train_labels[0]) - active[some]) / active[some]).clip(max=200), rtol=1e-5
+    )
 
 
-# ------------------------------------------------------------------------------------------- what an ablation is trained from
+# ------------------------------------------------------------------------------------------- what an ablation is
+# trained from
 def variant(study, name, **fields):
     from audfer.ablations import ABLATIONS
 
@@ -105,7 +130,11 @@ def test_every_ablation_is_a_cell_with_inputs_and_a_record_of_its_own(study):
     inputs = study.cell_inputs(cells)
     keys = [study.store.key(cell, inputs[cell.source]) for cell in cells]
     assert len(set(keys)) == len(cells) and NO_HEAD not in study.profile.grid.ablations
-    matrices = {cell.source: inputs[cell.source].knowledge_fingerprint for cell in cells if cell.weights != "none" and cell.reading == "paper"}
+    matrices = {
+        cell.source: inputs[cell.source].knowledge_fingerprint
+        for cell in cells
+        if cell.weights != "none" and cell.reading == "paper"
+    }
     assert len(set(matrices.values())) == len(matrices) == 7
 
 
@@ -132,7 +161,9 @@ def test_the_matrix_of_the_own_split_is_made_of_its_training_frames_alone(study)
     made = KnowledgeMatrix.load(study.cell_inputs([cell])[cell.source].knowledge)
     frames = study.knowledge_frames().query("dataset == 'DFEW'")
     assert list(made.medians) == ["DFEW"]
-    np.testing.assert_array_equal(made.values, KnowledgeMatrix.from_frames(frames, study.profile.grid.knowledge, missing="others").values)
+    np.testing.assert_array_equal(
+        made.values, KnowledgeMatrix.from_frames(frames, study.profile.grid.knowledge, missing="others").values
+    )
 
 
 def test_the_releases_counts_are_of_frames_and_of_test_clips_too(study):
@@ -144,13 +175,17 @@ def test_the_releases_counts_are_of_frames_and_of_test_clips_too(study):
         frames = study.au_table("DFEW").frames
         active = frames[list(PRESENCE_COLUMNS)].to_numpy().sum(0)
         some = active > 0
-        np.testing.assert_allclose(stored["pos_weight"][some], ((len(frames) - active[some]) / active[some]).clip(max=200), rtol=1e-5)
+        np.testing.assert_allclose(
+            stored["pos_weight"][some], ((len(frames) - active[some]) / active[some]).clip(max=200), rtol=1e-5
+        )
         np.testing.assert_allclose(study.run([cell])[0].positive_weights, np.tile(stored["pos_weight"], (7, 1)))
     distinct = variant(study, "release's counts", strategy="distinct")
     assert distinct.source != cell.source
     with np.load(study.cell_inputs([distinct])[distinct.source].au_labels) as stored:
         labels = frames["clip_id"].map(study.manifest("DFEW").table.set_index("clip_id")["expression"])
-        np.testing.assert_allclose(stored["pos_weight"], positive_class_weight(frames[list(PRESENCE_COLUMNS)], labels, "distinct"))
+        np.testing.assert_allclose(
+            stored["pos_weight"], positive_class_weight(frames[list(PRESENCE_COLUMNS)], labels, "distinct")
+        )
 
 
 def test_the_releases_votes_are_of_the_frames_that_the_network_sees(study):
@@ -187,11 +222,15 @@ def test_a_cell_is_trained_with_labels_and_knowledge_of_the_source_that_it_names
     frames = study.knowledge_frames(source="planted")
     merged = frames[frames["dataset"] == "DFEW"].merge(table, on=["clip_id", "frame"], suffixes=("", "_planted"))
     assert len(merged) == (frames["dataset"] == "DFEW").sum() > 100
-    np.testing.assert_array_equal(merged[list(INTENSITY_COLUMNS)], merged[[f"{name}_planted" for name in INTENSITY_COLUMNS]])
+    np.testing.assert_array_equal(
+        merged[list(INTENSITY_COLUMNS)], merged[[f"{name}_planted" for name in INTENSITY_COLUMNS]]
+    )
     np.testing.assert_allclose(KnowledgeMatrix.load(planted.knowledge).values, study.knowledge(source="planted").values)
     control = study.cell("former_dfer", "DFEW", 0.25, weights="train-only", au_source="planted")
-    np.testing.assert_allclose(KnowledgeMatrix.load(study.cell_inputs([control])[control.source].knowledge).values,
-                               study.knowledge(names=("DFEW",), source="planted").values)
+    np.testing.assert_allclose(
+        KnowledgeMatrix.load(study.cell_inputs([control])[control.source].knowledge).values,
+        study.knowledge(names=("DFEW",), source="planted").values,
+    )
     with pytest.raises(InputError, match="au_table: source: found 'openface', expected one of '', 'lac', 'planted'"):
         study.au_table("DFEW", "openface")
 
@@ -202,7 +241,9 @@ def test_lock_and_checks_action_units_come_from_its_own_room_once(study, monkeyp
     asked = []
     monkeypatch.setattr(recognition, "lac_table", lambda *given: asked.append(given) or study.planted_table("DFEW"))
     # as if nobody had asked before
-    monkeypatch.setattr(study, "_tables", {key: table for key, table in study._tables.items() if key != ("DFEW", "lac")})
+    monkeypatch.setattr(
+        study, "_tables", {key: table for key, table in study._tables.items() if key != ("DFEW", "lac")}
+    )
     assert study.au_table("DFEW", "lac") is study.au_table("DFEW", "lac")
     assert asked == [(study, "DFEW")]
     assert study.au_table("DFEW", "lac") is not study.au_table("DFEW")
@@ -229,26 +270,41 @@ def test_a_cell_says_what_it_is():
     from audfer.training import Cell
 
     cell = Cell("m3dfel", "DFEW", 0.25, "global", "shuffled-aus", seed=3, fold=2)
-    assert cell.label == "m3dfel DFEW +AU 0.25 global shuffled-aus fold 2" and cell.source == "DFEW, fold 2, shuffled-aus 3"
+    assert (
+        cell.label == "m3dfel DFEW +AU 0.25 global shuffled-aus fold 2"
+        and cell.source == "DFEW, fold 2, shuffled-aus 3"
+    )
     assert Cell("m3dfel", "DFEW").source == Cell("m3dfel", "DFEW", 0.25, "minor", "knowledge").source == "DFEW"
-    for wrong, sentence in (({"weights": "half"}, "weights: found 'half', expected one of knowledge, none, uniform"),
-                            ({"reading": "mine"}, "reading: found 'mine', expected one of paper, release-votes"),
-                            ({"strategy": "rare"}, "strategy: found 'rare', expected one of none, global, distinct, minor, plain"),
-                            ({"fold": 0}, "fold: found 0"),
-                            ({"au_ratio": 0.0, "strategy": "none"}, "without an AU head: found 'knowledge', 'paper'")):
+    for wrong, sentence in (
+        ({"weights": "half"}, "weights: found 'half', expected one of knowledge, none, uniform"),
+        ({"reading": "mine"}, "reading: found 'mine', expected one of paper, release-votes"),
+        ({"strategy": "rare"}, "strategy: found 'rare', expected one of none, global, distinct, minor, plain"),
+        ({"fold": 0}, "fold: found 0"),
+        ({"au_ratio": 0.0, "strategy": "none"}, "without an AU head: found 'knowledge', 'paper'"),
+    ):
         with pytest.raises(InputError, match=sentence):
-            Cell(**{"model": "m3dfel", "dataset": "DFEW", "au_ratio": 0.25, "strategy": "global", "weights": "knowledge"} | wrong)
+            Cell(
+                **{"model": "m3dfel", "dataset": "DFEW", "au_ratio": 0.25, "strategy": "global", "weights": "knowledge"}
+                | wrong
+            )
 
 
-# ----------------------------------------------------------------------------------------------------------------- folds
+# -----------------------------------------------------------------------------------------------------------------
+# folds
 def test_folds_share_frames_and_leave_out_their_own_test_clips(study, tmp_path):
     import shutil
-    profile = replace(study.profile, grid=replace(study.profile.grid, folds=(1, 2)), training=replace(study.profile.training))
+
+    profile = replace(
+        study.profile, grid=replace(study.profile.grid, folds=(1, 2)), training=replace(study.profile.training)
+    )
     two = Study(profile, tmp_path / "work", tmp_path)
     shutil.copytree(study.work / "data", two.work / "data")
     # a second fold: another third of the clips is the test split
     lists = two.work / "data" / "DFEW" / "EmoLabel_DataSplit"
-    rows = {split: (lists / f"{split}(single-labeled)" / "set_1.csv").read_text().splitlines() for split in ("train", "test")}
+    rows = {
+        split: (lists / f"{split}(single-labeled)" / "set_1.csv").read_text().splitlines()
+        for split in ("train", "test")
+    }
     clips = rows["train"][1:] + rows["test"][1:]
     for split, chosen in (("train", clips[21:]), ("test", clips[:21])):
         (lists / f"{split}(single-labeled)" / "set_2.csv").write_text("\n".join([rows["train"][0], *chosen]) + "\n")
@@ -256,7 +312,7 @@ def test_folds_share_frames_and_leave_out_their_own_test_clips(study, tmp_path):
     assert second.clip_ids == first.clip_ids and np.array_equal(second.frames, first.frames)
     assert (two.work / "packed" / "DFEW-fold2" / "frames.npy").is_symlink()
     expected = two.manifest("DFEW", 2).table.set_index("clip_id")["split"]
-    assert dict(zip(second.clip_ids, second.manifest["split"])) == expected.to_dict()
+    assert dict(zip(second.clip_ids, second.manifest["split"], strict=True)) == expected.to_dict()
     assert set(np.array(second.clip_ids)[second.split("test")]) != set(np.array(first.clip_ids)[first.split("test")])
     assert two._fingerprint(first) != two._fingerprint(second)
     cells = two.cells("table1")
@@ -279,8 +335,11 @@ def test_the_planted_truth_is_read_where_it_is_judged_against_or_asked_for_by_na
 
     import audfer
 
-    readers = [p.name for p in Path(audfer.__file__).parent.rglob("*.py") if "read_truth" in p.read_text()
-               and p.parent.name != "synth"]
+    readers = [
+        p.name
+        for p in Path(audfer.__file__).parent.rglob("*.py")
+        if "read_truth" in p.read_text() and p.parent.name != "synth"
+    ]
     # landmarks of rendered clips, and the boxes that Lock and Check is taught with
     assert set(readers) <= {"study.py", "landmarks.py", "annotated.py"}
     # planted_medians and planted_table, for comparisons and for cells with that source

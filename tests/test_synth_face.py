@@ -78,8 +78,9 @@ def test_an_action_unit_changes_the_picture_monotonically_and_in_its_region(name
     people, steps = sample_identities(12, seed=9)[[0, 3, 6, 9]], 6
     rows = torch.zeros(4, steps, 18)
     rows[:, :, facs.ACTION_UNITS.index(name)] = torch.linspace(0, 5, steps)
-    images, points = render(people[torch.arange(4).repeat_interleave(steps)], rows.view(-1, 18),
-                            neutral_scene(4 * steps), 64)
+    images, points = render(
+        people[torch.arange(4).repeat_interleave(steps)], rows.view(-1, 18), neutral_scene(4 * steps), 64
+    )
     images, points = images.view(4, steps, 64, 64, 3).float(), points.view(4, steps, 68, 2)
     change = (images - images[:, :1]).abs().sum(4)
     total = change.sum((2, 3))

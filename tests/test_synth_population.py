@@ -83,7 +83,7 @@ def test_medians_order_the_action_units_as_figure_4_prints_them(dataset):
         ordered = medians.loc[expression, list(INTENSITY_ACTION_UNITS)].sort_values()
         assert (np.diff(ordered) > 0).all()
         assert (np.diff(printed[ordered.index]) >= 0).all()
-        assert 0.15 < ordered.iloc[0] and ordered.iloc[-1] < 3.5
+        assert ordered.iloc[0] > 0.15 and ordered.iloc[-1] < 3.5
 
 
 @pytest.mark.parametrize("dataset", population.DATASETS)
@@ -104,9 +104,7 @@ def test_drawn_frames_have_the_planted_rates_and_medians(dataset):
         # between the two frames in the middle: exact up to one rank (where the rate is near one half the step is
         # wide)
         below, above = np.sort(frames, axis=0)[[len(frames) // 2 - 1, len(frames) // 2]][:, known]
-        assert (below <= medians[expression][known] + 1e-5).all() and (
-            medians[expression][known] <= above + 1e-5
-        ).all()
+        assert (below <= medians[expression][known] + 1e-5).all() and (medians[expression][known] <= above + 1e-5).all()
     assert intensities.min() == 0 and intensities.max() <= 5
 
 
@@ -172,7 +170,7 @@ def test_class_frequencies_match_the_published_ones(dataset):
             & table.fold.isin(["1", "-"])
             & table.source.str.startswith("MAE")
         ]
-        real = {names.get(label, label.lower()): clips for label, clips in zip(rows.label, rows.clips)}
+        real = {names.get(label, label.lower()): clips for label, clips in zip(rows.label, rows.clips, strict=True)}
         counts, plus = plan[split]
         assert plus == 0 and sum(counts.values()) == SynthConfig().counts[dataset][split]
         for expression, count in counts.items():

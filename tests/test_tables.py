@@ -40,9 +40,7 @@ def test_table_1_has_every_network_dataset_variant_and_metric(first):
 
 def test_table_1_shows_the_records_own_numbers(first, records):
     record = next(
-        r
-        for r in records
-        if r.cell["model"] == "mae_dfer" and r.cell["dataset"] == "MAFW" and r.cell["au_ratio"] == 0
+        r for r in records if r.cell["model"] == "mae_dfer" and r.cell["dataset"] == "MAFW" and r.cell["au_ratio"] == 0
     )
     expected = evaluation.war(record.expressions, record.scores.argmax(1))
     found = cell(first.tidy, model="mae_dfer", dataset="MAFW", variant="without AU", metric="WAR")
@@ -57,9 +55,16 @@ def test_the_fourth_network_is_a_block_of_its_own_with_the_numbers_that_its_own_
     found = fake_grid(models=FOUR)
     for table in (tables.table1(found), tables.table2(found), tables.table3(found)):
         assert list(table.display["Network"].unique()) == ["M3DFEL", "MAE-DFER", "Former-DFER", "KP-GCN"]
-        block = table.tidy[(table.tidy["model"] == "keypoint_gcn") & (table.tidy["dataset"] == "DFEW") & table.tidy["metric"].isin(["WAR", "UAR"])]
+        block = table.tidy[
+            (table.tidy["model"] == "keypoint_gcn")
+            & (table.tidy["dataset"] == "DFEW")
+            & table.tidy["metric"].isin(["WAR", "UAR"])
+        ]
         alone = block[block["variant"].isin(["without AU", "no AU (baseline)", "none"])]
-        assert alone["paper"].tolist() == [68.73, 55.85] and alone["note"].str.contains("KP-GCN's own paper, Table 3").all()
+        assert (
+            alone["paper"].tolist() == [68.73, 55.85]
+            and alone["note"].str.contains("KP-GCN's own paper, Table 3").all()
+        )
         joined = block.drop(alone.index)
         assert len(joined) >= 2 and joined["paper"].isna().all() and joined["ours"].notna().all()
     ferv = cell(tables.table1(found).tidy, model="keypoint_gcn", dataset="FERV39k", variant="without AU", metric="WAR")
@@ -124,8 +129,10 @@ def test_captions_say_what_the_input_is_and_how_it_was_measured(records):
     assert "rendered" not in real.caption and "WAR, paper" in real.display.columns
 
 
-PAPER_FLOPS = {"baseline": {"gflops": 3.32, "gmacs": 1.66, "parameters": 33_000_000},
-               "audfer": {"gflops": 4.0, "gmacs": 2.0, "parameters": 33_018_450}}
+PAPER_FLOPS = {
+    "baseline": {"gflops": 3.32, "gmacs": 1.66, "parameters": 33_000_000},
+    "audfer": {"gflops": 4.0, "gmacs": 2.0, "parameters": 33_018_450},
+}
 
 
 def test_cost_shows_what_head_and_loss_add():
@@ -187,12 +194,15 @@ def test_tables_say_which_strategy_the_papers_au_row_is(first):
 
 def test_table_3_has_four_rows_a_network_with_the_papers_below(records):
     table = tables.table3(records)
-    assert len(table.display) == 3 * (2 + 3 * 3)      # ours, the paper's and, with AU, the difference
+    assert len(table.display) == 3 * (2 + 3 * 3)  # ours, the paper's and, with AU, the difference
     assert cell(table.tidy, model="m3dfel", variant="minor", metric="WAR")["paper"] == 64.16
     assert cell(table.tidy, model="mae_dfer", variant="global", metric="UAR")["paper"] == 60.74
     assert table.tidy["p"].notna().sum() == 3 * 3 * 9
     # two families: the WARs and UARs, and the classes
-    for family in (table.tidy[table.tidy["metric"].isin(("WAR", "UAR"))], table.tidy[table.tidy["metric"].isin(EXPRESSIONS)]):
+    for family in (
+        table.tidy[table.tidy["metric"].isin(("WAR", "UAR"))],
+        table.tidy[table.tidy["metric"].isin(EXPRESSIONS)],
+    ):
         np.testing.assert_allclose(family["p_holm"], evaluation.holm(family["p"]))
     assert "18 WARs and UARs" in table.caption
 
@@ -277,8 +287,11 @@ def test_published_misprints_are_shown_as_printed():
 
 # -------------------------------------------------------------------------------------------------------------- folds
 def folds_of(dataset, folds, **settings):
-    return [fake_record("m3dfel", dataset, ratio, fold=fold, skill=0.5 + 0.2 * (ratio > 0), **settings)
-            for fold in folds for ratio in (0.0, 0.25)]
+    return [
+        fake_record("m3dfel", dataset, ratio, fold=fold, skill=0.5 + 0.2 * (ratio > 0), **settings)
+        for fold in folds
+        for ratio in (0.0, 0.25)
+    ]
 
 
 def test_folds_are_pooled_and_their_mean_has_its_own_name():
@@ -295,14 +308,19 @@ def test_folds_are_pooled_and_their_mean_has_its_own_name():
     assert shown["DFEW"] == f"{np.mean(means):.1f} ({np.std(means, ddof=1):.1f})" and shown["FERV39k"] == tables.DASH
     assert len(table.digests) == 8
     # pooled clips tell smaller differences
-    assert row["detectable"] < cell(tables.table1(records, fold=1).tidy, dataset="DFEW", variant="with AU", metric="UAR")["detectable"]
+    assert (
+        row["detectable"]
+        < cell(tables.table1(records, fold=1).tidy, dataset="DFEW", variant="with AU", metric="UAR")["detectable"]
+    )
 
 
 def test_one_fold_takes_its_records_and_those_of_datasets_without_folds():
     records = folds_of("DFEW", (1, 2)) + folds_of("FERV39k", (1,))
     for fold in (1, 2):
         table = tables.table1(records, fold=fold)
-        own = next(r for r in records if r.cell["dataset"] == "DFEW" and r.cell["fold"] == fold and not r.cell["au_ratio"])
+        own = next(
+            r for r in records if r.cell["dataset"] == "DFEW" and r.cell["fold"] == fold and not r.cell["au_ratio"]
+        )
         row = cell(table.tidy, dataset="DFEW", variant="without AU", metric="WAR")
         assert row["ours"] == pytest.approx(100 * evaluation.war(own.expressions, own.scores.argmax(1)))
         assert set(table.tidy["dataset"]) == {"DFEW", "FERV39k"} and "pooled" not in table.caption
@@ -319,7 +337,8 @@ def test_folds_that_share_a_test_clip_are_refused():
 def test_folds_and_seeds_together_keep_the_seeds_apart():
     joined = tables.pooled([r for seed in (0, 1) for r in folds_of("DFEW", (1, 2), seed=seed)])
     assert sorted((r.cell["au_ratio"], r.cell["seed"], r.cell["fold"]) for r in joined) == [
-        (ratio, seed, "1, 2") for ratio in (0.0, 0.25) for seed in (0, 1)]
+        (ratio, seed, "1, 2") for ratio in (0.0, 0.25) for seed in (0, 1)
+    ]
 
 
 # ----------------------------------------------------------------------------------------------------------- ablations
@@ -339,7 +358,9 @@ def test_each_variant_is_compared_with_plain_bce_and_with_no_head(ablations):
     for family in ((PLAIN_BCE,), (NO_HEAD,), CONTROLS):
         part = ablations.tidy[ablations.tidy["against"].isin(family)]
         np.testing.assert_allclose(part["p_holm"], evaluation.holm(part["p"]))
-    assert len(ablations.display) == 2 * len(ABLATIONS) and list(ablations.display["Variant"].unique()) == list(ABLATIONS)
+    assert len(ablations.display) == 2 * len(ABLATIONS) and list(ablations.display["Variant"].unique()) == list(
+        ABLATIONS
+    )
     assert max(map(len, tables.markdown_table(ablations.display).splitlines())) <= 130
     assert len(ablations.digests) == len(ABLATIONS)
 
@@ -361,9 +382,22 @@ def test_variants_without_a_record_are_left_out_or_dashes():
 
 # ------------------------------------------------------------------------------------------------------------ in words
 def compared(*differences, metric="WAR", p=0.5, detectable=4.0, seeds=1, **others):
-    rows = [{"dataset": "DFEW", "model": f"network {i}", "variant": "with AU", "metric": metric, "difference": d,
-             "difference_low": d - 3, "difference_high": d + 3, "p_holm": p, "detectable": detectable, "seeds": seeds, **others}
-            for i, d in enumerate(differences)]
+    rows = [
+        {
+            "dataset": "DFEW",
+            "model": f"network {i}",
+            "variant": "with AU",
+            "metric": metric,
+            "difference": d,
+            "difference_low": d - 3,
+            "difference_high": d + 3,
+            "p_holm": p,
+            "detectable": detectable,
+            "seeds": seeds,
+            **others,
+        }
+        for i, d in enumerate(differences)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -376,8 +410,14 @@ def words(*frames, classes=None):
 def test_a_clear_gain_is_named_with_its_interval():
     answers = words(compared(9.0, p=0.001), compared(1.0, -2.0, p=0.9))
     help_ = answers["Did the AU head with knowledge help?"]
-    assert help_.startswith("On the embedded benchmark (rendered faces): of 3 differences of WAR and UAR, 1 is a certain gain and 0 are certain losses.")
-    assert "Gains: network 0 on DFEW, WAR +9.0 [+6.0, +12.0], p 0.001." in help_ and "Open: 2, from -2.0 to +1.0 points." in help_
+    assert help_.startswith(
+        "On the embedded benchmark (rendered faces): of 3 differences of WAR and UAR, 1 is a certain gain and 0 are "
+        "certain losses."
+    )
+    assert (
+        "Gains: network 0 on DFEW, WAR +9.0 [+6.0, +12.0], p 0.001." in help_
+        and "Open: 2, from -2.0 to +1.0 points." in help_
+    )
     assert "1 of 2 pairs gain for certain in WAR or UAR, 0 lose" in answers["How many networks and datasets?"]
 
 
@@ -391,13 +431,18 @@ def test_no_difference_is_called_open_with_what_could_have_been_seen():
 
 def test_a_certain_loss_is_said_as_plainly_as_a_gain():
     answers = words(compared(-8.0, p=0.01))
-    assert "0 are certain gains and 1 is a certain loss. Losses: WAR -8.0 [-11.0, -5.0], p 0.010." in answers["Did the AU head with knowledge help?"]
+    assert (
+        "0 are certain gains and 1 is a certain loss. Losses: WAR -8.0 [-11.0, -5.0], p 0.010."
+        in answers["Did the AU head with knowledge help?"]
+    )
     assert "1 lose for certain" in answers["How many networks and datasets?"]
 
 
 def test_expressions_and_seeds_have_sentences_of_their_own():
-    answers = words(compared(1.0, seeds=3), classes=pd.concat([compared(20.0, metric="disgust", p=0.02), compared(2.0, metric="fear")],
-                                                               ignore_index=True))
+    answers = words(
+        compared(1.0, seeds=3),
+        classes=pd.concat([compared(20.0, metric="disgust", p=0.02), compared(2.0, metric="fear")], ignore_index=True),
+    )
     assert "disgust +20.0 [+17.0, +23.0], p 0.020" in answers["Which expressions?"]
     assert "3 seeds: the tests cover training again" in answers["How sure is that?"]
 
@@ -413,7 +458,9 @@ def test_the_ablations_say_whether_it_is_the_knowledge(ablations):
     assert gain["p_holm"] < 0.05
     assert f"Gains: WAR {gain['difference']:+.1f}" in answers["Does the knowledge help, beyond plain BCE?"]
     assert "no certain change" in answers["Does an AU head help at all, on the embedded benchmark (rendered faces)?"]
-    none = tables.ablation_conclusions(tables.ablations(fake_ablations(knowledge=0.0, head=0.25))).tidy.set_index("question")["answer"]
+    none = tables.ablation_conclusions(tables.ablations(fake_ablations(knowledge=0.0, head=0.25))).tidy.set_index(
+        "question"
+    )["answer"]
     assert "no certain change" in none["Does the knowledge help, beyond plain BCE?"]
     assert "Gains: " in none["Does an AU head help at all, on the embedded benchmark (rendered faces)?"]
 
@@ -421,8 +468,14 @@ def test_the_ablations_say_whether_it_is_the_knowledge(ablations):
 def test_tables_say_how_small_a_difference_they_could_have_found(records):
     table = tables.table1(records)
     row = cell(table.tidy, model="m3dfel", dataset="DFEW", variant="with AU", metric="WAR")
-    found = evaluation.compare(*(tables.select(records, model="m3dfel", dataset="DFEW", au_ratio=ratio, strategy=strategy, weights=weights)
-                                 for ratio, strategy, weights in ((0.0, "none", "none"), (0.25, "global", "knowledge"))))
-    assert row["detectable"] == pytest.approx(100 * evaluation.minimum_detectable_difference(sum(COUNTS["DFEW"]), found.discordance))
+    found = evaluation.compare(
+        *(
+            tables.select(records, model="m3dfel", dataset="DFEW", au_ratio=ratio, strategy=strategy, weights=weights)
+            for ratio, strategy, weights in ((0.0, "none", "none"), (0.25, "global", "knowledge"))
+        )
+    )
+    assert row["detectable"] == pytest.approx(
+        100 * evaluation.minimum_detectable_difference(sum(COUNTS["DFEW"]), found.discordance)
+    )
     for made in (table, tables.table2(records), tables.table3(records)):
         assert "Detectable with these clips" in made.caption

@@ -20,8 +20,19 @@ from audfer.facs import EXPRESSIONS
 from audfer.losses import AULoss
 from audfer.models import SIZES, Output, build_model
 from audfer.recipes import RECIPES
-from audfer.training import (Cell, _initial_model, batch_losses, batch_targets, choose_frames, clip_groups, fit, gather_frames,
-                             hold_out, predict, resolve_device)
+from audfer.training import (
+    Cell,
+    _initial_model,
+    batch_losses,
+    batch_targets,
+    choose_frames,
+    clip_groups,
+    fit,
+    gather_frames,
+    hold_out,
+    predict,
+    resolve_device,
+)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +106,9 @@ def test_the_best_epoch_is_the_best_of_the_history(baseline):
 def test_the_total_loss_is_eq_10(study):
     outcome = fit(study.cell("former_dfer", "DFEW", 0.25), study.inputs["DFEW"])
     history = outcome["history"]
-    np.testing.assert_allclose(history["loss"], 0.75 * history["loss_expression"] + 0.25 * history["loss_au"], rtol=1e-5)
+    np.testing.assert_allclose(
+        history["loss"], 0.75 * history["loss_expression"] + 0.25 * history["loss_au"], rtol=1e-5
+    )
     assert outcome["au_scores"].shape == (len(outcome["expressions"]), 18)
 
 
@@ -121,8 +134,12 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_clips(study, monke
     second = np.random.default_rng([cell.seed, 1]).permutation(packed.split("train"))[16:32]
     with pytest.raises(AudferError) as caught:
         fit(cell, study.inputs["DFEW"])
-    assert (f"former_dfer DFEW: the loss became nan in epoch 1, batch 2 of {len(packed.split('train')) // wild.batch_size} (clips "
-            + ", ".join(packed.clip_ids[row] for row in second) + ")") in str(caught.value)
+    assert (
+        f"former_dfer DFEW: the loss became nan in epoch 1, batch 2 of "
+        f"{len(packed.split('train')) // wild.batch_size} (clips "
+        + ", ".join(packed.clip_ids[row] for row in second)
+        + ")"
+    ) in str(caught.value)
 
 
 def test_evaluation_takes_the_same_frames_every_time_and_training_does_not(study, baseline):
@@ -131,8 +148,10 @@ def test_evaluation_takes_the_same_frames_every_time_and_training_does_not(study
     once, again = (choose_frames(packed, rows, recipe.test_sampling, replace(cell, num_frames=4)) for _ in range(2))
     np.testing.assert_array_equal(once, again)
     assert once.shape == (1, 4, 4)
-    drawn = [choose_frames(packed, rows, recipe.train_sampling, replace(cell, num_frames=4), np.random.default_rng(seed))
-             for seed in (0, 1)]
+    drawn = [
+        choose_frames(packed, rows, recipe.train_sampling, replace(cell, num_frames=4), np.random.default_rng(seed))
+        for seed in (0, 1)
+    ]
     assert not np.array_equal(*drawn)
 
 
@@ -188,13 +207,17 @@ def test_several_views_give_the_mean_of_their_probabilities(study):
     with torch.inference_mode():
         each = [model(gather_frames(packed, rows, view, 48, "cpu")) for view in views]
     result = predict(model, packed, rows, cell)
-    np.testing.assert_allclose(result["scores"], sum(o.expression_logits.softmax(1) for o in each).numpy() / 2, rtol=1e-5)
+    np.testing.assert_allclose(
+        result["scores"], sum(o.expression_logits.softmax(1) for o in each).numpy() / 2, rtol=1e-5
+    )
     np.testing.assert_allclose(result["au_scores"], sum(o.au_logits.sigmoid() for o in each).numpy() / 2, rtol=1e-5)
 
 
 def test_drop_path_of_the_recipe_reaches_the_network(study):
-    rates = [_initial_model(study.cell("mae_dfer", "DFEW", recipe=recipe), study.inputs["DFEW"]).blocks[-1].drop_path.rate
-             for recipe in ("", "mae_dfer-paper")]
+    rates = [
+        _initial_model(study.cell("mae_dfer", "DFEW", recipe=recipe), study.inputs["DFEW"]).blocks[-1].drop_path.rate
+        for recipe in ("", "mae_dfer-paper")
+    ]
     assert rates == [0.0, 0.1]
 
 
@@ -233,13 +256,19 @@ def test_losses_of_parts_add_up_to_the_losses_of_the_batch_whatever_is_known_in_
     labels = torch.randint(0, 2, (9, 18), generator=generator).float()
     labels[torch.rand(9, 18, generator=generator) < 0.4] = torch.nan
     labels[:3] = torch.nan  # a part of which nothing is known
-    output = Output(torch.randn(9, 7, generator=generator), torch.randn(9, 18, generator=generator), torch.zeros(9, 1),
-                    torch.randn(9, 7, generator=generator))
+    output = Output(
+        torch.randn(9, 7, generator=generator),
+        torch.randn(9, 18, generator=generator),
+        torch.zeros(9, 1),
+        torch.randn(9, 7, generator=generator),
+    )
     targets = batch_targets(cell.training_recipe, torch.arange(9) % 7, labels, au_loss)
     whole = batch_losses(cell, output, targets, au_loss, 0.2)
     torch.testing.assert_close(whole[2], au_loss(output.au_logits, labels, torch.arange(9) % 7))
-    parts = [batch_losses(cell, Output(*(x[index] for x in output)), targets.part(index, "cpu"), au_loss, 0.2)
-             for index in np.split(np.arange(9), [3, 4])]
+    parts = [
+        batch_losses(cell, Output(*(x[index] for x in output)), targets.part(index, "cpu"), au_loss, 0.2)
+        for index in np.split(np.arange(9), [3, 4])
+    ]
     torch.testing.assert_close(sum(parts), whole)
 
 
@@ -249,8 +278,10 @@ def test_the_second_classifier_has_its_share_of_the_loss(study):
     expressions = torch.tensor([0, 6, 2, 2])
     targets = batch_targets(cell.training_recipe, expressions, None, None)
     smoothing = cell.training_recipe.label_smoothing
-    first, second = (torch.nn.functional.cross_entropy(logits, expressions, label_smoothing=smoothing)
-                     for logits in (output.expression_logits, output.auxiliary_logits))
+    first, second = (
+        torch.nn.functional.cross_entropy(logits, expressions, label_smoothing=smoothing)
+        for logits in (output.expression_logits, output.auxiliary_logits)
+    )
     losses = batch_losses(cell, output, targets, None, 0.2)
     torch.testing.assert_close(losses[0], 0.8 * first + 0.2 * second)
     torch.testing.assert_close(losses[1], losses[0])
@@ -281,7 +312,9 @@ def test_a_key_point_cell_resumes_exactly_and_gives_what_the_others_give(study, 
     np.testing.assert_array_equal(whole["features"], resumed["features"])
     assert whole["history"].drop(columns="seconds").equals(resumed["history"].drop(columns="seconds"))
     history = whole["history"]
-    np.testing.assert_allclose(history["loss"], 0.75 * history["loss_expression"] + 0.25 * history["loss_au"], rtol=1e-5)
+    np.testing.assert_allclose(
+        history["loss"], 0.75 * history["loss_expression"] + 0.25 * history["loss_au"], rtol=1e-5
+    )
     model = build_model("keypoint_gcn", size="tiny")
     assert whole["features"].shape == (len(whole["clip_ids"]), model.feature_dim) and whole["au_scores"].shape[1] == 18
     # the features are what both heads see
@@ -305,7 +338,9 @@ def test_landmarks_reach_training_and_evaluation(study, keyed, tmp_path):
     points[:] = np.nan
     np.save(tmp_path / "none.npy", points)
     none = fit(cell, replace(inputs, landmarks=str(tmp_path / "none.npy")))
-    assert np.isfinite(none["history"]["loss"]).all() and not np.array_equal(none["history"]["loss"], whole["history"]["loss"])
+    assert np.isfinite(none["history"]["loss"]).all() and not np.array_equal(
+        none["history"]["loss"], whole["history"]["loss"]
+    )
 
 
 def test_micro_batches_have_their_own_clips_landmarks(study, keyed):
@@ -321,22 +356,28 @@ def test_micro_batches_have_their_own_clips_landmarks(study, keyed):
         model = training._initial_model(cell, inputs).eval()  # batch norms would see each part for itself
         au_loss, labels, _ = training._au_loss(cell, inputs, packed, packed.split("train"))
         targets = batch_targets(cell.training_recipe, torch.tensor(packed.expressions[rows]), labels[rows], au_loss)
-        losses, guesses = training._backward(replace(cell, accumulate=accumulate), model, au_loss, clips, points, targets, np.arange(7))
+        losses, guesses = training._backward(
+            replace(cell, accumulate=accumulate), model, au_loss, clips, points, targets, np.arange(7)
+        )
         found.append((losses, guesses, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
-    for one, cut in zip(*found):
+    for one, cut in zip(*found, strict=True):
         torch.testing.assert_close(one, cut, atol=1e-5, rtol=1e-4)
 
 
 def test_landmarks_of_other_clips_none_and_mixed_faces_are_sentences(study, keyed, tmp_path, monkeypatch):
     cell, inputs, _ = keyed
-    with pytest.raises(InputError, match="landmarks: found none for keypoint_gcn, expected a file in CellInputs.landmarks"):
+    with pytest.raises(
+        InputError, match="landmarks: found none for keypoint_gcn, expected a file in CellInputs.landmarks"
+    ):
         fit(cell, replace(inputs, landmarks=""))
     np.save(tmp_path / "short.npy", np.load(inputs.landmarks)[:5])
     with pytest.raises(InputError, match=r"short.npy: shape of the landmarks: found \(5, 8, 68, 2\)"):
         fit(cell, replace(inputs, landmarks=str(tmp_path / "short.npy")))
     for mixing in ("mixup", "cutmix"):
         monkeypatch.setitem(RECIPES, "keypoint_gcn-tiny", replace(RECIPES["keypoint_gcn-paper"], **{mixing: 0.8}))
-        with pytest.raises(InputError, match="'keypoint_gcn-tiny' with mixup or cutmix, expected a recipe without them"):
+        with pytest.raises(
+            InputError, match="'keypoint_gcn-tiny' with mixup or cutmix, expected a recipe without them"
+        ):
             replace(cell, seed=1)
 
 
@@ -371,8 +412,14 @@ def test_micro_batches_give_the_loss_curve_of_the_whole_batch_where_there_is_no_
 
 
 def _clips(count, **columns):
-    table = pd.DataFrame({"clip_id": [f"c{i}" for i in range(count)], "path": [f"p{i}" for i in range(count)], "subject": "",
-                          "expression": np.arange(count) % 7})
+    table = pd.DataFrame(
+        {
+            "clip_id": [f"c{i}" for i in range(count)],
+            "path": [f"p{i}" for i in range(count)],
+            "subject": "",
+            "expression": np.arange(count) % 7,
+        }
+    )
     return table.assign(**columns)
 
 
@@ -406,7 +453,7 @@ def test_looking_at_the_test_clips_less_often_changes_no_training(study, baselin
     seldom = fit(replace(cell, evaluate_every=2), study.inputs["DFEW"])
     np.testing.assert_array_equal(seldom["scores"], every["scores"])
     seen, whole = seldom["history"], every["history"]
-    assert seen["test_war"].notna().tolist() == [False, True, True]            # every second epoch, and the last
+    assert seen["test_war"].notna().tolist() == [False, True, True]  # every second epoch, and the last
     looked = ["epoch", "train_war", "test_war", "test_uar", "test_loss"]
     assert seen[looked][1:].equals(whole[looked][1:]) and seen["loss"].equals(whole["loss"])
     assert seldom["protocols"]["best-on-test"]["epoch"] in (2, 3)
@@ -420,7 +467,8 @@ def test_held_out_clips_choose_an_epoch_and_teach_nothing(study, tmp_path):
     epoch = outcome["protocols"]["best-on-validation"]["epoch"]
     assert total[epoch - 1] == total.max() and outcome["validation"]["by"] == "expression"
     assert accuracy_score(outcome["expressions"], outcome["validated_scores"].argmax(1)) == pytest.approx(
-        history["test_war"][epoch - 1])
+        history["test_war"][epoch - 1]
+    )
     # neither their AUs nor their pictures change the network
     with np.load(inputs.au_labels) as stored:
         ids, labels = stored["clip_ids"], stored["labels"].copy()
@@ -492,15 +540,23 @@ def test_a_process_killed_at_any_moment_loses_nothing(study, tmp_path, fresh_pro
             assert _killed(fresh_process(make_record, arguments), share * took) == -signal.SIGKILL
     else:
         # 3 epochs have 2 states to save; the record is not there before its folder is
-        for name, moment in (("state.pt", "before"), ("state.pt", "after"), ("history.csv", "before"), ("record.json", "before"),
-                             (key, "before"), (key, "after")):
+        for name, moment in (
+            ("state.pt", "before"),
+            ("state.pt", "after"),
+            ("history.csv", "before"),
+            ("record.json", "before"),
+            (key, "before"),
+            (key, "after"),
+        ):
             assert not store.has(key)
             assert _killed(fresh_process(_make_and_die, (*arguments, name, moment))) == -signal.SIGKILL
         assert store.has(key)
         assert len(list(store.folder.glob(f".{key}.*"))) <= 1  # what the kill before left is cleared by the next run
     make_record(*arguments)
     second = RunRecord.load(store.path(key))
-    pd.testing.assert_frame_equal(whole.history.drop(columns="seconds"), second.history.drop(columns="seconds"), check_exact=True)
+    pd.testing.assert_frame_equal(
+        whole.history.drop(columns="seconds"), second.history.drop(columns="seconds"), check_exact=True
+    )
     with np.load(whole.path / "test.npz") as a, np.load(second.path / "test.npz") as b:
         assert a.files == b.files
         for name in a.files:
@@ -544,11 +600,15 @@ def test_a_cell_starts_from_the_weights_that_it_names(study, baseline, tmp_path)
 
 def test_an_initialisation_without_its_file_or_with_another_networks_is_a_sentence(study, baseline, tmp_path):
     cell, outcome = baseline
-    with pytest.raises(InputError, match="initialisation: found 'mae' without a file, expected a checkpoint in CellInputs"):
+    with pytest.raises(
+        InputError, match="initialisation: found 'mae' without a file, expected a checkpoint in CellInputs"
+    ):
         fit(replace(cell, initialisation="mae"), study.inputs["DFEW"])
     torch.save(outcome["state_dict"], tmp_path / "former.pt")
     inputs = replace(study.inputs["DFEW"], initial_weights=str(tmp_path / "former.pt"))
-    with pytest.raises(InputError, match="former.pt: weights: found .*do not fit.* expected weights of m3dfel, size tiny"):
+    with pytest.raises(
+        InputError, match="former.pt: weights: found .*do not fit.* expected weights of m3dfel, size tiny"
+    ):
         fit(replace(study.cell("m3dfel", "DFEW"), initialisation="official"), inputs)
     with pytest.raises(InputError, match="nowhere.pt: checkpoint: found no such file"):
         fit(replace(cell, initialisation="mae"), replace(inputs, initial_weights=str(tmp_path / "nowhere.pt")))
@@ -559,8 +619,11 @@ def test_initial_weights_for_another_order_of_classes_are_refused(study, baselin
     inputs = replace(study.inputs["DFEW"], initial_weights=str(tmp_path / "w.safetensors"), initial_fingerprint="abc")
     warm = replace(cell, initialisation="weights", epochs=1)
     for classes in (EXPRESSIONS, EXPRESSIONS[::-1]):
-        save_file({name: value.contiguous() for name, value in outcome["state_dict"].items()}, tmp_path / "w.safetensors",
-                  metadata={"classes": json.dumps(classes)})
+        save_file(
+            {name: value.contiguous() for name, value in outcome["state_dict"].items()},
+            tmp_path / "w.safetensors",
+            metadata={"classes": json.dumps(classes)},
+        )
         if classes == EXPRESSIONS:
             _initial_model(warm, inputs)
         else:
@@ -568,30 +631,36 @@ def test_initial_weights_for_another_order_of_classes_are_refused(study, baselin
                 fit(warm, inputs)
 
 
-@pytest.mark.parametrize("change, sentence", [
-    ({"au_ratio": 1.0, "strategy": "global"}, "au_ratio: found 1.0"),
-    ({"au_ratio": 0.2}, "strategy with au_ratio"),
-    ({"strategy": "global"}, "strategy with au_ratio"),
-    ({"au_ratio": 0.2, "strategy": "major"}, "found 'major', expected one of none, global, distinct, minor"),
-    ({"model": "m3dfell"}, "model and size"),
-    ({"size": "huge"}, "model and size: found 'm3dfel', 'huge'"),
-    ({"recipe": "m3dfel-big"}, "recipe: found 'm3dfel-big', expected one of m3dfel-paper"),
-    ({"recipe": "former_dfer-tiny"}, "recipe: found 'former_dfer-tiny', expected one of m3dfel-paper"),
-    ({"epochs": 0}, "epochs: found 0, expected at least 1"),
-    ({"initialisation": ""}, "initialisation: found ''"),
-    ({"weights": "knowledge"}, "without an AU head"),
-    ({"au_source": "planted"}, "without an AU head"),
-    ({"au_source": "openface", "au_ratio": 0.2, "strategy": "global"}, "au_source: found 'openface', expected one of '', lac, planted"),
-    ({"variant": "A"}, "variant: found 'A', expected '': m3dfel has no variants"),
-    ({"variant": "Z", "model": "keypoint_gcn"}, "variant: found 'Z', expected one of A, B, C, D, mean fusion"),
-    ({"au_ratio": -0.1}, "au_ratio: found -0.1"),
-    ({"precision": "fp16"}, "precision: found 'fp16', expected one of float32, bf16"),
-    ({"device": "gpu"}, "device: found 'gpu', expected one of cpu, cuda"),
-    ({"accumulate": 0}, "accumulate: found 0, expected at least 1"),
-    ({"accumulate": 17}, "accumulate: found 17, expected at most 16"),
-    ({"validation": 0.6}, "validation: found 0.6, expected a share of the training clips, 0 to 0.5"),
-    ({"seed": -1}, "seed: found -1"),
-])
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"au_ratio": 1.0, "strategy": "global"}, "au_ratio: found 1.0"),
+        ({"au_ratio": 0.2}, "strategy with au_ratio"),
+        ({"strategy": "global"}, "strategy with au_ratio"),
+        ({"au_ratio": 0.2, "strategy": "major"}, "found 'major', expected one of none, global, distinct, minor"),
+        ({"model": "m3dfell"}, "model and size"),
+        ({"size": "huge"}, "model and size: found 'm3dfel', 'huge'"),
+        ({"recipe": "m3dfel-big"}, "recipe: found 'm3dfel-big', expected one of m3dfel-paper"),
+        ({"recipe": "former_dfer-tiny"}, "recipe: found 'former_dfer-tiny', expected one of m3dfel-paper"),
+        ({"epochs": 0}, "epochs: found 0, expected at least 1"),
+        ({"initialisation": ""}, "initialisation: found ''"),
+        ({"weights": "knowledge"}, "without an AU head"),
+        ({"au_source": "planted"}, "without an AU head"),
+        (
+            {"au_source": "openface", "au_ratio": 0.2, "strategy": "global"},
+            "au_source: found 'openface', expected one of '', lac, planted",
+        ),
+        ({"variant": "A"}, "variant: found 'A', expected '': m3dfel has no variants"),
+        ({"variant": "Z", "model": "keypoint_gcn"}, "variant: found 'Z', expected one of A, B, C, D, mean fusion"),
+        ({"au_ratio": -0.1}, "au_ratio: found -0.1"),
+        ({"precision": "fp16"}, "precision: found 'fp16', expected one of float32, bf16"),
+        ({"device": "gpu"}, "device: found 'gpu', expected one of cpu, cuda"),
+        ({"accumulate": 0}, "accumulate: found 0, expected at least 1"),
+        ({"accumulate": 17}, "accumulate: found 17, expected at most 16"),
+        ({"validation": 0.6}, "validation: found 0.6, expected a share of the training clips, 0 to 0.5"),
+        ({"seed": -1}, "seed: found -1"),
+    ],
+)
 def test_a_contradictory_cell_is_refused(change, sentence):
     with pytest.raises(InputError, match=sentence):
         Cell(**{"model": "m3dfel", "dataset": "DFEW", **change})

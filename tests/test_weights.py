@@ -26,14 +26,19 @@ from audfer.models.checkpoint import CONTAINERS, EMA_CONTAINERS, Unopened
 AU_HEADS = {"m3dfel": ("fc_au", 1024), "former_dfer": ("AU_fc", 512), "mae_dfer": ("AU_fc", 512)}
 PRETRAINING = MANIFESTS["mae_dfer"]["pretraining_checkpoint"]
 STAGES = {"features.0.": "stem.", **{f"features.{i}.": f"layer{i}." for i in range(1, 5)}}
-KINETICS = {**{STAGES[key[:11]] + key[11:]: shape for key, shape in MANIFESTS["m3dfel"]["keys"].items() if key[:11] in STAGES},
-            "fc.weight": [400, 512], "fc.bias": [400]}
+KINETICS = {
+    **{STAGES[key[:11]] + key[11:]: shape for key, shape in MANIFESTS["m3dfel"]["keys"].items() if key[:11] in STAGES},
+    "fc.weight": [400, 512],
+    "fc.bias": [400],
+}
 
 
 def numbered(shapes: dict, prefix: str = "") -> dict[str, torch.Tensor]:
-    """A tensor of each shape that is one number everywhere, another for each key, and takes next to no room in a file."""
-    return {prefix + key: torch.tensor(float(number) if "num_batches" not in key else number).expand(shape)
-            for number, (key, shape) in enumerate(shapes.items(), start=1)}
+    """A tensor of each shape that is one number everywhere, another for each key, and takes hardly any room."""
+    return {
+        prefix + key: torch.tensor(float(number) if "num_batches" not in key else number).expand(shape)
+        for number, (key, shape) in enumerate(shapes.items(), start=1)
+    }
 
 
 class RecorderMeter:
@@ -55,8 +60,10 @@ def of_the_script(monkeypatch, cls: type) -> type:
 def official_files(tmp_path_factory):
     """name -> file with the official names and shapes, in each release's own container."""
     folder = tmp_path_factory.mktemp("official")
-    optimizer = {"state": {0: {"step": torch.tensor(5.0), "exp_avg": torch.zeros(3)}},
-                 "param_groups": [{"lr": 1e-3, "params": [0]}]}
+    optimizer = {
+        "state": {0: {"step": torch.tensor(5.0), "exp_avg": torch.zeros(3)}},
+        "param_groups": [{"lr": 1e-3, "params": [0]}],
+    }
     options = argparse.Namespace(dataset="DFEW", batch_size=32, output=Path("somewhere"), seed=None)
     contents = {}
     for name in NAMES:
@@ -67,19 +74,42 @@ def official_files(tmp_path_factory):
                 shapes |= {f"{head}.weight": [aus, width], f"{head}.bias": [aus]}
             wrapper = "" if name == "mae_dfer" else "module."
             contents[name + ("_au" if aus else "")] = numbered(shapes, wrapper)
-    files = {"mae_pretraining": {"model": numbered(PRETRAINING["keys"]), "optimizer": optimizer, "epoch": 49,
-                                 "scaler": {"scale": 1.0}, "args": options},
-             "kinetics": numbered(KINETICS)}
+    files = {
+        "mae_pretraining": {
+            "model": numbered(PRETRAINING["keys"]),
+            "optimizer": optimizer,
+            "epoch": 49,
+            "scaler": {"scale": 1.0},
+            "args": options,
+        },
+        "kinetics": numbered(KINETICS),
+    }
     with pytest.MonkeyPatch.context() as patch:
         recorder = of_the_script(patch, RecorderMeter)()
         for key, weights in contents.items():
             files[key] = {
-                "m3dfel": {"epoch": 80, "state_dict": weights, "best_wa": np.float64(0.6925),
-                           "best_ua": torch.tensor(0.56), "optimizer": optimizer, "args": options},
-                "former_dfer": {"epoch": 99, "state_dict": weights, "best_acc": torch.tensor(66.2), "optimizer": optimizer,
-                                "recorder": recorder},
-                "mae_dfer": {"model": weights, "optimizer": optimizer, "epoch": 99, "scaler": {"scale": 65536.0},
-                             "args": options},
+                "m3dfel": {
+                    "epoch": 80,
+                    "state_dict": weights,
+                    "best_wa": np.float64(0.6925),
+                    "best_ua": torch.tensor(0.56),
+                    "optimizer": optimizer,
+                    "args": options,
+                },
+                "former_dfer": {
+                    "epoch": 99,
+                    "state_dict": weights,
+                    "best_acc": torch.tensor(66.2),
+                    "optimizer": optimizer,
+                    "recorder": recorder,
+                },
+                "mae_dfer": {
+                    "model": weights,
+                    "optimizer": optimizer,
+                    "epoch": 99,
+                    "scaler": {"scale": 65536.0},
+                    "args": options,
+                },
             }[key.removesuffix("_au")]
         for key, content in files.items():
             torch.save(content, folder / f"{key}.pth")
@@ -93,6 +123,7 @@ def paper_models():
 
 # ---------------------------------------------------------------------------- official files
 
+
 @pytest.mark.parametrize("au", ["", "_au"])
 @pytest.mark.parametrize("name", NAMES)
 def test_an_official_fine_tuned_file_loads_without_a_leftover(official_files, paper_models, name, au):
@@ -100,10 +131,18 @@ def test_an_official_fine_tuned_file_loads_without_a_leftover(official_files, pa
     content = read_checkpoint(official_files[name + au])
     report = load_official_state_dict(model, content)
     head = [f"{model.au_head_name}.weight", f"{model.au_head_name}.bias"]
-    assert report.source == {"m3dfel": "fine-tuned M3DFEL", "former_dfer": "fine-tuned Former-DFER",
-                             "mae_dfer": "fine-tuned MAE-DFER"}[name]
+    assert (
+        report.source
+        == {"m3dfel": "fine-tuned M3DFEL", "former_dfer": "fine-tuned Former-DFER", "mae_dfer": "fine-tuned MAE-DFER"}[
+            name
+        ]
+    )
     assert report.dropped == [] and report.left_at_initialisation == ([] if au else head)
-    assert report.loaded == [*MANIFESTS[name]["keys"], *(head if au else [])] == list(model.state_dict())[:len(report.loaded)]
+    assert (
+        report.loaded
+        == [*MANIFESTS[name]["keys"], *(head if au else [])]
+        == list(model.state_dict())[: len(report.loaded)]
+    )
     for number, (key, value) in enumerate(model.state_dict().items(), start=1):
         if key in report.loaded:
             assert (value == number).all(), key
@@ -127,7 +166,14 @@ def test_torchvisions_kinetics_weights_fill_the_backbone(official_files, paper_m
     report = load_official_state_dict(model, read_checkpoint(official_files["kinetics"]))
     assert report.source == "Kinetics R3D-18" and report.dropped == ["kinetics.fc.weight", "kinetics.fc.bias"]
     assert report.loaded == [key for key in model.state_dict() if key.startswith("features.")]
-    assert {key.split(".")[0] for key in report.left_at_initialisation} == {"lstm", "to_qkv", "norm", "pwconv", "fc", "fc_au"}
+    assert {key.split(".")[0] for key in report.left_at_initialisation} == {
+        "lstm",
+        "to_qkv",
+        "norm",
+        "pwconv",
+        "fc",
+        "fc_au",
+    }
     number = 1 + list(KINETICS).index("layer4.0.downsample.1.running_var")
     assert (model.state_dict()["features.4.0.downsample.1.running_var"] == number).all()
 
@@ -135,25 +181,63 @@ def test_torchvisions_kinetics_weights_fill_the_backbone(official_files, paper_m
 def test_the_format_before_torch_1_6_and_files_without_batch_counters(tmp_path, paper_models):
     model, shapes = paper_models["former_dfer"], MANIFESTS["former_dfer"]["keys"]
     shapes = {key: shape for key, shape in shapes.items() if not key.endswith("num_batches_tracked")}
-    torch.save({"state_dict": numbered(shapes, "module."), "args": argparse.Namespace(lr=0.1)}, tmp_path / "old.pth.tar",
-               _use_new_zipfile_serialization=False)
+    torch.save(
+        {"state_dict": numbered(shapes, "module."), "args": argparse.Namespace(lr=0.1)},
+        tmp_path / "old.pth.tar",
+        _use_new_zipfile_serialization=False,
+    )
     report = load_official_state_dict(model, read_checkpoint(tmp_path / "old.pth.tar"))
     assert report.loaded == list(shapes)
-    assert sum(not key.endswith("num_batches_tracked") for key in report.left_at_initialisation) == 2      # the AU head
+    assert sum(not key.endswith("num_batches_tracked") for key in report.left_at_initialisation) == 2  # the AU head
 
 
-@pytest.mark.parametrize("file,lines", [
-    ("m3dfel", ["kind         fine-tuned M3DFEL, 7 expressions, no AU head", "46,823,384 parameters, float32",
-                "prefix       module. (taken off every key)", "best_wa: a NumPy value, not opened",
-                'fits         build_model("m3dfel")', "loaded       145 entries", "left initial 2: fc_au.weight, fc_au.bias"]),
-    ("former_dfer_au", ["kind         fine-tuned Former-DFER, 7 expressions, 18 AUs",
-                        "epoch: 99; best_acc: 66.2; optimizer: 2 entries", "__main__.RecorderMeter, not opened",
-                        "loaded       171 entries", "left initial nothing"]),
-    ("mae_dfer", ["weights      under 'model', 519 entries, 84,878,343 parameters", "args:", "argparse.Namespace"]),
-    ("mae_pretraining", ["kind         MAE pre-training\n", "92,760,192 parameters", 'fits         build_model("mae_dfer")',
-                         "loaded       515 entries", "left initial 6: fc_norm.weight", "dropped      60: mask_token"]),
-    ("kinetics", ["kind         Kinetics R3D-18\n", "weights      bare", "dropped      2: kinetics.fc.weight, kinetics.fc.bias"]),
-])
+@pytest.mark.parametrize(
+    "file,lines",
+    [
+        (
+            "m3dfel",
+            [
+                "kind         fine-tuned M3DFEL, 7 expressions, no AU head",
+                "46,823,384 parameters, float32",
+                "prefix       module. (taken off every key)",
+                "best_wa: a NumPy value, not opened",
+                'fits         build_model("m3dfel")',
+                "loaded       145 entries",
+                "left initial 2: fc_au.weight, fc_au.bias",
+            ],
+        ),
+        (
+            "former_dfer_au",
+            [
+                "kind         fine-tuned Former-DFER, 7 expressions, 18 AUs",
+                "epoch: 99; best_acc: 66.2; optimizer: 2 entries",
+                "__main__.RecorderMeter, not opened",
+                "loaded       171 entries",
+                "left initial nothing",
+            ],
+        ),
+        ("mae_dfer", ["weights      under 'model', 519 entries, 84,878,343 parameters", "args:", "argparse.Namespace"]),
+        (
+            "mae_pretraining",
+            [
+                "kind         MAE pre-training\n",
+                "92,760,192 parameters",
+                'fits         build_model("mae_dfer")',
+                "loaded       515 entries",
+                "left initial 6: fc_norm.weight",
+                "dropped      60: mask_token",
+            ],
+        ),
+        (
+            "kinetics",
+            [
+                "kind         Kinetics R3D-18\n",
+                "weights      bare",
+                "dropped      2: kinetics.fc.weight, kinetics.fc.bias",
+            ],
+        ),
+    ],
+)
 def test_inspect_says_what_a_file_is_and_what_it_fits(official_files, file, lines, capsys):
     assert main(["weights", "inspect", str(official_files[file])]) == 0
     out = capsys.readouterr().out
@@ -172,8 +256,11 @@ def test_inspect_answers_for_one_network_and_for_files_it_does_not_know(official
     assert "kind         unknown" in (out := capsys.readouterr().out) and "first keys   conv.weight" in out
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     (tmp_path / "broken.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
-    for file, words in (("empty.pth", "no weights found"), ("broken.safetensors", "expected a whole safetensors file"),
-                        ("absent.pth", "no such file")):
+    for file, words in (
+        ("empty.pth", "no weights found"),
+        ("broken.safetensors", "expected a whole safetensors file"),
+        ("absent.pth", "no such file"),
+    ):
         assert main(["weights", "inspect", str(tmp_path / file)]) == 2
         assert words in capsys.readouterr().err
 
@@ -186,6 +273,7 @@ def test_inspect_finds_the_size_and_the_heads_of_our_own_files(tmp_path):
 
 
 # ---------------------------------------------------------------------------- wrappers, containers, moving averages
+
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("container", ["", *CONTAINERS])
@@ -219,7 +307,9 @@ def test_torchs_own_wrappers_are_taken_off():
     assert found.prefix == "module." and found.others == {"n_averaged": "1"}
     parallel = torch.nn.DataParallel(source).state_dict()
     assert find_weights(parallel).prefix == "module."
-    compiled = {key.replace("module.", "module._orig_mod."): value for key, value in parallel.items()}   # torch.compile's name
+    compiled = {
+        key.replace("module.", "module._orig_mod."): value for key, value in parallel.items()
+    }  # torch.compile's name
     assert find_weights(compiled).prefix == "module._orig_mod."
     assert load_official_state_dict(target, compiled).left_at_initialisation == []
 
@@ -237,14 +327,32 @@ def test_a_tiny_pretraining_file_of_ours_follows_the_official_rules(tmp_path, wr
     model = tiny("mae_dfer")
     encoder = {key: value + 1 for key, value in model.state_dict().items() if not key.startswith(("fc_norm", "head"))}
     assert any("stem" in key for key in encoder) and any("token_norm" in key for key in encoder)
-    save_file({**{f"{wrapper}{key}": value for key, value in encoder.items()}, f"{wrapper}norm.weight": torch.ones(3),
-               "mask_token": torch.ones(3), "encoder_to_decoder.weight": torch.ones(3),
-               "decoder.blocks.0.norm1.weight": torch.ones(3)}, tmp_path / "pretraining.safetensors")
+    save_file(
+        {
+            **{f"{wrapper}{key}": value for key, value in encoder.items()},
+            f"{wrapper}norm.weight": torch.ones(3),
+            "mask_token": torch.ones(3),
+            "encoder_to_decoder.weight": torch.ones(3),
+            "decoder.blocks.0.norm1.weight": torch.ones(3),
+        },
+        tmp_path / "pretraining.safetensors",
+    )
     report = load_official_state_dict(model, read_checkpoint(tmp_path / "pretraining.safetensors"))
     assert report.source == "MAE pre-training" and len(report.loaded) == len(encoder)
-    assert sorted(report.dropped) == ["decoder.blocks.0.norm1.weight", "encoder_to_decoder.weight", "mask_token", "norm.weight"]
-    assert report.left_at_initialisation == ["fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias",
-                                             "head_au.weight", "head_au.bias"]
+    assert sorted(report.dropped) == [
+        "decoder.blocks.0.norm1.weight",
+        "encoder_to_decoder.weight",
+        "mask_token",
+        "norm.weight",
+    ]
+    assert report.left_at_initialisation == [
+        "fc_norm.weight",
+        "fc_norm.bias",
+        "head.weight",
+        "head.bias",
+        "head_au.weight",
+        "head_au.bias",
+    ]
     assert all(torch.equal(model.state_dict()[key], value) for key, value in encoder.items())
     assert inspect_checkpoint(tmp_path / "pretraining.safetensors").fits == 'build_model("mae_dfer", size="tiny")'
 
@@ -261,22 +369,41 @@ def spoiled(**changes) -> dict[str, torch.Tensor]:
     return {key: value for key, value in state.items() if value is not None}
 
 
-@pytest.mark.parametrize("state,words", [
-    (lambda: spoiled(lstm__bias_hh_l0=None), "1 missing: lstm.bias_hh_l0"),
-    (lambda: spoiled(surplus=torch.zeros(2)), "1 unknown: surplus"),
-    (lambda: spoiled(to_qkv__weight=torch.zeros(3, 4)),
-     rf"1 of another shape: to_qkv.weight \(3, 4\) instead of \({3 * WIDTH}, {WIDTH}\)"),
-    (lambda: spoiled(pwconv__bias=None, pwconv__offset=torch.zeros(1)), "1 missing: pwconv.bias; 1 unknown: pwconv.offset"),
-    (lambda: spoiled(fc__weight=torch.zeros(11, WIDTH), fc__bias=torch.zeros(11)),
-     r"fc.weight is for 11 expressions, this network for 7 \(build it with num_classes=11, or load with heads=False\)$"),
-    (lambda: spoiled(fc_au__weight=torch.zeros(12, WIDTH), fc_au__bias=torch.zeros(12)),
-     "fc_au.weight is for 12 AUs, this network for 18"),
-    (lambda: tiny("former_dfer").state_dict(), r"do not fit M3DFEL: they are for FormerDFER \(fine-tuned Former-DFER\)"),
-    (lambda: {"a": torch.zeros(1)}, "missing: features.0.0.weight"),
-    (lambda: {"state_dict": {"a": torch.zeros(1), "b": "text"}}, r"not only tensors among the weights: b \('text'\)"),
-    (lambda: {"epoch": 3, "args": None}, "no weights found.*found the entries epoch, args"),
-    (lambda: {}, r"no weights found.*\(none\)"),
-])
+@pytest.mark.parametrize(
+    "state,words",
+    [
+        (lambda: spoiled(lstm__bias_hh_l0=None), "1 missing: lstm.bias_hh_l0"),
+        (lambda: spoiled(surplus=torch.zeros(2)), "1 unknown: surplus"),
+        (
+            lambda: spoiled(to_qkv__weight=torch.zeros(3, 4)),
+            rf"1 of another shape: to_qkv.weight \(3, 4\) instead of \({3 * WIDTH}, {WIDTH}\)",
+        ),
+        (
+            lambda: spoiled(pwconv__bias=None, pwconv__offset=torch.zeros(1)),
+            "1 missing: pwconv.bias; 1 unknown: pwconv.offset",
+        ),
+        (
+            lambda: spoiled(fc__weight=torch.zeros(11, WIDTH), fc__bias=torch.zeros(11)),
+            r"fc.weight is for 11 expressions, this network for 7 \(build it with num_classes=11, or load with "
+            r"heads=False\)$",
+        ),
+        (
+            lambda: spoiled(fc_au__weight=torch.zeros(12, WIDTH), fc_au__bias=torch.zeros(12)),
+            "fc_au.weight is for 12 AUs, this network for 18",
+        ),
+        (
+            lambda: tiny("former_dfer").state_dict(),
+            r"do not fit M3DFEL: they are for FormerDFER \(fine-tuned Former-DFER\)",
+        ),
+        (lambda: {"a": torch.zeros(1)}, "missing: features.0.0.weight"),
+        (
+            lambda: {"state_dict": {"a": torch.zeros(1), "b": "text"}},
+            r"not only tensors among the weights: b \('text'\)",
+        ),
+        (lambda: {"epoch": 3, "args": None}, "no weights found.*found the entries epoch, args"),
+        (lambda: {}, r"no weights found.*\(none\)"),
+    ],
+)
 def test_wrong_weights_are_refused_whole_with_a_sentence(state, words):
     model = tiny("m3dfel")
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -289,7 +416,10 @@ def test_another_number_of_expressions_loads_where_it_fits_or_without_heads():
     mafw = tiny("former_dfer", num_classes=11)
     with pytest.raises(AudferError, match="for 11 expressions, this network for 7"):
         load_official_state_dict(tiny("former_dfer"), mafw.state_dict())
-    assert load_official_state_dict(build_model("former_dfer", 11, size="tiny"), mafw.state_dict()).left_at_initialisation == []
+    assert (
+        load_official_state_dict(build_model("former_dfer", 11, size="tiny"), mafw.state_dict()).left_at_initialisation
+        == []
+    )
     model = build_model("former_dfer", size="tiny")
     before = model.fc.weight.clone()
     report = load_official_state_dict(model, mafw.state_dict(), heads=False)
@@ -299,8 +429,11 @@ def test_another_number_of_expressions_loads_where_it_fits_or_without_heads():
 
 
 def test_two_names_for_one_key_a_wrapped_network_and_an_unknown_choice():
-    state = {f"encoder.{key}": value for key, value in tiny("mae_dfer").state_dict().items()
-             if not key.startswith(("fc_norm", "head"))}
+    state = {
+        f"encoder.{key}": value
+        for key, value in tiny("mae_dfer").state_dict().items()
+        if not key.startswith(("fc_norm", "head"))
+    }
     state["patch_embed.proj.bias"] = torch.zeros(96)
     with pytest.raises(AudferError, match="1 under two names: encoder.patch_embed.proj.bias"):
         load_official_state_dict(tiny("mae_dfer"), state)
@@ -313,6 +446,7 @@ def test_two_names_for_one_key_a_wrapped_network_and_an_unknown_choice():
 
 
 # ---------------------------------------------------------------------------- files that would run code
+
 
 class Attack:
     """An object whose unpickling calls a function."""
@@ -369,7 +503,10 @@ def test_those_attacks_would_work_on_an_unsafe_reader(tmp_path):
 
 
 def test_classes_are_neither_imported_nor_called(tmp_path, monkeypatch):
-    """A script's class is replaced, whatever the file wants done with it; a class of another module is refused unseen."""
+    """A script's class is replaced, whatever the file wants done with it.
+
+    A class of another module is refused unseen.
+    """
     marker = tmp_path / "it-ran"
     (tmp_path / "training_tools.py").write_text("class Meter:\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -384,13 +521,14 @@ def test_classes_are_neither_imported_nor_called(tmp_path, monkeypatch):
 
     def in_the_script(*arguments):
         marker.touch()
+
     in_the_script.__module__, in_the_script.__qualname__ = "__main__", "in_the_script"
     monkeypatch.setattr(sys.modules["__main__"], "in_the_script", in_the_script, raising=False)
     torch.save({"call": Attack(in_the_script, 1, 2), "w": torch.ones(1)}, tmp_path / "called.pth")
     stand_in = read_checkpoint(tmp_path / "called.pth")["call"]
     assert isinstance(stand_in, Unopened) and repr(stand_in) == "__main__.in_the_script, not opened"
     assert not vars(type(stand_in)).get("__dict__") and not marker.exists()
-    with pytest.raises(pickle.UnpicklingError):                            # the stand-ins are gone after reading
+    with pytest.raises(pickle.UnpicklingError):  # the stand-ins are gone after reading
         torch.load(tmp_path / "called.pth", weights_only=True)
 
 
@@ -415,13 +553,19 @@ def test_files_of_other_formats_are_refused_with_a_sentence(tmp_path):
     with zipfile.ZipFile(tmp_path / "clips.pth", "w") as archive:
         archive.writestr("clip.mp4", "")
     for name, words in {
-            "cut.pth": "a zip archive without its end", "empty.pth": "an empty file",
-            "text.pth": "something that begins with b'hello'",
-            "page.pth": ".*begins with b'<!DOCTYPE ht'", "plain.pth": "a pickle that the safe reader does not follow",
-            "protocol4.pth": "a pickle that the safe reader does not follow", "tensor.pth": r"one object \(Tensor\)",
-            "network.pth": "the object torch.nn.modules.linear.Linear", "script.pth": "a TorchScript program",
-            "old.pth.tar": "a tar archive", "folder.pth": "is a directory", "damaged.pth": "damage",
-            "clips.pth": "another zip archive",
+        "cut.pth": "a zip archive without its end",
+        "empty.pth": "an empty file",
+        "text.pth": "something that begins with b'hello'",
+        "page.pth": ".*begins with b'<!DOCTYPE ht'",
+        "plain.pth": "a pickle that the safe reader does not follow",
+        "protocol4.pth": "a pickle that the safe reader does not follow",
+        "tensor.pth": r"one object \(Tensor\)",
+        "network.pth": "the object torch.nn.modules.linear.Linear",
+        "script.pth": "a TorchScript program",
+        "old.pth.tar": "a tar archive",
+        "folder.pth": "is a directory",
+        "damaged.pth": "damage",
+        "clips.pth": "another zip archive",
     }.items():
         with pytest.raises(AudferError, match=f"{name}: checkpoint: found {words}.*, expected") as caught:
             read_checkpoint(tmp_path / name)

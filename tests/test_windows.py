@@ -35,7 +35,9 @@ def longest(sequences: list[list[int]]) -> int:
 
 @settings(max_examples=80, deadline=None)
 @given(people, st.integers(1, 16), st.integers(1, 12), st.integers(0, 9))
-def test_every_subject_gives_equally_many_windows_of_consecutive_frames_of_one_sequence(subjects, length, segments, seed):
+def test_every_subject_gives_equally_many_windows_of_consecutive_frames_of_one_sequence(
+    subjects, length, segments, seed
+):
     table = table_of(subjects, seed)
     rows = subject_windows(table, length, segments, np.random.default_rng(seed))
     assert rows.shape == (len(subjects) * segments, length) and rows.dtype == np.int64
@@ -43,12 +45,12 @@ def test_every_subject_gives_equally_many_windows_of_consecutive_frames_of_one_s
     sequence, frame = table["sequence"].to_numpy()[rows], table["frame"].to_numpy()[rows]
     assert (subject == subject[:, :1]).all() and (sequence == sequence[:, :1]).all()
     assert pd.Series(subject[:, 0]).value_counts().to_dict() == {f"S{s}": segments for s in range(len(subjects))}
-    for name, steps, window in zip(subject[:, 0], np.diff(frame, axis=1), frame):
+    for name, steps, window in zip(subject[:, 0], np.diff(frame, axis=1), frame, strict=True):
         most = longest(subjects[int(name[1:])])
         if most >= length:
             assert (steps == 1).all()
         else:  # nobody's frames are enough: the longest run, its last frame repeated
-            assert steps[: most - 1].tolist() == [1] * (most - 1) and (steps[most - 1:] == 0).all()
+            assert steps[: most - 1].tolist() == [1] * (most - 1) and (steps[most - 1 :] == 0).all()
             assert len(np.unique(window)) == most
     again = subject_windows(table, length, segments, np.random.default_rng(seed))
     assert np.array_equal(rows, again)
@@ -76,7 +78,7 @@ def test_every_place_where_a_window_fits_is_reached_and_no_other():
     table = table_of([[[count] for count in lengths]])
     starts = {int(subject_windows(table, 4, 1, generator)[0, 0]) for _ in range(400)}
     first = np.cumsum([0, *lengths[:-1]])
-    assert starts == {int(f) + k for f, count in zip(first, lengths) for k in range(count - 3)}
+    assert starts == {int(f) + k for f, count in zip(first, lengths, strict=True) for k in range(count - 3)}
 
 
 def test_the_start_is_drawn_evenly_within_its_segment():
@@ -122,10 +124,14 @@ def test_the_last_window_is_moved_back_and_what_was_judged_is_not_kept_twice():
     assert keep.tolist() == [[True] * 4, [True] * 4, [False, False, True, True]]
 
 
-@pytest.mark.parametrize("settings_, found", [({"length": 0}, "length: found 0"), ({"segments": 0}, "segments: found 0")])
+@pytest.mark.parametrize(
+    "settings_, found", [({"length": 0}, "length: found 0"), ({"segments": 0}, "segments: found 0")]
+)
 def test_impossible_windows_are_refused(settings_, found):
     with pytest.raises(InputError, match=found):
-        subject_windows(table_of([[[9]]]), **{"length": 4, "segments": 2, **settings_}, generator=np.random.default_rng(0))
+        subject_windows(
+            table_of([[[9]]]), **{"length": 4, "segments": 2, **settings_}, generator=np.random.default_rng(0)
+        )
 
 
 def test_empty_and_repeated_tables_are_refused():

@@ -2,15 +2,17 @@
 
 Two kinds of maps, each the same for all networks (``KINDS``), so that they can be compared:
 
-- *evidence*: what each place adds to the AU's logit: the last feature map times the logit's gradient, summed over channels
-  (HiResCAM: Draelos and Carin, arXiv 2011.08891). For global average pooling and a linear layer that is the class activation map of
-  Zhou et al. (CVPR 2016). Of Lock and Check, whose logit grows with the features as they do, it adds up to the logit as well. The logit
-  is that of a single picture: the first stage's y', whose map Lock shapes; y'' also depends on other AUs and other frames.
-- *similarity*: the cosine between the AU's class weights and the features, M of Lock and Check, which its losses act on. Its baseline has
-  class weights too; the estimator of notebook 01 has none.
+- *evidence*: what each place adds to the AU's logit: the last feature map times the logit's gradient, summed over
+  channels (HiResCAM: Draelos and Carin, arXiv 2011.08891). For global average pooling and a linear layer that is the
+  class activation map of Zhou et al. (CVPR 2016). Of Lock and Check, whose logit grows with the features as they do, it
+  adds up to the logit as well. The logit is that of a single picture: the first stage's y', whose map Lock shapes; y''
+  also depends on other AUs and other frames.
+- *similarity*: the cosine between the AU's class weights and the features, M of Lock and Check, which its losses act
+  on. Its baseline has class weights too; the estimator of notebook 01 has none.
 
-Negative places are set to 0 in both. *Localisation* is a number: the share of a map's sum inside the AU's two regions (LAC Table I).
-Maps are interpolated to one grid of ``GRID`` x ``GRID`` places first, so that coarse and fine maps are measured alike; the regions' share of that grid
+Negative places are set to 0 in both. *Localisation* is a number: the share of a map's sum inside the AU's two regions
+(LAC Table I). Maps are interpolated to one grid of ``GRID`` x ``GRID`` places first, so that coarse and fine maps are
+measured alike; the regions' share of that grid
 is what a map that is the same everywhere gets, and one that is 0 everywhere: it points nowhere.
 """
 
@@ -38,8 +40,15 @@ DRAWS = 10_000
 _SEED = 20260101
 
 
-def activation_maps(network: ActionUnitEstimator | LAC, frames: np.ndarray, kind: str = "evidence", *,
-                    action_units: tuple[str, ...] = ACTION_UNITS, batch_size: int = 64, device: str = "cpu") -> np.ndarray:
+def activation_maps(
+    network: ActionUnitEstimator | LAC,
+    frames: np.ndarray,
+    kind: str = "evidence",
+    *,
+    action_units: tuple[str, ...] = ACTION_UNITS,
+    batch_size: int = 64,
+    device: str = "cpu",
+) -> np.ndarray:
     """A map of each AU on each picture, in the network's own resolution.
 
     Args:
@@ -56,18 +65,26 @@ def activation_maps(network: ActionUnitEstimator | LAC, frames: np.ndarray, kind
     """
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.shape[1] != frames.shape[2] or frames.dtype != np.uint8:
-        raise InputError("activation_maps", "frames", f"{frames.dtype} of the shape {frames.shape}", "uint8 (n, side, side, 3)")
+        raise InputError(
+            "activation_maps", "frames", f"{frames.dtype} of the shape {frames.shape}", "uint8 (n, side, side, 3)"
+        )
     if kind not in KINDS or (kind == "similarity" and not isinstance(network, LAC)):
-        raise InputError("activation_maps", "kind", repr(kind), f"one of {', '.join(KINDS)}; similarity only of Lock and Check")
+        raise InputError(
+            "activation_maps", "kind", repr(kind), f"one of {', '.join(KINDS)}; similarity only of Lock and Check"
+        )
     known = network.action_units if isinstance(network, LAC) else ACTION_UNITS
     unknown = [name for name in action_units if name not in known]
     if unknown:
-        raise InputError("activation_maps", "action_units", ", ".join(unknown), f"AUs of the network: {', '.join(known)}")
+        raise InputError(
+            "activation_maps", "action_units", ", ".join(unknown), f"AUs of the network: {', '.join(known)}"
+        )
     columns = [known.index(name) for name in action_units]
     network.to(device)
     parts = []
     for start in range(0, len(frames), batch_size):
-        pictures = torch.from_numpy(np.ascontiguousarray(frames[start:start + batch_size])).permute(0, 3, 1, 2).to(device)
+        pictures = (
+            torch.from_numpy(np.ascontiguousarray(frames[start : start + batch_size])).permute(0, 3, 1, 2).to(device)
+        )
         pictures = resize(pictures.float() / 255, network.image_size)
         parts.append((_evidence if kind == "evidence" else _similarity)(network, pictures, columns).cpu())
     network.cpu()
@@ -101,8 +118,16 @@ def _evidence(network: ActionUnitEstimator | LAC, pictures: Tensor, columns: lis
 
 # ------------------------------------------------------------------------------------------------------ localisation
 def resized_maps(maps: np.ndarray, size: int = GRID) -> np.ndarray:
-    """Maps (n, C, h, w) interpolated (bilinear) to ``size`` x ``size``, each scaled to a sum of 1; all 0 stays all 0."""
-    grown = F.interpolate(torch.from_numpy(np.ascontiguousarray(maps, np.float32)), size=(size, size), mode="bilinear", align_corners=False)
+    """Maps (n, C, h, w) interpolated (bilinear) to ``size`` x ``size``, each scaled to a sum of 1.
+
+    All 0 stays all 0.
+    """
+    grown = F.interpolate(
+        torch.from_numpy(np.ascontiguousarray(maps, np.float32)),
+        size=(size, size),
+        mode="bilinear",
+        align_corners=False,
+    )
     total = grown.sum(dim=(2, 3), keepdim=True)
     return (grown / total.where(total > 0, 1)).numpy()
 
@@ -131,15 +156,20 @@ def energy_shares(maps: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         maps: (n, C, h, w), 0 and above. boxes: (n, C, R, 4) as in ``region_masks``.
 
     Returns:
-        (n, C); NaN where the regions are unknown or outside the picture. A map that is 0 everywhere counts as one that is the same
-        everywhere.
+        (n, C); NaN where the regions are unknown or outside the picture. A map that is 0 everywhere counts as one that
+        is the same everywhere.
 
     Raises:
         InputError: shapes that do not fit.
     """
     maps, boxes = np.asarray(maps), np.asarray(boxes)
     if maps.ndim != 4 or boxes.ndim != 4 or maps.shape[:2] != boxes.shape[:2] or boxes.shape[3] != 4:
-        raise InputError("energy_shares", "shapes of maps and boxes", f"{maps.shape} and {boxes.shape}", "(n, C, h, w) and (n, C, R, 4)")
+        raise InputError(
+            "energy_shares",
+            "shapes of maps and boxes",
+            f"{maps.shape} and {boxes.shape}",
+            "(n, C, h, w) and (n, C, R, 4)",
+        )
     shares = np.full(maps.shape[:2], np.nan)
     for start in range(0, len(maps), 64):  # the grown maps of all pictures at once would fill the memory
         here = slice(start, start + 64)
@@ -151,24 +181,35 @@ def energy_shares(maps: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def area_shares(boxes: np.ndarray) -> np.ndarray:
-    """(n, C) share of the picture that an AU's regions cover: ``energy_shares`` of a map that is the same everywhere."""
+    """(n, C) share of the picture that an AU's regions cover.
+
+    ``energy_shares`` of a map that is the same everywhere.
+    """
     boxes = np.asarray(boxes)
     return energy_shares(np.ones((*boxes.shape[:2], 1, 1), np.float32), boxes)
 
 
-def localisation(shares: dict[str, np.ndarray], labels: np.ndarray, subjects, *, action_units: tuple[str, ...] = ACTION_UNITS,
-                 level: float = LEVEL, draws: int = DRAWS) -> pd.DataFrame:
+def localisation(
+    shares: dict[str, np.ndarray],
+    labels: np.ndarray,
+    subjects,
+    *,
+    action_units: tuple[str, ...] = ACTION_UNITS,
+    level: float = LEVEL,
+    draws: int = DRAWS,
+) -> pd.DataFrame:
     """How much of each network's maps lies in the AUs' regions, on pictures that show the AU.
 
     Args:
-        shares: network -> (n, C) from ``energy_shares`` (or ``area_shares``) of the same pictures. A picture counts for an AU where
-            all have a share. The first network is the one that the others (but ``FLAT``) are compared with.
+        shares: network -> (n, C) from ``energy_shares`` (or ``area_shares``) of the same pictures. A picture counts for
+            an AU where all have a share. The first network is the one that the others (but ``FLAT``) are compared with.
         labels: (n, C) 0, 1 or NaN: only pictures with 1 count.
         subjects: (n,) who is on each picture; drawn again as wholes.
 
     Returns:
-        One row a network and AU, and "mean" (of the AUs that have a share): network, action_unit, share, low, high (percentile
-        bootstrap), difference, difference_low, difference_high (minus the first network's, paired), p (two-sided, approximate
+        One row a network and AU, and "mean" (of the AUs that have a share): network, action_unit, share, low, high
+        (percentile bootstrap), difference, difference_low, difference_high (minus the first network's, paired), p
+        (two-sided, approximate
         randomisation: which of the two looked at a person's pictures is a fair coin), pictures, subjects.
     """
     names = list(shares)
@@ -180,15 +221,21 @@ def localisation(shares: dict[str, np.ndarray], labels: np.ndarray, subjects, *,
     number, sums = np.zeros((people, counted.shape[1])), np.zeros((people, *stacked.shape[::2]))
     np.add.at(number, person, counted)
     np.add.at(sums, person, np.where(counted, stacked, 0).transpose(1, 0, 2))
-    times = np.random.default_rng(_SEED).multinomial(people, np.full(people, 1 / max(people, 1)), size=draws).astype(float)
+    times = (
+        np.random.default_rng(_SEED).multinomial(people, np.full(people, 1 / max(people, 1)), size=draws).astype(float)
+    )
 
     def means(weights: np.ndarray) -> np.ndarray:  # (d, people) -> (d, networks, C + 1)
         below = (weights @ number)[:, None]
         top = np.tensordot(weights, sums, axes=1)
         by_au = np.divide(top, below, out=np.full(top.shape, np.nan), where=below > 0)
         seen = np.isfinite(by_au)
-        mean = np.divide(np.where(seen, by_au, 0).sum(axis=-1), seen.sum(axis=-1), out=np.full(by_au.shape[:2], np.nan),
-                         where=seen.any(axis=-1))
+        mean = np.divide(
+            np.where(seen, by_au, 0).sum(axis=-1),
+            seen.sum(axis=-1),
+            out=np.full(by_au.shape[:2], np.nan),
+            where=seen.any(axis=-1),
+        )
         return np.concatenate((by_au, mean[..., None]), axis=-1)
 
     value, sample = means(np.ones((1, people)))[0], means(times)
@@ -201,7 +248,9 @@ def localisation(shares: dict[str, np.ndarray], labels: np.ndarray, subjects, *,
         if seen.any():
             found = np.concatenate((found, found.mean(axis=1, keepdims=True)), axis=1)
         p = np.full(len(seen) + 1, np.nan)
-        p[np.append(seen, seen.any())] = (1 + (np.abs(found[:-1]) >= np.abs(found[-1]) - 1e-12).sum(axis=0)) / (1 + draws)
+        p[np.append(seen, seen.any())] = (1 + (np.abs(found[:-1]) >= np.abs(found[-1]) - 1e-12).sum(axis=0)) / (
+            1 + draws
+        )
         return p
 
     rows = []
@@ -222,5 +271,8 @@ def localisation(shares: dict[str, np.ndarray], labels: np.ndarray, subjects, *,
 
 def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
     values = values[np.isfinite(values)]
-    return tuple(np.quantile(values, (0.5 - level / 2, 0.5 + level / 2)).tolist()) if len(values) else (float("nan"), float("nan"))
-
+    return (
+        tuple(np.quantile(values, (0.5 - level / 2, 0.5 + level / 2)).tolist())
+        if len(values)
+        else (float("nan"), float("nan"))
+    )

@@ -1,10 +1,10 @@
 """What can measure action units in a clip: OpenFace, py-feat, Lock and Check, audfer's baseline estimator.
 
 A backend is a frozen dataclass with three methods (``Backend``); ``BACKENDS`` names them for the command line. Their
-``extract`` runs wherever a clip is worked on: in a thread of this process or of a Dask worker. OpenFace is a program and
-gets a process for every clip; Python packages run in a process of their own (``processes.PythonChild``) that keeps the
-model. So a clip that hangs or crashes its extractor costs that clip only. Lock and Check takes several clips at once
-(``extract_group``), because a forward pass over windows of several clips is faster.
+``extract`` runs wherever a clip is worked on: in a thread of this process or of a Dask worker. OpenFace is a program
+and gets a process for every clip; Python packages run in a process of their own (``processes.PythonChild``) that keeps
+the model. So a clip that hangs or crashes its extractor costs that clip only. Lock and Check takes several clips at
+once (``extract_group``), because a forward pass over windows of several clips is faster.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Clip:
         return Manifest(self.dataset, self.root, pd.DataFrame(self.rows))
 
     def stream(self, size: int) -> Iterator[tuple[str, int, np.ndarray]]:
-        """(clip_id, frame number, picture uint8 (size, size, 3)) of every frame of the rows, one in memory at a time."""
+        """(clip_id, frame number, picture uint8 (size, size, 3)) of every frame of the rows, one at a time."""
         names = self.clip_ids
         return ((names[row], number, picture) for row, number, picture in stream_frames(self.manifest(), size))
 
@@ -110,8 +110,14 @@ class Clip:
                 numbers, places = last[inside], np.flatnonzero(inside) + 1
             here = np.isin(places, track.frame)
             at = places[here] - track.frame[0]
-            tracks[row.clip_id] = AUTrack(track.intensity[at], track.presence[at], track.ok[at], numbers[here],
-                                          track.timestamp[at], report=track.report)
+            tracks[row.clip_id] = AUTrack(
+                track.intensity[at],
+                track.presence[at],
+                track.ok[at],
+                numbers[here],
+                track.timestamp[at],
+                report=track.report,
+            )
         return tracks
 
 
@@ -139,7 +145,7 @@ class PackedClip(Clip):
     def stream(self, size: int) -> Iterator[tuple[str, int, np.ndarray]]:
         store = _store(str(self.root))
         numbers, places = np.unique(store.frame_numbers[self.position], return_index=True)
-        for number, place in zip(numbers.tolist(), places.tolist()):
+        for number, place in zip(numbers.tolist(), places.tolist(), strict=True):
             yield self.clip_ids[0], number, resized(store.frames[self.position, place], size)
 
 
@@ -149,11 +155,13 @@ def _store(folder: str) -> PackedClips:
 
 
 def sources(clips: Manifest | PackedClips) -> list[Clip]:
-    """The single sources of a dataset as it lies on disk (videos, folders) or of a packed store (its clips), in order."""
+    """The single sources of a dataset on disk (videos, folders) or of a packed store (its clips), in order."""
     if isinstance(clips, PackedClips):
         folder = Path(clips.frames.filename).parent.absolute()
-        return [PackedClip(clips.meta["dataset"], folder, (row,), position)
-                for position, row in enumerate(clips.manifest.to_dict("records"))]
+        return [
+            PackedClip(clips.meta["dataset"], folder, (row,), position)
+            for position, row in enumerate(clips.manifest.to_dict("records"))
+        ]
     found: dict[str, list[dict]] = {}
     for row in clips.table.to_dict("records"):
         found.setdefault(row["path"], []).append(row)
@@ -190,7 +198,9 @@ class Backend(Protocol):
         """
 
 
-# -------------------------------------------------------------------------------------------------------------- OpenFace
+# --------------------------------------------------------------------------------------------------------------
+# OpenFace
+
 
 @dataclass(frozen=True)
 class OpenFace:
@@ -222,8 +232,12 @@ class OpenFace:
         if self.container:
             self._engine()
         elif shutil.which(self.executable or "FeatureExtraction") is None:
-            raise InputError("command line", "--executable", repr(self.executable or "FeatureExtraction"),
-                             "OpenFace's FeatureExtraction on PATH, its path, or an image with --container")
+            raise InputError(
+                "command line",
+                "--executable",
+                repr(self.executable or "FeatureExtraction"),
+                "OpenFace's FeatureExtraction on PATH, its path, or an image with --container",
+            )
 
     def extract(self, clip: Clip, seconds: float) -> dict[str, AUTrack]:
         with tempfile.TemporaryDirectory(prefix="audfer_openface_") as folder:
@@ -239,18 +253,25 @@ class OpenFace:
                 last = (printed.splitlines() or ["nothing printed"])[-1]
                 raise ExtractionFailed(f"FeatureExtraction: {how_it_ended(status)} ({last[:200]})", again=True)
             if not file.is_file():
-                raise ExtractionFailed("FeatureExtraction ended without writing a file (an unreadable clip)", again=True)
+                raise ExtractionFailed(
+                    "FeatureExtraction ended without writing a file (an unreadable clip)", again=True
+                )
             try:
                 track = read_clip_file(file, self.reading)
             except InputError as error:
                 if error.field == "rows":
                     raise ExtractionFailed("no face found: a header without rows", again=False) from None
-                raise ExtractionFailed(f"what FeatureExtraction wrote: {error.field}: found {error.found}, expected "
-                                       f"{error.expected}", again=False) from None
+                raise ExtractionFailed(
+                    f"what FeatureExtraction wrote: {error.field}: found {error.found}, expected {error.expected}",
+                    again=False,
+                ) from None
             pictures = 0 if is_video(clip.path) else len(list_frames(clip.path))
             if track.report["truncated_rows"] or (pictures and len(track) != pictures):
-                raise ExtractionFailed(f"FeatureExtraction wrote {len(track)} whole rows"
-                                       + (f" for {pictures} pictures" if pictures else " and a cut one"), again=True)
+                raise ExtractionFailed(
+                    f"FeatureExtraction wrote {len(track)} whole rows"
+                    + (f" for {pictures} pictures" if pictures else " and a cut one"),
+                    again=True,
+                )
             if self.csvs:
                 self._keep(file, clip)
         return clip.cut(track)
@@ -269,25 +290,46 @@ class OpenFace:
                 (source / f"{number:06d}{Path(name).suffix.lower()}").symlink_to((clip.path / name).resolve())
         program = self.executable or "FeatureExtraction"
         try:
-            command = extraction_command(source, out, "clip", executable=program, static=self.reading.mode == "static",
-                                         landmarks=self.landmarks)
+            command = extraction_command(
+                source, out, "clip", executable=program, static=self.reading.mode == "static", landmarks=self.landmarks
+            )
         except InputError as error:
-            raise ExtractionFailed(f"{clip.path}: {error.field}: found {error.found}, expected {error.expected}",
-                                   again=False) from None
+            raise ExtractionFailed(
+                f"{clip.path}: {error.field}: found {error.found}, expected {error.expected}", again=False
+            ) from None
         if not self.container:
             return command, None
         # every folder has the same path inside as outside, so that links and arguments mean the same
         engine, name = self._engine(), f"audfer-{uuid.uuid4().hex[:12]}"
         if engine == "apptainer":
-            return ["apptainer", "exec", "--containall", *(f"--env={key}={value}" for key, value in ONE_THREAD.items()),
-                    f"--bind={clip.path.resolve()}:{clip.path.resolve()}:ro", f"--bind={folder}:{folder}", self.container,
-                    *command], None
-        program = self.executable or "build/bin/FeatureExtraction"  # where algebr/openface has it, from its working folder
-        return [engine, "run", "--rm", "--init", "--network=none", f"--name={name}", f"--user={os.getuid()}:{os.getgid()}",
+            return [
+                "apptainer",
+                "exec",
+                "--containall",
                 *(f"--env={key}={value}" for key, value in ONE_THREAD.items()),
-                f"--mount=type=bind,source={clip.path.resolve()},target={clip.path.resolve()},readonly",
-                f"--mount=type=bind,source={folder},target={folder}", f"--entrypoint={program}", self.container,
-                *command[1:]], lambda: subprocess.run([engine, "kill", name], capture_output=True, timeout=60)
+                f"--bind={clip.path.resolve()}:{clip.path.resolve()}:ro",
+                f"--bind={folder}:{folder}",
+                self.container,
+                *command,
+            ], None
+        program = (
+            self.executable or "build/bin/FeatureExtraction"
+        )  # where algebr/openface has it, from its working folder
+        return [
+            engine,
+            "run",
+            "--rm",
+            "--init",
+            "--network=none",
+            f"--name={name}",
+            f"--user={os.getuid()}:{os.getgid()}",
+            *(f"--env={key}={value}" for key, value in ONE_THREAD.items()),
+            f"--mount=type=bind,source={clip.path.resolve()},target={clip.path.resolve()},readonly",
+            f"--mount=type=bind,source={folder},target={folder}",
+            f"--entrypoint={program}",
+            self.container,
+            *command[1:],
+        ], lambda: subprocess.run([engine, "kill", name], capture_output=True, timeout=60)
 
     def _keep(self, file: Path, clip: Clip) -> None:
         name = clip.clip_ids[0].split(":")[0]  # windows of one video share its file
@@ -304,13 +346,17 @@ class OpenFace:
         raise InputError("command line", "--container", f"none of {', '.join(names)} on PATH", "a container engine")
 
 
-# ------------------------------------------------------------------------------------------------------- Python packages
+# ------------------------------------------------------------------------------------------------------- Python
+# packages
 
 _local = threading.local()
 
 
 def _in_child(function: Callable, *arguments, seconds: float):
-    """``function(*arguments)`` in this thread's own Python process; anything but an answer is an ``ExtractionFailed``."""
+    """``function(*arguments)`` in this thread's own Python process.
+
+    Anything but an answer is an ``ExtractionFailed``.
+    """
     with _failures():
         return _child().call(function, *arguments, seconds=seconds)
 
@@ -393,21 +439,39 @@ def _estimate(backend: Estimator, clip: Clip) -> dict[str, AUTrack]:
     frames = clip.stream(backend.size)
     while piece := list(islice(frames, _CHUNK_FRAMES)):  # a long video is never in memory as a whole
         names = [name for name, _, _ in piece]
-        judged = predict(estimator, np.stack([picture for _, _, picture in piece]), device=backend.device,
-                         precision=backend.precision)
+        judged = predict(
+            estimator,
+            np.stack([picture for _, _, picture in piece]),
+            device=backend.device,
+            precision=backend.precision,
+        )
         for name in dict.fromkeys(names):
             rows = [row for row, other in enumerate(names) if other == name]
             numbers.setdefault(name, []).extend(piece[row][1] for row in rows)
             values.setdefault(name, []).append(tuple(part[rows] for part in judged))
-    return {name: estimated_track(*(np.concatenate(parts) for parts in zip(*values[name])), np.array(numbers[name]))
-            for name in values}
+    return {
+        name: estimated_track(
+            *(np.concatenate(parts) for parts in zip(*values[name], strict=True)), np.array(numbers[name])
+        )
+        for name in values
+    }
 
 
-def estimated_track(intensity: np.ndarray, presence: np.ndarray, numbers: np.ndarray, tool: str = "audfer",
-                    mode: str = "frame by frame") -> AUTrack:
-    """The track of frames that a network of ours judged: a value for every frame and, unlike OpenFace, no confidence."""
-    return AUTrack(intensity.astype(np.float32), presence.astype(np.float32), np.ones(len(numbers), bool), numbers,
-                   np.full(len(numbers), np.nan), report={"tool": tool, "version": __version__, "mode": mode})
+def estimated_track(
+    intensity: np.ndarray, presence: np.ndarray, numbers: np.ndarray, tool: str = "audfer", mode: str = "frame by frame"
+) -> AUTrack:
+    """The track of frames that a network of ours judged.
+
+    A value for every frame and, unlike OpenFace, no confidence.
+    """
+    return AUTrack(
+        intensity.astype(np.float32),
+        presence.astype(np.float32),
+        np.ones(len(numbers), bool),
+        numbers,
+        np.full(len(numbers), np.nan),
+        report={"tool": tool, "version": __version__, "mode": mode},
+    )
 
 
 @dataclass(frozen=True)
@@ -447,8 +511,12 @@ class LAC:
             raise InputError("command line", "--batch", self.batch, "at least one window")
         units = Recogniser.load(self.folder).action_units
         if strange := [name for name in units if name not in ACTION_UNITS]:
-            raise InputError(Path(self.folder, "recogniser.json"), "action_units", ", ".join(strange),
-                             f"those of an AU table: {', '.join(ACTION_UNITS)}")
+            raise InputError(
+                Path(self.folder, "recogniser.json"),
+                "action_units",
+                ", ".join(strange),
+                f"those of an AU table: {', '.join(ACTION_UNITS)}",
+            )
 
     def extract(self, clip: Clip, seconds: float) -> dict[str, AUTrack]:
         return _in_child(_recognise_one, self, clip, seconds=seconds)
@@ -473,13 +541,16 @@ def _recognise_one(backend: LAC, clip: Clip) -> dict[str, AUTrack]:
 
 
 def _recognise(backend: LAC, clips: list[Clip], refuse: bool = False) -> Iterator[tuple[int, dict[str, AUTrack]]]:
-    """Tracks of each clip as it is done; a clip that cannot be read is left out, or with ``refuse`` its error is raised."""
+    """Tracks of each clip as it is done; a clip that cannot be read is left out, or with ``refuse`` its error is
+    raised.
+    """
     from .streaming import judge_streams
 
     recogniser = _recogniser(backend.folder, _written(backend.folder))
     streams = ((position, clip.stream(recogniser.image_size)) for position, clip in enumerate(clips))
-    for position, found in judge_streams(recogniser, streams, device=backend.device, precision=backend.precision,
-                                         batch=backend.batch):
+    for position, found in judge_streams(
+        recogniser, streams, device=backend.device, precision=backend.precision, batch=backend.batch
+    ):
         if isinstance(found, InputError):
             if refuse:
                 raise found
@@ -487,7 +558,9 @@ def _recognise(backend: LAC, clips: list[Clip], refuse: bool = False) -> Iterato
         tracks = {}
         for name, (numbers, values) in found.items():
             intensity, presence, _ = recogniser.calibrated(values)
-            tracks[name] = estimated_track(intensity, presence, numbers, "LAC", f"windows of {recogniser.window} frames")
+            tracks[name] = estimated_track(
+                intensity, presence, numbers, "LAC", f"windows of {recogniser.window} frames"
+            )
         yield position, tracks
 
 
@@ -509,8 +582,12 @@ class PyFeat:
 
     def check(self) -> None:
         if importlib.util.find_spec("feat") is None:
-            raise InputError("command line", "--backend", "'pyfeat', and no package feat here", "py-feat, which is not a "
-                             "part of audfer: install it in this environment (pip install py-feat)")
+            raise InputError(
+                "command line",
+                "--backend",
+                "'pyfeat', and no package feat here",
+                "py-feat, which is not a part of audfer: install it in this environment (pip install py-feat)",
+            )
 
     def extract(self, clip: Clip, seconds: float) -> dict[str, AUTrack]:
         return clip.cut(_in_child(_detect, self, clip, seconds=seconds))
@@ -537,13 +614,14 @@ def read_pyfeat(output, pictures: list[str] | None = None, threshold: float = 0.
     """A track from what py-feat's detector gives.
 
     py-feat's AU outputs lie on 0 to 1: how sure the model is that the AU is there, or 0 and 1. They are no intensities,
-    which stay unknown (NaN); an AU is present from ``threshold`` on. py-feat has no AU45 (its AU43, closed eyes, is not a
-    blink), which stays unknown; its AU11, AU24 and AU43 are not among the 18. Of several faces in a frame the one with
+    which stay unknown (NaN); an AU is present from ``threshold`` on. py-feat has no AU45 (its AU43, closed eyes, is not
+    a blink), which stays unknown; its AU11, AU24 and AU43 are not among the 18. Of several faces in a frame the one
+    with
     the largest box is taken: the order of py-feat's rows is not stable.
 
     Args:
-        output: the table (a DataFrame with ``frame``, ``FaceScore``, ``FaceRect*`` and ``AU*`` columns), or the CSV it was
-            saved in.
+        output: the table (a DataFrame with ``frame``, ``FaceScore``, ``FaceRect*`` and ``AU*`` columns), or the CSV it
+            was saved in.
         pictures: the pictures that were given, in order; then frames are found by the ``input`` column. ``None``: a
             video, numbered by ``frame`` from 0.
 
@@ -585,13 +663,19 @@ def read_pyfeat(output, pictures: list[str] | None = None, threshold: float = 0.
     at = largest.index.to_numpy(np.int64) - 1
     chosen = values.loc[largest].to_numpy()
     presence[np.ix_(at, [ACTION_UNITS.index(au) for au in shared])] = np.where(
-        np.isnan(chosen), np.nan, chosen >= threshold)
+        np.isnan(chosen), np.nan, chosen >= threshold
+    )
     ok = np.zeros(length, bool)
     ok[at] = True
     rows = {"rows": len(table), "missing_presence": [c for c in PRESENCE_COLUMNS if c[:-2] not in shared]}
-    return AUTrack(np.full((length, len(INTENSITY_ACTION_UNITS)), np.nan, np.float32), presence, ok,
-                   np.arange(1, length + 1), np.full(length, np.nan),
-                   report={**rows, "tool": "py-feat", "version": _version_of("py-feat"), "mode": "frame by frame"})
+    return AUTrack(
+        np.full((length, len(INTENSITY_ACTION_UNITS)), np.nan, np.float32),
+        presence,
+        ok,
+        np.arange(1, length + 1),
+        np.full(length, np.nan),
+        report={**rows, "tool": "py-feat", "version": _version_of("py-feat"), "mode": "frame by frame"},
+    )
 
 
 def _version_of(package: str) -> str:

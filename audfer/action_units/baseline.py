@@ -1,8 +1,9 @@
 """The AU-only baseline: how far do action units alone go, without any network that sees the clip?
 
 A clip becomes 51 numbers (mean, deviation and maximum over its frames of each of the 17 intensities); logistic
-regression reads them. Everything that is learnt (what replaces a missing number, mean and spread of each feature, the weights) is
-learnt from the training clips of a fold alone. Nothing is tuned: the regularisation is scikit-learn's default.
+regression reads them. Everything that is learnt (what replaces a missing number, mean and spread of each feature, the
+weights) is learnt from the training clips of a fold alone. Nothing is tuned: the regularisation is scikit-learn's
+default.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def clip_features(table: AUTable) -> pd.DataFrame:
     """
     grouped = table.frames.groupby("clip_id", sort=False)[list(INTENSITY_COLUMNS)]
     parts = (grouped.mean(), grouped.std(ddof=0), grouped.max())
-    for part, statistic in zip(parts, STATISTICS):
+    for part, statistic in zip(parts, STATISTICS, strict=True):
         part.columns = [f"{au} {statistic}" for au in INTENSITY_ACTION_UNITS]
     return pd.concat(parts, axis=1).astype(np.float64)
 
@@ -68,7 +69,9 @@ def au_baseline(features: pd.DataFrame, clips: pd.DataFrame, by: str = "subject"
     expressions = clips["expression"].to_numpy(np.int64)
     folds = clips[by].astype(str).to_numpy() if by in ("subject", "split") and by in clips else None
     if folds is None:
-        raise InputError("AU baseline", "by", repr(by), f"subject or split, and such a column among {', '.join(clips.columns)}")
+        raise InputError(
+            "AU baseline", "by", repr(by), f"subject or split, and such a column among {', '.join(clips.columns)}"
+        )
     predicted, majority = np.full(len(clips), -1), np.full(len(clips), -1)
     for train, test in _folds(folds, by):
         majority[test] = np.bincount(expressions[train], minlength=len(EXPRESSIONS)).argmax()
@@ -77,20 +80,33 @@ def au_baseline(features: pd.DataFrame, clips: pd.DataFrame, by: str = "subject"
         else:
             predicted[test] = classifier().fit(values[train], expressions[train]).predict(values[test])
     shown = predicted >= 0
-    return pd.DataFrame({"clip_id": clips["clip_id"], "expression": expressions, "predicted": predicted, "majority": majority,
-                         "fold": folds})[shown].reset_index(drop=True)
+    return pd.DataFrame(
+        {
+            "clip_id": clips["clip_id"],
+            "expression": expressions,
+            "predicted": predicted,
+            "majority": majority,
+            "fold": folds,
+        }
+    )[shown].reset_index(drop=True)
 
 
 def _folds(names: np.ndarray, by: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if by == "split":
         train, test = names == "train", names == "test"
         if not train.any() or not test.any():
-            raise InputError("AU baseline", "split", f"{train.sum()} training and {test.sum()} test clips", "clips of both")
+            raise InputError(
+                "AU baseline", "split", f"{train.sum()} training and {test.sum()} test clips", "clips of both"
+            )
         yield train, test
         return
     if (names == "").any() or len(np.unique(names)) < 2:
-        raise InputError("AU baseline", "subject", ", ".join(sorted(set(names))) or "none",
-                         "at least two subjects, each clip with its own, for leaving one out")
+        raise InputError(
+            "AU baseline",
+            "subject",
+            ", ".join(sorted(set(names))) or "none",
+            "at least two subjects, each clip with its own, for leaving one out",
+        )
     for name in np.unique(names):
         yield names != name, names == name
 
@@ -113,11 +129,25 @@ def baseline_accuracy(predictions: pd.DataFrame, **identity) -> pd.DataFrame:
         right = predictions[column].to_numpy() == truth
         by_fold = pd.Series(right).groupby(predictions["fold"].to_numpy()).mean()
         hits = np.bincount(truth, weights=right, minlength=len(EXPRESSIONS))
-        for metric, interval in (("WAR", proportion_interval(right.sum(), len(right))), ("UAR", mean_recall_interval(hits, counts))):
+        for metric, interval in (
+            ("WAR", proportion_interval(right.sum(), len(right))),
+            ("UAR", mean_recall_interval(hits, counts)),
+        ):
             spread = (100 * by_fold.min(), 100 * by_fold.max()) if metric == "WAR" else (np.nan, np.nan)
-            rows.append({**identity, "classifier": name, "metric": metric, "value": 100 * interval.value,
-                         "low": 100 * interval.low, "high": 100 * interval.high, "worst": spread[0], "best": spread[1],
-                         "clips": len(right), "folds": len(by_fold)})
+            rows.append(
+                {
+                    **identity,
+                    "classifier": name,
+                    "metric": metric,
+                    "value": 100 * interval.value,
+                    "low": 100 * interval.low,
+                    "high": 100 * interval.high,
+                    "worst": spread[0],
+                    "best": spread[1],
+                    "clips": len(right),
+                    "folds": len(by_fold),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -126,5 +156,11 @@ def baseline_confusion(predictions: pd.DataFrame) -> pd.DataFrame:
     counts = confusion_matrix(predictions["expression"], predictions["predicted"])
     totals = counts.sum(axis=1, keepdims=True)
     share = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    return pd.DataFrame({"true": np.repeat(EXPRESSIONS, len(EXPRESSIONS)), "predicted": np.tile(EXPRESSIONS, len(EXPRESSIONS)),
-                         "count": counts.ravel(), "share": share.ravel()})
+    return pd.DataFrame(
+        {
+            "true": np.repeat(EXPRESSIONS, len(EXPRESSIONS)),
+            "predicted": np.tile(EXPRESSIONS, len(EXPRESSIONS)),
+            "count": counts.ravel(),
+            "share": share.ravel(),
+        }
+    )

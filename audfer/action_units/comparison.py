@@ -48,12 +48,15 @@ class AUClips:
 
     def __repr__(self) -> str:
         seven = self.clips[self.clips["expression"] >= 0]
-        return (f"{self.remark}\n{self.name}: {len(self.clips)} clips, {len(seven)} of the seven expressions, "
-                f"{self.people or 'unknown'} people, {len(self.first.frames)} frames; AUs: {self.extractors[0]}"
-                + (f" and {self.extractors[1]}" if self.second is not None else ""))
+        return (
+            f"{self.remark}\n{self.name}: {len(self.clips)} clips, {len(seven)} of the seven expressions, "
+            f"{self.people or 'unknown'} people, {len(self.first.frames)} frames; AUs: {self.extractors[0]}"
+            + (f" and {self.extractors[1]}" if self.second is not None else "")
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------- coverage
+
 
 def coverage(table: AUTable) -> pd.DataFrame:
     """How much of each clip an extractor could read.
@@ -70,18 +73,24 @@ def coverage(table: AUTable) -> pd.DataFrame:
     new_run = np.r_[True, (unknown[1:] != unknown[:-1]) | (clip[1:] != clip[:-1])] if len(frames) else np.zeros(0, bool)
     run = np.cumsum(new_run)
     length = np.bincount(run, minlength=run.max(initial=0) + 1)[run] * unknown
-    data = pd.DataFrame({"clip_id": clip, "frames": 1, "failed": ~frames["ok"].to_numpy(), "unknown": unknown, "longest_gap": length})
-    return data.groupby("clip_id", sort=False).agg({"frames": "sum", "failed": "sum", "unknown": "sum", "longest_gap": "max"}).astype(
-        np.int64).reset_index()
+    data = pd.DataFrame(
+        {"clip_id": clip, "frames": 1, "failed": ~frames["ok"].to_numpy(), "unknown": unknown, "longest_gap": length}
+    )
+    return (
+        data.groupby("clip_id", sort=False)
+        .agg({"frames": "sum", "failed": "sum", "unknown": "sum", "longest_gap": "max"})
+        .astype(np.int64)
+        .reset_index()
+    )
 
 
 def coverage_by_expression(table: AUTable, clips: pd.DataFrame) -> pd.DataFrame:
     """Coverage summed up, a row an expression that has clips, "other" for those outside the seven, and "all".
 
     Returns:
-        Columns expression, clips, frames, shortest (clip, frames), median (clip, frames), failed (%), unknown (%), clips
-        half unknown (number of clips of which at least half of the frames are unknown), longest gap (frames), not in
-        the table (clips).
+        Columns expression, clips, frames, shortest (clip, frames), median (clip, frames), failed (%), unknown (%),
+        clips half unknown (number of clips of which at least half of the frames are unknown), longest gap (frames), not
+        in the table (clips).
     """
     data = clips[["clip_id", "expression"]].merge(coverage(table), on="clip_id", how="left")
     names = [*EXPRESSIONS, "other"]
@@ -93,22 +102,34 @@ def coverage_by_expression(table: AUTable, clips: pd.DataFrame) -> pd.DataFrame:
         if every.empty:
             continue
         total = part["frames"].sum()
-        rows.append({"expression": name, "clips": len(every), "frames": int(total), "shortest": part["frames"].min(),
-                     "median": part["frames"].median(), "failed (%)": 100 * part["failed"].sum() / max(1, total),
-                     "unknown (%)": 100 * part["unknown"].sum() / max(1, total),
-                     "clips half unknown": int((2 * part["unknown"] >= part["frames"]).sum()),
-                     "longest gap": part["longest_gap"].max(), "not in the table": len(every) - len(part)})
-    return pd.DataFrame(rows).astype({name: "Int64" for name in ("shortest", "longest gap")})
+        rows.append(
+            {
+                "expression": name,
+                "clips": len(every),
+                "frames": int(total),
+                "shortest": part["frames"].min(),
+                "median": part["frames"].median(),
+                "failed (%)": 100 * part["failed"].sum() / max(1, total),
+                "unknown (%)": 100 * part["unknown"].sum() / max(1, total),
+                "clips half unknown": int((2 * part["unknown"] >= part["frames"]).sum()),
+                "longest gap": part["longest_gap"].max(),
+                "not in the table": len(every) - len(part),
+            }
+        )
+    return pd.DataFrame(rows).astype(dict.fromkeys(("shortest", "longest gap"), "Int64"))
 
 
 # ---------------------------------------------------------------------------------------------------- presence rates
 
-def presence_rates_with_intervals(table: AUTable, clips: pd.DataFrame, name: str = "", draws: int = DRAWS) -> pd.DataFrame:
+
+def presence_rates_with_intervals(
+    table: AUTable, clips: pd.DataFrame, name: str = "", draws: int = DRAWS
+) -> pd.DataFrame:
     """Percent of frames in which an AU is present, by expression, with 95 % intervals.
 
-    Frames of a clip resemble each other, so whole clips are drawn again (bootstrap). Where all clips agree (an AU that is
-    never, or always, there) the bootstrap sees no uncertainty: there the interval is Wilson's for as many observations as
-    there are clips.
+    Frames of a clip resemble each other, so whole clips are drawn again (bootstrap). Where all clips agree (an AU that
+    is never, or always, there) the bootstrap sees no uncertainty: there the interval is Wilson's for as many
+    observations as there are clips.
 
     Returns:
         One row an expression with clips and an AU: source, expression, action_unit, value, low, high (percent; NaN
@@ -130,16 +151,27 @@ def presence_rates_with_intervals(table: AUTable, clips: pd.DataFrame, name: str
         clip_count = (known > 0).sum(0)
         by_clips = wilson_interval(value * clip_count, clip_count)
         flat = low == high
-        parts.append(pd.DataFrame({
-            "source": name, "expression": expression, "action_unit": ACTION_UNITS, "value": 100 * value,
-            "low": 100 * np.where(flat, by_clips[0], low), "high": 100 * np.where(flat, by_clips[1], high),
-            "clips": clip_count, "frames": known.sum(0).astype(np.int64)}))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "source": name,
+                    "expression": expression,
+                    "action_unit": ACTION_UNITS,
+                    "value": 100 * value,
+                    "low": 100 * np.where(flat, by_clips[0], low),
+                    "high": 100 * np.where(flat, by_clips[1], high),
+                    "clips": clip_count,
+                    "frames": known.sum(0).astype(np.int64),
+                }
+            )
+        )
     if not parts:
         raise InputError("presence rates", "clips", "none with one of the seven expressions", "at least one")
     return pd.concat(parts, ignore_index=True)
 
 
 # --------------------------------------------------------------------------------------------------------- agreement
+
 
 def extractor_agreement(first: AUTable, second: AUTable, draws: int = DRAWS) -> pd.DataFrame:
     """How far two extractors agree on the frames that both have; intervals: bootstrap over clips.
@@ -150,8 +182,8 @@ def extractor_agreement(first: AUTable, second: AUTable, draws: int = DRAWS) -> 
         One row an AU, ``ACTION_UNITS`` order: action_unit; kappa (Cohen's, of presence), f1 (of presence; the same
         whichever is called the truth), intensity_r (Pearson), each with _low and _high (95 %); icc (ICC(3,1),
         consistency), difference (second minus first, mean intensity); rate_first, rate_second (percent of frames
-        present), frames, clips (with presence known to both). NaN where undefined: intensity of AU28, an AU that neither finds,
-        constant intensities.
+        present), frames, clips (with presence known to both). NaN where undefined: intensity of AU28, an AU that
+        neither finds, constant intensities.
 
     Raises:
         InputError: the tables share no frame.
@@ -159,18 +191,37 @@ def extractor_agreement(first: AUTable, second: AUTable, draws: int = DRAWS) -> 
     both = first.frames.merge(second.frames, on=["clip_id", "frame"], suffixes=("", " 2"))
     if both.empty:
         shared = len(set(first.clip_ids()) & set(second.clip_ids()))
-        raise InputError("agreement of two extractors", "frames", f"none in common ({shared} clips have the same name)",
-                         "tables of the same clips whose frames are numbered alike")
+        raise InputError(
+            "agreement of two extractors",
+            "frames",
+            f"none in common ({shared} clips have the same name)",
+            "tables of the same clips whose frames are numbered alike",
+        )
     clip, names = pd.factorize(both["clip_id"])
-    weights = np.random.default_rng(_SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws).astype(np.float64)
+    weights = (
+        np.random.default_rng(_SEED)
+        .multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+        .astype(np.float64)
+    )
     rows = []
     for au in ACTION_UNITS:
-        row = {"action_unit": au, **_presence_agreement(both[f"{au}_c"].to_numpy(float), both[f"{au}_c 2"].to_numpy(float), clip, weights)}
+        row = {
+            "action_unit": au,
+            **_presence_agreement(both[f"{au}_c"].to_numpy(float), both[f"{au}_c 2"].to_numpy(float), clip, weights),
+        }
         if au in INTENSITY_ACTION_UNITS:
             row |= _intensities(both[f"{au}_r"].to_numpy(float), both[f"{au}_r 2"].to_numpy(float), clip, weights)
         rows.append(row)
-    columns = ["action_unit", *(f"{metric}{end}" for metric in ("kappa", "f1", "intensity_r") for end in ("", "_low", "_high")),
-               "icc", "difference", "rate_first", "rate_second", "frames", "clips"]
+    columns = [
+        "action_unit",
+        *(f"{metric}{end}" for metric in ("kappa", "f1", "intensity_r") for end in ("", "_low", "_high")),
+        "icc",
+        "difference",
+        "rate_first",
+        "rate_second",
+        "frames",
+        "clips",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -178,12 +229,19 @@ def _presence_agreement(a: np.ndarray, b: np.ndarray, clip: np.ndarray, weights:
     known = ~np.isnan(a) & ~np.isnan(b)
     a, b, clip = a[known] > 0.5, b[known] > 0.5, clip[known]
     # frames a clip: both, first only, second only, neither; a resampled coefficient needs only their weighted sums
-    cells = np.stack([np.bincount(clip, mask, minlength=weights.shape[1]) for mask in (a & b, a & ~b, ~a & b, ~a & ~b)], axis=1)
+    cells = np.stack(
+        [np.bincount(clip, mask, minlength=weights.shape[1]) for mask in (a & b, a & ~b, ~a & b, ~a & ~b)], axis=1
+    )
     whole = cells.sum(0)
     total = whole.sum()
-    return {**_with_interval("kappa", _kappa, cells, weights), **_with_interval("f1", _f1, cells, weights),
-            "rate_first": 100 * float(_ratio(whole[0] + whole[1], total)), "rate_second": 100 * float(_ratio(whole[0] + whole[2], total)),
-            "frames": int(total), "clips": len(np.unique(clip))}
+    return {
+        **_with_interval("kappa", _kappa, cells, weights),
+        **_with_interval("f1", _f1, cells, weights),
+        "rate_first": 100 * float(_ratio(whole[0] + whole[1], total)),
+        "rate_second": 100 * float(_ratio(whole[0] + whole[2], total)),
+        "frames": int(total),
+        "clips": len(np.unique(clip)),
+    }
 
 
 def _kappa(cells: np.ndarray) -> np.ndarray:

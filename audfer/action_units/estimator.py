@@ -7,13 +7,13 @@ an AU counts as present from code 2 on, as in the DISFA literature.
 Three choices, named here because they move the numbers:
 
 - *Calibration subjects.* About a fifth of the training subjects is set aside. The network is not trained on them; they
-  fix, per AU, the presence threshold (as many frames present as are coded so) and the intensity's straight line. The line is the reduced major axis: it
-  gives the calibrated output the mean and the spread of the codes. Least squares would pull uncertain AUs towards their mean,
-  and absent ones away from 0. Evaluation uses other subjects again.
+  fix, per AU, the presence threshold (as many frames present as are coded so) and the intensity's straight line. The
+  line is the reduced major axis: it gives the calibrated output the mean and the spread of the codes. Least squares
+  would pull uncertain AUs towards their mean, and absent ones away from 0. Evaluation uses other subjects again.
 - *Zeros.* A calibrated intensity below ``ZERO_BELOW`` becomes exactly 0, as OpenFace's clipped regressors do;
   the interpolation of section 3.1 works on these zeros.
-- *Augmentation.* Training frames are changed in light, sharpness, noise, place and size, and partly covered, because the
-  annotated set is filmed more evenly than the sets the estimator is applied to.
+- *Augmentation.* Training frames are changed in light, sharpness, noise, place and size, and partly covered, because
+  the annotated set is filmed more evenly than the sets the estimator is applied to.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class ActionUnitEstimator(nn.Module):
 
     Args:
         image_size: side of the pictures it is made for, at least 32.
-        channels: of the stem, which works at half of the side, and of three residual stages of one block, each at half of the one before.
-            A block at the stem's resolution would cost as much as all that follows and gains nothing.
+        channels: of the stem, which works at half of the side, and of three residual stages of one block, each at half
+            of the one before. A block at the stem's resolution would cost as much as all that follows and gains
+            nothing.
 
     Attributes:
         thresholds: (18,) presence logits from which an AU counts as present; 0 until calibrated.
@@ -62,12 +63,20 @@ class ActionUnitEstimator(nn.Module):
         if image_size < 32:
             raise AudferError(f"the AU estimator's image_size is {image_size}, expected at least 32 pixels")
         self.image_size, self.channels = image_size, tuple(channels)
-        self.stem = nn.Sequential(nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False),
-                                  nn.BatchNorm2d(channels[0]), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(channels[0]),
+            nn.ReLU(inplace=True),
+        )
         self.stages = nn.Sequential(*(residual_stage(narrow, wide, 1, 2) for narrow, wide in pairwise(channels)))
         # a coarse 4 x 4 map keeps where something happens: AUs are local
-        self.squeeze = nn.Sequential(nn.Conv2d(channels[3], 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True),
-                                     nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        self.squeeze = nn.Sequential(
+            nn.Conv2d(channels[3], 32, 1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+        )
         features = 32 * 16 + channels[3]
         self.dropout = nn.Dropout(0.2)
         self.presence = nn.Linear(features, len(ACTION_UNITS))
@@ -89,7 +98,9 @@ class ActionUnitEstimator(nn.Module):
     def raw(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Presence logits and uncalibrated, unclipped intensities; ``images`` may also be grey, (B, 1, H, W)."""
         if images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise AudferError(f"the AU estimator was given the shape {tuple(images.shape)}, expected (batch, 3, height, width)")
+            raise AudferError(
+                f"the AU estimator was given the shape {tuple(images.shape)}, expected (batch, 3, height, width)"
+            )
         x = grey(images)
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, size=(self.image_size, self.image_size), mode="bilinear", antialias=True)
@@ -101,9 +112,16 @@ class ActionUnitEstimator(nn.Module):
         """Write ``estimator.safetensors`` and ``estimator.json`` into ``folder``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.contiguous() for key, value in self.state_dict().items()}, folder / "estimator.safetensors")
-        description = {"image_size": self.image_size, "channels": self.channels, "action_units": ACTION_UNITS,
-                       "present_from_code": PRESENT_FROM, "zero_below": ZERO_BELOW}
+        save_file(
+            {key: value.contiguous() for key, value in self.state_dict().items()}, folder / "estimator.safetensors"
+        )
+        description = {
+            "image_size": self.image_size,
+            "channels": self.channels,
+            "action_units": ACTION_UNITS,
+            "present_from_code": PRESENT_FROM,
+            "zero_below": ZERO_BELOW,
+        }
         (folder / "estimator.json").write_text(json.dumps(description, indent=1) + "\n")
 
     @classmethod
@@ -118,7 +136,9 @@ class ActionUnitEstimator(nn.Module):
             description = json.loads((folder / "estimator.json").read_text())
             state = load_file(folder / "estimator.safetensors")
         except (OSError, ValueError) as error:
-            raise InputError(folder, "AU estimator", f"no readable one ({error})", "estimator.json and estimator.safetensors") from error
+            raise InputError(
+                folder, "AU estimator", f"no readable one ({error})", "estimator.json and estimator.safetensors"
+            ) from error
         if tuple(description["action_units"]) != ACTION_UNITS:
             raise InputError(folder / "estimator.json", "action_units", description["action_units"], str(ACTION_UNITS))
         estimator = cls(description["image_size"], tuple(description["channels"]))
@@ -155,11 +175,16 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
         return low + (high - low) * torch.rand((batch, *shape), generator=generator, device=device)
 
     angle, zoom = uniform(-0.2, 0.2), uniform(0.85, 1.15)
-    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)                   # no AU here has a side
-    aspect = uniform(0.9, 1.1)                                             # turning the head narrows the face
+    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)  # no AU here has a side
+    aspect = uniform(0.9, 1.1)  # turning the head narrows the face
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
-    transform = torch.stack((torch.stack((cos * mirror * aspect, -sin, uniform(-0.12, 0.12)), 1),
-                             torch.stack((sin * mirror * aspect, cos, uniform(-0.12, 0.12)), 1)), 1)
+    transform = torch.stack(
+        (
+            torch.stack((cos * mirror * aspect, -sin, uniform(-0.12, 0.12)), 1),
+            torch.stack((sin * mirror * aspect, cos, uniform(-0.12, 0.12)), 1),
+        ),
+        1,
+    )
     grid = F.affine_grid(transform, [batch, 1, height, width], align_corners=False)
     x = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
@@ -182,9 +207,20 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return x.clamp(0, 1)
 
 
-def train_estimator(images: np.ndarray, intensity_codes: np.ndarray, subjects, *, train_index=None, epochs: int = 16,
-                    batch_size: int = 32, lr: float = 6e-3, seed: int = 0, device: str = "cpu", precision: str = "float32",
-                    progress: bool = True) -> tuple[ActionUnitEstimator, pd.DataFrame]:
+def train_estimator(
+    images: np.ndarray,
+    intensity_codes: np.ndarray,
+    subjects,
+    *,
+    train_index=None,
+    epochs: int = 16,
+    batch_size: int = 32,
+    lr: float = 6e-3,
+    seed: int = 0,
+    device: str = "cpu",
+    precision: str = "float32",
+    progress: bool = True,
+) -> tuple[ActionUnitEstimator, pd.DataFrame]:
     """Train and calibrate an estimator; the same arguments give the same estimator on the same machine.
 
     Args:
@@ -211,7 +247,9 @@ def train_estimator(images: np.ndarray, intensity_codes: np.ndarray, subjects, *
     train_index = np.arange(len(images)) if train_index is None else np.asarray(train_index)
     people = np.unique(subjects[train_index])
     if len(people) < 2:
-        raise AudferError(f"the AU estimator needs frames of at least 2 subjects to learn and calibrate, found {len(people)}")
+        raise AudferError(
+            f"the AU estimator needs frames of at least 2 subjects to learn and calibrate, found {len(people)}"
+        )
     held_in = calibration_subjects(people, seed)
     for_calibration = train_index[np.isin(subjects[train_index], held_in)]
     for_training = train_index[~np.isin(subjects[train_index], held_in)]
@@ -219,12 +257,24 @@ def train_estimator(images: np.ndarray, intensity_codes: np.ndarray, subjects, *
     # weights and dropout draw from the global generators: seeded here, and put back as they were for the caller
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
-        return _train(images, codes, for_training, for_calibration, epochs, batch_size, lr, seed, device, precision, progress)
+        return _train(
+            images, codes, for_training, for_calibration, epochs, batch_size, lr, seed, device, precision, progress
+        )
 
 
-def _train(images: np.ndarray, codes: np.ndarray, for_training: np.ndarray, for_calibration: np.ndarray, epochs: int,
-           batch_size: int, lr: float, seed: int, device: str, precision: str,
-           progress: bool) -> tuple[ActionUnitEstimator, pd.DataFrame]:
+def _train(
+    images: np.ndarray,
+    codes: np.ndarray,
+    for_training: np.ndarray,
+    for_calibration: np.ndarray,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+    device: str,
+    precision: str,
+    progress: bool,
+) -> tuple[ActionUnitEstimator, pd.DataFrame]:
     estimator = ActionUnitEstimator(images.shape[1])
     estimator.to(device=device, memory_format=torch.channels_last)
     targets = torch.from_numpy(codes)
@@ -246,12 +296,17 @@ def _train(images: np.ndarray, codes: np.ndarray, for_training: np.ndarray, for_
             estimator.train()
             order = torch.from_numpy(for_training)[torch.randperm(len(for_training), generator=order_generator)]
             for step in range(steps):
-                rows = order[step * batch_size:(step + 1) * batch_size]
+                rows = order[step * batch_size : (step + 1) * batch_size]
                 batch = augment(grey(pictures[rows].to(device)), picture_generator)
                 with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
                     logits, raw = estimator.raw(batch)
-                loss_presence, loss_intensity = _losses(logits, raw, presence_target[rows].to(device),
-                                                        targets[rows][:, INTENSITY_INDEX].to(device), pos_weight)
+                loss_presence, loss_intensity = _losses(
+                    logits,
+                    raw,
+                    presence_target[rows].to(device),
+                    targets[rows][:, INTENSITY_INDEX].to(device),
+                    pos_weight,
+                )
                 optimizer.zero_grad(set_to_none=True)
                 (loss_presence + loss_intensity).backward()
                 nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
@@ -260,13 +315,23 @@ def _train(images: np.ndarray, codes: np.ndarray, for_training: np.ndarray, for_
                 sums += torch.stack((loss_presence, loss_intensity)).detach().cpu()
                 bar.update(1)
             if not torch.isfinite(sums).all():
-                raise AudferError(f"the AU estimator's loss is not finite in epoch {epoch + 1}: use a smaller lr than {lr}")
+                raise AudferError(
+                    f"the AU estimator's loss is not finite in epoch {epoch + 1}: use a smaller lr than {lr}"
+                )
             presence_loss, intensity_loss = (sums / steps).tolist()
             logits, _ = _raw_outputs(estimator, images[for_calibration], 256, device, precision)
             f1 = _f1(presence_target[for_calibration].numpy(), (logits >= 0).astype(np.float32))
-            history.append({"epoch": epoch + 1, "loss": presence_loss + intensity_loss, "loss_presence": presence_loss,
-                            "loss_intensity": intensity_loss, "calibration_f1": float(np.nanmean(f1)),
-                            "learning_rate": schedule.get_last_lr()[0], "seconds": time.perf_counter() - start})
+            history.append(
+                {
+                    "epoch": epoch + 1,
+                    "loss": presence_loss + intensity_loss,
+                    "loss_presence": presence_loss,
+                    "loss_intensity": intensity_loss,
+                    "calibration_f1": float(np.nanmean(f1)),
+                    "learning_rate": schedule.get_last_lr()[0],
+                    "seconds": time.perf_counter() - start,
+                }
+            )
             bar.set_postfix_str(f"loss {presence_loss + intensity_loss:.3f}, F1 {np.nanmean(f1):.3f}")
 
     logits, raw = _raw_outputs(estimator, images[for_calibration], 256, device, precision)
@@ -303,8 +368,8 @@ def calibrate(estimator: ActionUnitEstimator, logits: np.ndarray, raw: np.ndarra
     Args:
         logits: (n, 18) presence logits.
         raw: (n, 17) uncalibrated intensities.
-        codes: (n, 18) FACS codes; NaN = not coded. An AU that is never, or always, present here keeps threshold 0, and an AU
-            whose raw output or code does not vary keeps its line.
+        codes: (n, 18) FACS codes; NaN = not coded. An AU that is never, or always, present here keeps threshold 0, and
+            an AU whose raw output or code does not vary keeps its line.
     """
     for au in range(len(ACTION_UNITS)):
         known = ~np.isnan(codes[:, au])
@@ -318,7 +383,9 @@ def calibrate(estimator: ActionUnitEstimator, logits: np.ndarray, raw: np.ndarra
 
 
 def major_axis(x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
-    """Gain and offset of the reduced major axis, which gives x the mean and the spread of y; ``None`` where x does not rise with y."""
+    """Gain and offset of the reduced major axis, which gives x the mean and the spread of y; ``None`` where x does not
+    rise with y.
+    """
     x, y = x.astype(np.float64), y.astype(np.float64)
     if len(x) < 2 or x.std() <= 1e-6 or y.std() == 0 or np.cov(x, y)[0, 1] <= 0:
         return None
@@ -329,7 +396,8 @@ def major_axis(x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
 def rate_threshold(scores: np.ndarray, present: np.ndarray) -> float:
     """The score from which as many frames are called present as are coded present, so that precision equals recall.
 
-    Not the score of the largest F1: for an AU that is hard to see that one calls nearly every frame present, and the clip
+    Not the score of the largest F1: for an AU that is hard to see that one calls nearly every frame present, and the
+        clip
     labels of Eq. 4 and the weights of Eqs. 6 to 8 would say nothing.
     """
     count, falling = int(present.sum()), np.sort(scores)[::-1]
@@ -339,22 +407,28 @@ def rate_threshold(scores: np.ndarray, present: np.ndarray) -> float:
 # --------------------------------------------------------------------------------------------------------- applying
 
 
-def _raw_outputs(estimator: ActionUnitEstimator, images: np.ndarray, batch_size: int, device: str,
-                 precision: str) -> tuple[np.ndarray, np.ndarray]:
+def _raw_outputs(
+    estimator: ActionUnitEstimator, images: np.ndarray, batch_size: int, device: str, precision: str
+) -> tuple[np.ndarray, np.ndarray]:
     estimator.to(device=device, memory_format=torch.channels_last).eval()
     logits, raw = [], []
     with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
         for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start:start + batch_size])).permute(0, 3, 1, 2)
-            for store, values in zip((logits, raw), estimator.raw(batch.to(device))):
+            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).permute(0, 3, 1, 2)
+            for store, values in zip((logits, raw), estimator.raw(batch.to(device)), strict=True):
                 store.append(values.cpu().numpy())
     if not logits:
         return np.empty((0, len(ACTION_UNITS)), np.float32), np.empty((0, len(INTENSITY_ACTION_UNITS)), np.float32)
     return np.concatenate(logits), np.concatenate(raw)
 
 
-def predict(estimator: ActionUnitEstimator, images: np.ndarray, batch_size: int = 256, device: str = "cpu",
-            precision: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+def predict(
+    estimator: ActionUnitEstimator,
+    images: np.ndarray,
+    batch_size: int = 256,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> tuple[np.ndarray, np.ndarray]:
     """AUs of pictures, in the form that OpenFace gives them.
 
     Args:
@@ -373,9 +447,18 @@ def predict(estimator: ActionUnitEstimator, images: np.ndarray, batch_size: int 
 # -------------------------------------------------------------------------------------------------------- evaluation
 
 
-def evaluate_estimator(estimator: ActionUnitEstimator, images: np.ndarray, intensity_codes: np.ndarray, subjects, *,
-                       resamples: int = 1000, seed: int = 0, batch_size: int = 256, device: str = "cpu",
-                       precision: str = "float32") -> pd.DataFrame:
+def evaluate_estimator(
+    estimator: ActionUnitEstimator,
+    images: np.ndarray,
+    intensity_codes: np.ndarray,
+    subjects,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> pd.DataFrame:
     """How well the estimator does on subjects it has not seen.
 
     Args:
@@ -383,17 +466,19 @@ def evaluate_estimator(estimator: ActionUnitEstimator, images: np.ndarray, inten
         resamples: bootstrap draws of whole subjects for the 95 % intervals.
 
     Returns:
-        One row an AU, ``facs.ACTION_UNITS`` order: action_unit, f1, f1_low, f1_high (95 % percentile interval over subjects),
-        precision, recall, base_rate, intensity_r (Pearson), intensity_r_low, intensity_r_high, icc (ICC(3,1)), mean_absolute_error,
-        n (coded frames). NaN where undefined: F1 of an AU that is neither present nor predicted, and intensity of AU28.
+        One row an AU, ``facs.ACTION_UNITS`` order: action_unit, f1, f1_low, f1_high (95 % percentile interval over
+        subjects), precision, recall, base_rate, intensity_r (Pearson), intensity_r_low, intensity_r_high, icc
+        (ICC(3,1)), mean_absolute_error, n (coded frames). NaN where undefined: F1 of an AU that is neither present nor
+        predicted, and intensity of AU28.
     """
     images, codes, subjects = _checked(images, intensity_codes, subjects)
     intensity, presence = predict(estimator, images, batch_size, device, precision)
     return agreement(intensity, presence, codes, subjects, resamples=resamples, seed=seed)
 
 
-def agreement(intensity: np.ndarray, presence: np.ndarray, codes: np.ndarray, subjects, *, resamples: int = 1000,
-              seed: int = 0) -> pd.DataFrame:
+def agreement(
+    intensity: np.ndarray, presence: np.ndarray, codes: np.ndarray, subjects, *, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
     """The table of ``evaluate_estimator`` from predictions.
 
     Args:
@@ -401,21 +486,34 @@ def agreement(intensity: np.ndarray, presence: np.ndarray, codes: np.ndarray, su
     """
     _, person = np.unique(np.asarray(subjects), return_inverse=True)
     people = person.max() + 1
-    draws = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), size=resamples).astype(np.float64)
+    draws = (
+        np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), size=resamples).astype(np.float64)
+    )
     rows = []
     for au, name in enumerate(ACTION_UNITS):
         known = ~np.isnan(codes[:, au])
         truth, guess, who = codes[known, au] >= PRESENT_FROM, presence[known, au] > 0.5, person[known]
         # counts per person: a resampled F1 is a weighted sum of them
-        hit, false, missed = (np.bincount(who, mask, minlength=people)
-                              for mask in (truth & guess, ~truth & guess, truth & ~guess))
+        hit, false, missed = (
+            np.bincount(who, mask, minlength=people) for mask in (truth & guess, ~truth & guess, truth & ~guess)
+        )
         low, high = _interval(_ratio(2 * draws @ hit, draws @ (2 * hit + false + missed)))
-        row = {"action_unit": name, "f1": _ratio(2 * hit.sum(), (2 * hit + false + missed).sum()), "f1_low": low, "f1_high": high,
-               "precision": _ratio(hit.sum(), (hit + false).sum()), "recall": _ratio(hit.sum(), (hit + missed).sum()),
-               "base_rate": truth.mean() if len(truth) else np.nan}
-        row.update(_intensity_agreement(intensity[known, INTENSITY_ACTION_UNITS.index(name)], codes[known, au], who, draws)
-                   if name in INTENSITY_ACTION_UNITS else
-                   dict.fromkeys(("intensity_r", "intensity_r_low", "intensity_r_high", "icc", "mean_absolute_error"), np.nan))
+        row = {
+            "action_unit": name,
+            "f1": _ratio(2 * hit.sum(), (2 * hit + false + missed).sum()),
+            "f1_low": low,
+            "f1_high": high,
+            "precision": _ratio(hit.sum(), (hit + false).sum()),
+            "recall": _ratio(hit.sum(), (hit + missed).sum()),
+            "base_rate": truth.mean() if len(truth) else np.nan,
+        }
+        row.update(
+            _intensity_agreement(intensity[known, INTENSITY_ACTION_UNITS.index(name)], codes[known, au], who, draws)
+            if name in INTENSITY_ACTION_UNITS
+            else dict.fromkeys(
+                ("intensity_r", "intensity_r_low", "intensity_r_high", "icc", "mean_absolute_error"), np.nan
+            )
+        )
         rows.append({**row, "n": int(known.sum())})
     return pd.DataFrame(rows)
 
@@ -423,20 +521,28 @@ def agreement(intensity: np.ndarray, presence: np.ndarray, codes: np.ndarray, su
 def _intensity_agreement(x: np.ndarray, y: np.ndarray, who: np.ndarray, draws: np.ndarray) -> dict[str, float]:
     people = draws.shape[1]
     x, y = x.astype(np.float64), y.astype(np.float64)
-    moments = np.stack([np.bincount(who, values, minlength=people)
-                        for values in (np.ones_like(x), x, y, x * x, y * y, x * y)], axis=1)
+    moments = np.stack(
+        [np.bincount(who, values, minlength=people) for values in (np.ones_like(x), x, y, x * x, y * y, x * y)], axis=1
+    )
 
     def pearson(sums: np.ndarray) -> np.ndarray:
         n, sx, sy, sxx, syy, sxy = np.moveaxis(sums, -1, 0)
         return _ratio(n * sxy - sx * sy, np.sqrt(np.maximum((n * sxx - sx**2) * (n * syy - sy**2), 0)))
 
     low, high = _interval(pearson(draws @ moments))
-    return {"intensity_r": float(pearson(moments.sum(axis=0))), "intensity_r_low": low, "intensity_r_high": high,
-            "icc": icc_3_1(x, y), "mean_absolute_error": float(np.abs(x - y).mean()) if len(x) else np.nan}
+    return {
+        "intensity_r": float(pearson(moments.sum(axis=0))),
+        "intensity_r_low": low,
+        "intensity_r_high": high,
+        "icc": icc_3_1(x, y),
+        "mean_absolute_error": float(np.abs(x - y).mean()) if len(x) else np.nan,
+    }
 
 
 def icc_3_1(x: np.ndarray, y: np.ndarray) -> float:
-    """Intraclass correlation ICC(3,1) of two raters, consistency (Shrout and Fleiss 1979); NaN for fewer than two targets."""
+    """Intraclass correlation ICC(3,1) of two raters, consistency (Shrout and Fleiss 1979); NaN for fewer than two
+    targets.
+    """
     ratings = np.stack((x, y), axis=1).astype(np.float64)
     n = len(ratings)
     if n < 2:
@@ -468,11 +574,20 @@ def _f1(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
 def _checked(images, codes, subjects) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     images, codes, subjects = np.asarray(images), np.asarray(codes, dtype=np.float32), np.asarray(subjects).astype(str)
     if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
-        raise InputError("AU estimator", "images", f"{images.dtype} of the shape {images.shape}", "uint8 (N, side, side, 3)")
+        raise InputError(
+            "AU estimator", "images", f"{images.dtype} of the shape {images.shape}", "uint8 (N, side, side, 3)"
+        )
     if codes.shape != (len(images), len(ACTION_UNITS)):
-        raise InputError("AU estimator", "intensity_codes", f"the shape {codes.shape}", f"({len(images)}, {len(ACTION_UNITS)})")
+        raise InputError(
+            "AU estimator", "intensity_codes", f"the shape {codes.shape}", f"({len(images)}, {len(ACTION_UNITS)})"
+        )
     if subjects.shape != (len(images),):
         raise InputError("AU estimator", "subjects", f"the shape {subjects.shape}", f"({len(images)},)")
     if np.nanmin(codes, initial=0) < 0 or np.nanmax(codes, initial=0) > 5:
-        raise InputError("AU estimator", "intensity_codes", f"values from {np.nanmin(codes)} to {np.nanmax(codes)}", "FACS codes 0 to 5")
+        raise InputError(
+            "AU estimator",
+            "intensity_codes",
+            f"values from {np.nanmin(codes)} to {np.nanmax(codes)}",
+            "FACS codes 0 to 5",
+        )
     return images, codes, subjects

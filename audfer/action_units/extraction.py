@@ -18,8 +18,14 @@ from .estimator import ActionUnitEstimator, predict
 from .table import AUTable
 
 
-def extract(manifest: Manifest, estimator: ActionUnitEstimator, size: int, chunk_frames: int = 512,
-            device: str = "cpu", precision: str = "float32") -> AUTable:
+def extract(
+    manifest: Manifest,
+    estimator: ActionUnitEstimator,
+    size: int,
+    chunk_frames: int = 512,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> AUTable:
     """Run the estimator on every frame of every clip.
 
     Args:
@@ -31,16 +37,24 @@ def extract(manifest: Manifest, estimator: ActionUnitEstimator, size: int, chunk
         An AUTable with all frames ``ok``: the estimator gives a value for every frame and, unlike OpenFace, no
         confidence.
     """
+
     def judge(clips: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         judged = predict(estimator, np.concatenate(clips), batch_size=chunk_frames, device=device, precision=precision)
         ends = np.cumsum([len(frames) for frames in clips])[:-1]
-        return list(zip(*(np.split(part, ends) for part in judged)))
+        return list(zip(*(np.split(part, ends) for part in judged), strict=True))
 
     return extract_clips(manifest, judge, size, chunk_frames)
 
 
-def extract_clips(manifest: Manifest, judge: Callable[[list[np.ndarray]], list[tuple[np.ndarray, np.ndarray]]], size: int,
-                  chunk_frames: int = 512, tool: str = "audfer", mode: str = "frame by frame", desc: str = "AUs") -> AUTable:
+def extract_clips(
+    manifest: Manifest,
+    judge: Callable[[list[np.ndarray]], list[tuple[np.ndarray, np.ndarray]]],
+    size: int,
+    chunk_frames: int = 512,
+    tool: str = "audfer",
+    mode: str = "frame by frame",
+    desc: str = "AUs",
+) -> AUTable:
     """``extract`` with any network.
 
     Args:
@@ -53,15 +67,19 @@ def extract_clips(manifest: Manifest, judge: Callable[[list[np.ndarray]], list[t
     def flush() -> None:
         if not waiting:
             return
-        for (clip_id, numbers, _), values in zip(waiting, judge([frames for _, _, frames in waiting])):
+        for (clip_id, numbers, _), values in zip(waiting, judge([frames for _, _, frames in waiting]), strict=True):
             tracks[clip_id] = estimated_track(*values, numbers, tool, mode)
         waiting.clear()
 
     def read(row) -> tuple[str, np.ndarray, np.ndarray]:
         return row.clip_id, frame_numbers(manifest, row), load_frames(manifest, row, size=size)
 
-    for clip in progress(ahead(read, manifest.table.itertuples(index=False)), total=len(manifest.table),
-                         desc=f"{desc} {manifest.name}", unit="clip"):
+    for clip in progress(
+        ahead(read, manifest.table.itertuples(index=False)),
+        total=len(manifest.table),
+        desc=f"{desc} {manifest.name}",
+        unit="clip",
+    ):
         waiting.append(clip)
         if sum(len(frames) for _, _, frames in waiting) >= chunk_frames:
             flush()

@@ -40,8 +40,20 @@ SCALES = {"0-5": 1.0, "0-1": 5.0}
 MODES = ("calibrated", "static", "unknown")
 #: counts of ``read_openface``'s report that are kept for every file
 COUNTS = ("rows", "frames", "ok", "failed", "low_confidence", "gaps", "contaminated", "unknown_cells", "truncated_rows")
-_FILE_COLUMNS = ("file", "status", "reason", "clips", *COUNTS, "faces", "face", "hand_overs", "version", "mode",
-                 "max_intensity", "source")
+_FILE_COLUMNS = (
+    "file",
+    "status",
+    "reason",
+    "clips",
+    *COUNTS,
+    "faces",
+    "face",
+    "hand_overs",
+    "version",
+    "mode",
+    "max_intensity",
+    "source",
+)
 
 
 class FilesRefused(AudferError):
@@ -80,8 +92,15 @@ def read_clip_file(path, options: ImportOptions) -> AUTrack:
     Raises:
         InputError: as ``read_openface``.
     """
-    track = read_openface(path, options.min_confidence, face=options.face, mask_neighbours=options.mask_neighbours,
-                          require_presence=options.require_presence, scale=options.scale, landmarks=False)
+    track = read_openface(
+        path,
+        options.min_confidence,
+        face=options.face,
+        mask_neighbours=options.mask_neighbours,
+        require_presence=options.require_presence,
+        scale=options.scale,
+        landmarks=False,
+    )
     details = read_details(path)
     track.report["source"] = details.get("input", "")
     track.report["version"] = options.version or details.get("version", track.report["version"])
@@ -102,8 +121,10 @@ def read_details(path) -> dict[str, str]:
 
 # -------------------------------------------------------------------------------------------------------- the import
 
-def import_folder(folder, out, options: ImportOptions | None = None, *, manifest=None,
-                  workers: int | None = None) -> pd.DataFrame:
+
+def import_folder(
+    folder, out, options: ImportOptions | None = None, *, manifest=None, workers: int | None = None
+) -> pd.DataFrame:
     """All OpenFace files below a folder into one AU table.
 
     Args:
@@ -135,10 +156,10 @@ def import_folder(folder, out, options: ImportOptions | None = None, *, manifest
         chunks = _chunks(folder, jobs)
         keys = _keys(folder, chunks, options, manifest)
         paths = [parts / f"{number:05d}-{key}.parquet" for number, key in enumerate(keys)]
-        todo = [(chunk, path) for chunk, path in zip(chunks, paths) if not path.is_file()]
+        todo = [(chunk, path) for chunk, path in zip(chunks, paths, strict=True) if not path.is_file()]
         _read_chunks(folder, todo, options, manifest, workers)
         files = pd.DataFrame([report for path in paths for report in _reports(path)] + twice, columns=_FILE_COLUMNS)
-        files = files.astype({name: "Int64" for name in ("clips", *COUNTS, "faces", "hand_overs")})
+        files = files.astype(dict.fromkeys(("clips", *COUNTS, "faces", "hand_overs"), "Int64"))
         _write_csv(out.with_name(f"{out.stem}_files.csv"), files)
         refused = files[files["status"] == "refused"]
         quarantine = out.with_name(f"{out.stem}_quarantine.csv")
@@ -147,8 +168,12 @@ def import_folder(folder, out, options: ImportOptions | None = None, *, manifest
         else:
             quarantine.unlink(missing_ok=True)
         if len(refused) == len(files):
-            raise InputError(folder, "OpenFace CSVs", f"all {len(files)} refused, the first: {refused['reason'].iloc[0]}",
-                             "OpenFace's own output")
+            raise InputError(
+                folder,
+                "OpenFace CSVs",
+                f"all {len(files)} refused, the first: {refused['reason'].iloc[0]}",
+                "OpenFace's own output",
+            )
         _require_scale(folder, files, options)
         about = {"import": asdict(options), "files": len(files), "refused": len(refused)}
         with table_writer(out, json.dumps(about, sort_keys=True)) as write:
@@ -186,20 +211,30 @@ def import_openface(manifest, folder, min_confidence: float | None = None) -> AU
         files = import_folder(folder, table, options, manifest=manifest)
         refused = files[files["status"] == "refused"]
         if len(refused):
-            raise FilesRefused(f"{folder}: {len(refused)} of {len(files)} OpenFace CSVs cannot be read, the first: "
-                               f"{refused['reason'].iloc[0]} (mend or remove them, or let audfer au import list them, go "
-                               f"on, and write {ready})")
+            raise FilesRefused(
+                f"{folder}: {len(refused)} of {len(files)} OpenFace CSVs cannot be read, the first: "
+                f"{refused['reason'].iloc[0]} (mend or remove them, or let audfer au import list them, go "
+                f"on, and write {ready})"
+            )
         return AUTable.load(table)
 
 
 def _require_scale(folder: Path, files: pd.DataFrame, options: ImportOptions) -> None:
     """Refuse a folder in which no intensity exceeds 1: a single calm face may stay below, a folder of them does not."""
     read = files[files["status"] == "read"]
-    if (options.scale is None and len(read) >= _SCALE_CLIPS and read["ok"].sum() >= _SCALE_FRAMES
-            and 0 < read["max_intensity"].max() <= 1.0):
-        raise InputError(folder, "columns AU*_r", f"no intensity above {read['max_intensity'].max():g} in "
-                         f"{int(read['ok'].sum())} frames of {len(read)} files (rescaled to 0 to 1)",
-                         "OpenFace's 0 to 5, or a stated scale: --intensity-scale 0-1 (times 5) or 0-5 (as they are)")
+    if (
+        options.scale is None
+        and len(read) >= _SCALE_CLIPS
+        and read["ok"].sum() >= _SCALE_FRAMES
+        and 0 < read["max_intensity"].max() <= 1.0
+    ):
+        raise InputError(
+            folder,
+            "columns AU*_r",
+            f"no intensity above {read['max_intensity'].max():g} in "
+            f"{int(read['ok'].sum())} frames of {len(read)} files (rescaled to 0 to 1)",
+            "OpenFace's 0 to 5, or a stated scale: --intensity-scale 0-1 (times 5) or 0-5 (as they are)",
+        )
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -209,20 +244,33 @@ def _write_csv(path: Path, table: pd.DataFrame) -> None:
 
 # ------------------------------------------------------------------------------------------------- which files, chunks
 
+
 def _jobs(folder: Path, manifest) -> tuple[list[tuple[str, list[int] | None]], list[dict]]:
-    """(file relative to the folder, rows of the manifest or ``None``) in table order, and files refused by their names."""
+    """(file relative to the folder, rows of the manifest or ``None``) in table order, and refused files."""
     found = {}
     for place, folders, names in os.walk(folder):
         folders.sort()
         for name in names:
-            if (name.lower().endswith(SUFFIXES) and not name.endswith(DETAILS) and name != LABELS
-                    and not name.startswith(".")):
+            if (
+                name.lower().endswith(SUFFIXES)
+                and not name.endswith(DETAILS)
+                and name != LABELS
+                and not name.startswith(".")
+            ):
                 path = Path(place, name).relative_to(folder).as_posix()
-                found.setdefault(path[:path.rindex(".")], []).append(path)
+                found.setdefault(path[: path.rindex(".")], []).append(path)
     if manifest is None:
-        twice = [{"file": other, "status": "refused", "clips": 0, "reason": f"{folder / other}: file name: found the clip "
-                  f"name of {sorted(paths)[0]}, expected every clip once"}
-                 for paths in found.values() for other in sorted(paths)[1:]]
+        twice = [
+            {
+                "file": other,
+                "status": "refused",
+                "clips": 0,
+                "reason": f"{folder / other}: file name: found the clip "
+                f"name of {sorted(paths)[0]}, expected every clip once",
+            }
+            for paths in found.values()
+            for other in sorted(paths)[1:]
+        ]
         jobs = [(sorted(paths)[0], None) for _, paths in sorted(found.items())]
     else:
         rows: dict[str, list[int]] = {}
@@ -233,8 +281,12 @@ def _jobs(folder: Path, manifest) -> tuple[list[tuple[str, list[int] | None]], l
                 rows.setdefault(sorted(found[name])[0], []).append(row)
         twice, jobs = [], list(rows.items())
         if not jobs:
-            raise InputError(folder, "clips", "no CSV whose name is a clip's",
-                             f"for example {manifest.table['clip_id'].iloc[0].split(':')[0]}.csv")
+            raise InputError(
+                folder,
+                "clips",
+                "no CSV whose name is a clip's",
+                f"for example {manifest.table['clip_id'].iloc[0].split(':')[0]}.csv",
+            )
     if not jobs:
         raise InputError(folder, "files", "no .csv or .txt file", "OpenFace's CSVs, one a clip")
     return jobs, twice
@@ -254,8 +306,11 @@ def _chunks(folder: Path, jobs: list) -> list[list]:
 def _keys(folder: Path, chunks: list[list], options: ImportOptions, manifest) -> list[str]:
     """What the result of each chunk depends on."""
     code = code_version("openface.py", "action_units/importing.py", "action_units/table.py")
-    common = {"options": asdict(options), "code": code,
-              "manifest": None if manifest is None else manifest.fingerprint()}
+    common = {
+        "options": asdict(options),
+        "code": code,
+        "manifest": None if manifest is None else manifest.fingerprint(),
+    }
 
     def stamp(job) -> tuple:
         state = os.stat(folder / job[0])
@@ -266,6 +321,7 @@ def _keys(folder: Path, chunks: list[list], options: ImportOptions, manifest) ->
 
 # ------------------------------------------------------------------------------------------------------------- chunks
 
+
 def _read_chunks(folder: Path, todo: list, options: ImportOptions, manifest, workers: int | None) -> None:
     tasks = ((folder, chunk, options, _part_of(manifest, chunk), path) for chunk, path in todo)
     workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
@@ -275,7 +331,10 @@ def _read_chunks(folder: Path, todo: list, options: ImportOptions, manifest, wor
 
 
 def _part_of(manifest, chunk: list):
-    """The manifest's rows of one chunk, under their own numbers: not all of it goes to every process with every chunk."""
+    """The manifest's rows of one chunk, under their own numbers.
+
+    Not all of it goes to every process with every chunk.
+    """
     if manifest is None:
         return None
     small = replace(manifest, table=manifest.table)
@@ -300,11 +359,20 @@ def _import_chunk(task: tuple) -> int:
             continue
         tracks.update(clips)
         known = track.intensity[~np.isnan(track.intensity)]
-        reports.append({**report, "clips": len(clips), **{key: track.report[key] for key in COUNTS},
-                        "faces": len(track.report["faces"]), "face": " ".join(map(str, track.report["face"])),
-                        "hand_overs": track.report.get("hand_overs", 0), "version": track.report["version"],
-                        "mode": track.report["mode"], "max_intensity": round(float(known.max()), 4) if len(known) else 0.0,
-                        "source": track.report["source"]})
+        reports.append(
+            {
+                **report,
+                "clips": len(clips),
+                **{key: track.report[key] for key in COUNTS},
+                "faces": len(track.report["faces"]),
+                "face": " ".join(map(str, track.report["face"])),
+                "hand_overs": track.report.get("hand_overs", 0),
+                "version": track.report["version"],
+                "mode": track.report["mode"],
+                "max_intensity": round(float(known.max()), 4) if len(known) else 0.0,
+                "source": track.report["source"],
+            }
+        )
     table = to_arrow(AUTable.from_tracks(tracks).frames)
     with atomic_file(out) as temporary:
         parquet.write_table(table.replace_schema_metadata({"files": json.dumps(reports)}), temporary)
@@ -313,14 +381,19 @@ def _import_chunk(task: tuple) -> int:
 
 def _clips(name: str, track: AUTrack, manifest, rows: list[int] | None) -> dict[str, AUTrack]:
     if manifest is None:
-        return {name[:name.rindex(".")]: track}
+        return {name[: name.rindex(".")]: track}
     clips = {}
     for row in rows:
         row = manifest.table.loc[row]
         keep = np.isin(track.frame - 1, frame_numbers(manifest, row))  # OpenFace counts from 1
         clips[row["clip_id"]] = AUTrack(
-            intensity=track.intensity[keep], presence=track.presence[keep], ok=track.ok[keep],
-            frame=track.frame[keep] - 1, timestamp=track.timestamp[keep], report=track.report)
+            intensity=track.intensity[keep],
+            presence=track.presence[keep],
+            ok=track.ok[keep],
+            frame=track.frame[keep] - 1,
+            timestamp=track.timestamp[keep],
+            report=track.report,
+        )
     return clips
 
 
@@ -328,4 +401,6 @@ def _reports(part: Path) -> list[dict]:
     try:
         return json.loads(parquet.read_schema(part).metadata[b"files"])
     except (pa.ArrowInvalid, OSError, KeyError, TypeError) as error:
-        raise AudferError(f"{part}: not a part of an import ({error}); delete it and run the same command again") from error
+        raise AudferError(
+            f"{part}: not a part of an import ({error}); delete it and run the same command again"
+        ) from error

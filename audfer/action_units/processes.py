@@ -19,7 +19,9 @@ _PR_SET_PDEATHSIG = 1
 # looked up once, here: between fork and exec a child of a threaded process should do next to nothing
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform.startswith("linux") else None
 #: variables by which numerical libraries are told to use one thread: several processes share the machine
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+)
 
 _living: set[int] = set()
 _stopping = threading.Event()
@@ -52,8 +54,9 @@ def _bind_to_parent() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def run_limited(command: Sequence[str], seconds: float,
-                on_timeout: Callable[[], object] | None = None) -> tuple[int, str]:
+def run_limited(
+    command: Sequence[str], seconds: float, on_timeout: Callable[[], object] | None = None
+) -> tuple[int, str]:
     """Run a program in a process group of its own, on one thread; kill the whole group when the time is up.
 
     Args:
@@ -89,8 +92,15 @@ def run_limited(command: Sequence[str], seconds: float,
 def _start(command: Sequence[str], stdin, stdout, stderr) -> subprocess.Popen:
     if _stopping.is_set():
         raise Stopped
-    process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env={**os.environ, **ONE_THREAD},
-                               start_new_session=True, preexec_fn=_bind_to_parent)
+    process = subprocess.Popen(
+        command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env={**os.environ, **ONE_THREAD},
+        start_new_session=True,
+        preexec_fn=_bind_to_parent,
+    )
     _living.add(process.pid)
     return process
 
@@ -169,7 +179,7 @@ class PythonChild:
     def _answers(self, function: Callable, arguments: tuple, seconds: float, count: int | None) -> Iterator:
         if self._process is None or self._process.poll() is not None:
             self.close()
-            self._printed, self._unread = tempfile.TemporaryFile(), b""
+            self._printed, self._unread = tempfile.TemporaryFile(), b""  # noqa: SIM115  (closed in close)
             self._process = _start([sys.executable, "-m", __name__], subprocess.PIPE, subprocess.PIPE, self._printed)
         try:
             _send(self._process.stdin, (function, arguments, count is None))

@@ -1,21 +1,24 @@
-"""Lock and Check as a recogniser: training, judging, run records, and the calibrated network that measures action units.
+"""Lock and Check as a recogniser: training, judging, run records, and the calibrated network that measures action
+units.
 
 A ``RecognitionCell`` is everything that can change a result. Its record is found again by a later call, and cells are
-trained side by side, by the same machinery as the networks for expressions (``experiments``). The choices that move numbers:
+trained side by side, by the same machinery as the networks for expressions (``experiments``). The choices that move
+numbers:
 
-- *Calibration subjects.* As with the baseline estimator about a fifth of the training subjects is set aside, the same ones for
-  every cell. They watch the training, fix the calibrated thresholds and the mapping to intensities; the subjects of the
-  held-out fold are judged once, after the last epoch.
+- *Calibration subjects.* As with the baseline estimator about a fifth of the training subjects is set aside, the same
+  ones for every cell. They watch the training, fix the calibrated thresholds and the mapping to intensities; the
+  subjects of the held-out fold are judged once, after the last epoch.
 - *Thresholds.* Two rules, both recorded: ``"0.5"`` calls an AU present from a probability of 0.5 on, as the paper does;
   ``"calibrated"`` is the baseline estimator's: as many frames present as were coded so on the calibration subjects. The
   ablations are read by the first, a ``Recogniser`` decides by the second.
 - *Without temporal sampling* frames are drawn at random, as many in an epoch as with it.
 - *Recalls* of the dynamic weights are those of the last stage on the epoch's own training frames, as they went by.
-- *Size "estimator"* is for seconds on a CPU. Beside what ``models.lac`` says of it: the stages that are not trained have run once, over every
-  frame and its mirror image, and cells learn from their maps (``trunk_maps``), so flips are the only augmentation; L_loc counts a tenth
-  (``ETAS``), because at the paper's weight the features gather in the regions before they say anything about AUs; what is not the
-  backbone learns faster (``HEAD_RATES``), because it begins with little; and the weight decay is the estimator's. These numbers, the gate
-  and the residual Check were chosen on calibration subjects.
+- *Size "estimator"* is for seconds on a CPU. Beside what ``models.lac`` says of it: the stages that are not trained
+  have run once, over every frame and its mirror image, and cells learn from their maps (``trunk_maps``), so flips are
+  the only augmentation; L_loc counts a tenth (``ETAS``), because at the paper's weight the features gather in the
+  regions before they say anything about AUs; what is not the backbone learns faster (``HEAD_RATES``), because it begins
+  with little; and the weight decay is the estimator's. These numbers, the gate and the residual Check were chosen on
+  calibration subjects.
 - *Zeros.* Intensities below the estimator's ``ZERO_BELOW`` are exactly 0.
 """
 
@@ -47,13 +50,21 @@ from ..models.lac import LAC, build_lac, load_estimator, load_imagenet
 from ..recipes import Recipe, build_optimizer, learning_rate, set_learning_rate
 from ..training import autocast, threads
 from .estimator import PRESENT_FROM, ZERO_BELOW, calibration_subjects, major_axis, rate_threshold
-from .lac_losses import (ETA, DynamicWeights, activation_loss, local_to_global_loss, localisation_loss, share_weights,
-                         weighted_loss)
+from .lac_losses import (
+    ETA,
+    DynamicWeights,
+    activation_loss,
+    local_to_global_loss,
+    localisation_loss,
+    share_weights,
+    weighted_loss,
+)
 from .regions import landmark_boxes
 from .trunk_maps import TrunkMaps, trunk_maps
 from .windows import covering_windows, subject_windows
 
-#: terms of the total loss in the order of ``lac_losses.ETA``, as the history names them; one that is switched off is left out
+#: terms of the total loss in the order of ``lac_losses.ETA``, as the history names them; one that is switched off is
+#: left out
 TERMS = ("localisation", "activation", "local_to_global", "first", "second")
 LOSSES = ("CE", "WA", "DWA")
 #: thresholds that presences are read with
@@ -63,17 +74,45 @@ KNOTS = 33
 
 _PAPER_JITTER = Augmentation("flip and colours", flip=0.5, colour_jitter=0.2, hue_jitter=0.05)
 _PAPER = Recipe(
-    "the paper's (rate, betas, decay, epochs, batch; flips and colour jitter); ours: the jitter's strength, a constant rate",
-    "adamw", 1e-4, 5e-4, decay_norms=True, batch_size=8, epochs=200, minimum_learning_rate=1e-4, augmentation=_PAPER_JITTER)
+    "the paper's (rate, betas, decay, epochs, batch; flips and colour jitter); ours: the jitter's strength, a "
+    "constant rate",
+    "adamw",
+    1e-4,
+    5e-4,
+    decay_norms=True,
+    batch_size=8,
+    epochs=200,
+    minimum_learning_rate=1e-4,
+    augmentation=_PAPER_JITTER,
+)
 _TINY = Recipe(
-    "ours, for small networks and seconds: a higher rate with a cosine, fewer epochs, mild crops; no colour jitter, because their "
+    "ours, for small networks and seconds: a higher rate with a cosine, fewer epochs, mild crops; no colour jitter, "
+    "because their "
     "contrast normalisation takes light and colour away",
-    "adamw", 3e-3, 5e-4, decay_norms=True, batch_size=16, epochs=4, warmup=0.1, clip_gradient=5.0,
-    augmentation=Augmentation("mild crop", crop="mild", crop_area=(0.8, 1.0), flip=0.5))
+    "adamw",
+    3e-3,
+    5e-4,
+    decay_norms=True,
+    batch_size=16,
+    epochs=4,
+    warmup=0.1,
+    clip_gradient=5.0,
+    augmentation=Augmentation("mild crop", crop="mild", crop_area=(0.8, 1.0), flip=0.5),
+)
 _WARM = Recipe(
-    "ours, for trained stages and seconds: as for small networks, with flips alone, because the maps of the frozen stages are stored, and "
+    "ours, for trained stages and seconds: as for small networks, with flips alone, because the maps of the frozen "
+    "stages are stored, and "
     "the estimator's weight decay",
-    "adamw", 6e-3, 0.05, decay_norms=True, batch_size=8, epochs=6, warmup=0.1, clip_gradient=5.0, augmentation=Augmentation("flip", flip=0.5))
+    "adamw",
+    6e-3,
+    0.05,
+    decay_norms=True,
+    batch_size=8,
+    epochs=6,
+    warmup=0.1,
+    clip_gradient=5.0,
+    augmentation=Augmentation("flip", flip=0.5),
+)
 #: size -> recipe of windows and recipe of still frames; the paper trains 20 epochs of 64 images, or 200 of 8 clips
 RECIPES: dict[str, tuple[Recipe, Recipe]] = {
     "paper": (_PAPER, replace(_PAPER, batch_size=64, epochs=20)),
@@ -86,14 +125,27 @@ ETAS: dict[str, tuple[float, ...]] = {"estimator": (0.1 * ETA[0], *ETA[1:])}
 #: rate of what is not the backbone as a multiple of the recipe's, by size; 1 elsewhere
 HEAD_RATES: dict[str, float] = {"estimator": 5.0}
 
-#: rows of Table IV: name -> switches of ``RecognitionCell``; "baseline" trains on still frames, and without DWA the loss is L_CE
+#: rows of Table IV: name -> switches of ``RecognitionCell``; "baseline" trains on still frames, and without DWA the
+#: loss is L_CE
 COMPONENTS: dict[str, dict] = {}
-for _name, _switches in (("baseline", ""), ("TS", "T"), ("TS + ST", "T S"), ("TS + L_loc + L_act", "T loc act"),
-                         ("TS + L_loc + L_act + L_l2g", "T loc act l2g"),
-                         ("TS + L_loc + L_act + L_l2g + ST", "T loc act l2g S"), ("LAC", "T loc act l2g S DWA")):
+for _name, _switches in (
+    ("baseline", ""),
+    ("TS", "T"),
+    ("TS + ST", "T S"),
+    ("TS + L_loc + L_act", "T loc act"),
+    ("TS + L_loc + L_act + L_l2g", "T loc act l2g"),
+    ("TS + L_loc + L_act + L_l2g + ST", "T loc act l2g S"),
+    ("LAC", "T loc act l2g S DWA"),
+):
     _on = _switches.split()
-    COMPONENTS[_name] = {"temporal_sampling": "T" in _on, "localisation": "loc" in _on, "activation": "act" in _on,
-                         "local_to_global": "l2g" in _on, "check": "S" in _on, "loss": "DWA" if "DWA" in _on else "CE"}
+    COMPONENTS[_name] = {
+        "temporal_sampling": "T" in _on,
+        "localisation": "loc" in _on,
+        "activation": "act" in _on,
+        "local_to_global": "l2g" in _on,
+        "check": "S" in _on,
+        "loss": "DWA" if "DWA" in _on else "CE",
+    }
 
 
 @dataclass(frozen=True)
@@ -101,14 +153,17 @@ class RecognitionCell:
     """What to train. Two cells with equal fields on equal data give equal numbers.
 
     Attributes:
-        temporal_sampling: TS, windows of ``window`` consecutive frames (Algorithm 1); else still frames drawn at random.
+        temporal_sampling: TS, windows of ``window`` consecutive frames (Algorithm 1); else still frames drawn at
+            random.
         localisation, activation, local_to_global: L_loc, L_act and L_l2g, which need regions, in training only.
         check: ST, the graph across AUs and the LSTM over the window's frames; needs ``temporal_sampling``.
         loss: "CE", "WA" (weights by class share alone) or "DWA" (by share and recall).
-        window: t, frames. segments: N_sep, windows of each subject in an epoch. They also say, for still frames, how many.
+        window: t, frames. segments: N_sep, windows of each subject in an epoch. They also say, for still frames, how
+            many.
         size: of the network, one of ``RECIPES``. epochs: passes of ``segments`` windows of each subject.
         batch: windows a step, or still frames.
-        fold: of the annotated set, held out. initialisation: "scratch", or any other name for ``RecognitionInputs.initial_weights``.
+        fold: of the annotated set, held out. initialisation: "scratch", or any other name for
+            ``RecognitionInputs.initial_weights``.
         localisation_form: of L_loc: "bounded", or "paper" as printed, which rewards features that grow without end.
         activation_form: of L_act: "balanced", where active and inactive AUs count the same, or "paper" as printed.
         image_size: pixels, 0 = the size's own. precision: "bf16" (autocast) or "float32". device: "cpu" or "cuda".
@@ -135,38 +190,66 @@ class RecognitionCell:
     device: str = "cpu"
 
     def __post_init__(self):
-        for name, allowed in (("loss", LOSSES), ("size", tuple(RECIPES)), ("localisation_form", ("bounded", "paper")),
-                              ("activation_form", ("balanced", "paper")),
-                              ("precision", ("float32", "bf16")), ("device", ("cpu", "cuda"))):
+        for name, allowed in (
+            ("loss", LOSSES),
+            ("size", tuple(RECIPES)),
+            ("localisation_form", ("bounded", "paper")),
+            ("activation_form", ("balanced", "paper")),
+            ("precision", ("float32", "bf16")),
+            ("device", ("cpu", "cuda")),
+        ):
             if getattr(self, name) not in allowed:
                 raise InputError("recognition cell", name, repr(getattr(self, name)), f"one of {', '.join(allowed)}")
-        for name, least in (("window", 1), ("segments", 1), ("epochs", 1), ("batch", 1), ("fold", 1), ("seed", 0), ("image_size", 0)):
+        for name, least in (
+            ("window", 1),
+            ("segments", 1),
+            ("epochs", 1),
+            ("batch", 1),
+            ("fold", 1),
+            ("seed", 0),
+            ("image_size", 0),
+        ):
             if getattr(self, name) < least:
                 raise InputError("recognition cell", name, getattr(self, name), f"at least {least}")
         if self.check and not self.temporal_sampling:
-            raise InputError("recognition cell", "check without temporal_sampling", "still frames",
-                             "temporal_sampling, because Check runs over the frames of a window")
+            raise InputError(
+                "recognition cell",
+                "check without temporal_sampling",
+                "still frames",
+                "temporal_sampling, because Check runs over the frames of a window",
+            )
         if not self.initialisation:
-            raise InputError("recognition cell", "initialisation", "''", "'scratch', or a name for the weights to start from")
+            raise InputError(
+                "recognition cell", "initialisation", "''", "'scratch', or a name for the weights to start from"
+            )
 
     @property
     def training_recipe(self) -> Recipe:
         """The size's recipe with the cell's batch and epochs."""
-        return replace(RECIPES[self.size][0 if self.temporal_sampling else 1], batch_size=self.batch, epochs=self.epochs)
+        return replace(
+            RECIPES[self.size][0 if self.temporal_sampling else 1], batch_size=self.batch, epochs=self.epochs
+        )
 
     @property
     def components(self) -> str:
         """Its name in ``COMPONENTS`` where it has one there, else what is switched on and the loss."""
         mine = {name: getattr(self, name) for name in COMPONENTS["LAC"]}
         found = next((name for name, switches in COMPONENTS.items() if switches == mine), "")
-        parts = {"TS": self.temporal_sampling, "L_loc": self.localisation, "L_act": self.activation,
-                 "L_l2g": self.local_to_global, "ST": self.check}
+        parts = {
+            "TS": self.temporal_sampling,
+            "L_loc": self.localisation,
+            "L_act": self.activation,
+            "L_l2g": self.local_to_global,
+            "ST": self.check,
+        }
         return found or " + ".join([*(name for name, on in parts.items() if on), f"L_{self.loss}"])
 
     @property
     def label(self) -> str:
         """Short text for progress lines."""
-        return " ".join([f"t {self.window} N {self.segments} {self.components}", *[f"fold {self.fold}"] * (self.fold != 1)])
+        return " ".join(
+            [f"t {self.window} N {self.segments} {self.components}", *[f"fold {self.fold}"] * (self.fold != 1)]
+        )
 
     @property
     def source(self) -> str:
@@ -181,8 +264,8 @@ class RecognitionInputs:
     Attributes:
         annotated: folder of ``pack_annotated``. fingerprint: of its content.
         calibration_seed: of the choice of calibration subjects.
-        initial_weights: for cells that do not start from scratch: a safetensors file that ``LAC.load_backbone`` takes, its digest, and
-            the fold that the weights have not seen (0: they have seen none of these subjects).
+        initial_weights: for cells that do not start from scratch: a safetensors file that ``LAC.load_backbone`` takes,
+            its digest, and the fold that the weights have not seen (0: they have seen none of these subjects).
     """
 
     annotated: str
@@ -193,7 +276,8 @@ class RecognitionInputs:
     initial_fold: int = 0
 
 
-# ------------------------------------------------------------------------------------------------------ annotated frames
+# ------------------------------------------------------------------------------------------------------ annotated
+# frames
 
 
 @dataclass(frozen=True)
@@ -241,14 +325,25 @@ class AnnotatedFrames:
         held = self.table["fold"].to_numpy() == fold
         people = np.unique(self.subjects[~held])
         if not held.any() or len(people) < 2:
-            raise InputError(self.meta["dataset"], f"subjects inside and outside of fold {fold}",
-                             f"{len(np.unique(self.subjects[held]))} and {len(people)}", "at least 1 and 2")
+            raise InputError(
+                self.meta["dataset"],
+                f"subjects inside and outside of fold {fold}",
+                f"{len(np.unique(self.subjects[held]))} and {len(people)}",
+                "at least 1 and 2",
+            )
         calibrating = np.isin(self.subjects, calibration_subjects(people, seed)) & ~held
         return np.flatnonzero(~held & ~calibrating), np.flatnonzero(calibrating), np.flatnonzero(held)
 
 
-def pack_annotated(table: pd.DataFrame, root: str | Path, folder: str | Path, size: int, *, align: bool = False,
-                   openface: str | Path | None = None) -> AnnotatedFrames:
+def pack_annotated(
+    table: pd.DataFrame,
+    root: str | Path,
+    folder: str | Path,
+    size: int,
+    *,
+    align: bool = False,
+    openface: str | Path | None = None,
+) -> AnnotatedFrames:
     """The annotated frames of a set as one memory-mapped array with their landmarks, made if they are not there.
 
     Args:
@@ -258,10 +353,23 @@ def pack_annotated(table: pd.DataFrame, root: str | Path, folder: str | Path, si
     """
     folder = Path(folder)
     dataset = table.attrs.get("dataset", "annotated")
-    fingerprint = digest([dataset, size, digest(table.to_csv(index=False)), code_version("datasets/annotated.py"),
-                          *[str(openface)] * bool(openface), *["aligned"] * align])
+    fingerprint = digest(
+        [
+            dataset,
+            size,
+            digest(table.to_csv(index=False)),
+            code_version("datasets/annotated.py"),
+            *[str(openface)] * bool(openface),
+            *["aligned"] * align,
+        ]
+    )
     rendered = (dataset_folder(root, dataset) / RENDERED_STAMP).is_file()
-    meta = {"dataset": dataset, "size": size, "fingerprint": fingerprint, "faces": "rendered faces" if rendered else dataset}
+    meta = {
+        "dataset": dataset,
+        "size": size,
+        "fingerprint": fingerprint,
+        "faces": "rendered faces" if rendered else dataset,
+    }
     try:
         found = json.loads((folder / "meta.json").read_text())
     except (OSError, ValueError):
@@ -269,10 +377,15 @@ def pack_annotated(table: pd.DataFrame, root: str | Path, folder: str | Path, si
     if found != meta:
         table = table.reset_index(drop=True)
         with atomic_folder(folder) as temporary:
-            frames = np.lib.format.open_memmap(temporary / "frames.npy", mode="w+", dtype=np.uint8, shape=(len(table), size, size, 3))
+            frames = np.lib.format.open_memmap(
+                temporary / "frames.npy", mode="w+", dtype=np.uint8, shape=(len(table), size, size, 3)
+            )
             load_annotated_frames(root, table, size, align=align, openface=openface, out=frames, progress=True)
             frames.flush()
-            np.save(temporary / "landmarks.npy", annotated_landmarks(root, table, align=align, openface=openface).astype(np.float32))
+            np.save(
+                temporary / "landmarks.npy",
+                annotated_landmarks(root, table, align=align, openface=openface).astype(np.float32),
+            )
             table.to_parquet(temporary / "table.parquet")
             write_json(temporary / "meta.json", meta)
     return open_annotated(folder)
@@ -286,31 +399,52 @@ def open_annotated(folder: str | Path) -> AnnotatedFrames:
     """
     folder = Path(folder)
     try:
-        return AnnotatedFrames(np.load(folder / "frames.npy", mmap_mode="r"), pd.read_parquet(folder / "table.parquet"),
-                               np.load(folder / "landmarks.npy"), json.loads((folder / "meta.json").read_text()))
+        return AnnotatedFrames(
+            np.load(folder / "frames.npy", mmap_mode="r"),
+            pd.read_parquet(folder / "table.parquet"),
+            np.load(folder / "landmarks.npy"),
+            json.loads((folder / "meta.json").read_text()),
+        )
     except (OSError, ValueError) as error:
-        raise InputError(folder, "packed annotated frames", f"{type(error).__name__}: {error}",
-                         "frames.npy, landmarks.npy, table.parquet and meta.json; delete the folder to make them again") from None
+        raise InputError(
+            folder,
+            "packed annotated frames",
+            f"{type(error).__name__}: {error}",
+            "frames.npy, landmarks.npy, table.parquet and meta.json; delete the folder to make them again",
+        ) from None
 
 
-# -------------------------------------------------------------------------------------------------------------- training
+# --------------------------------------------------------------------------------------------------------------
+# training
 
 
 def build_network(cell: RecognitionCell, action_units: tuple[str, ...]) -> LAC:
-    """The cell's network with fresh weights; without any of Lock's losses it is the plain backbone with a linear layer."""
+    """The cell's network with fresh weights.
+
+    Without any of Lock's losses it is the plain backbone with a linear layer.
+    """
     size = {"image_size": cell.image_size} if cell.image_size else {}
-    return build_lac(cell.size, action_units=action_units, lock=cell.localisation or cell.activation or cell.local_to_global,
-                     sequence=cell.check, window=cell.window if cell.temporal_sampling else 1, **size)
+    return build_lac(
+        cell.size,
+        action_units=action_units,
+        lock=cell.localisation or cell.activation or cell.local_to_global,
+        sequence=cell.check,
+        window=cell.window if cell.temporal_sampling else 1,
+        **size,
+    )
 
 
-def epoch_windows(cell: RecognitionCell, table: pd.DataFrame, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def epoch_windows(
+    cell: RecognitionCell, table: pd.DataFrame, rows: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
     """What one epoch is trained on, in the order of its batches.
 
     Args:
         rows: of ``table`` to train on.
 
     Returns:
-        int64 (windows, t) rows of ``table``; without temporal sampling (frames, 1), as many frames, none twice while there are enough.
+        int64 (windows, t) rows of ``table``; without temporal sampling (frames, 1), as many frames, none twice while
+        there are enough.
     """
     windows = rows[subject_windows(table.iloc[rows], cell.window, cell.segments, generator)]
     if not cell.temporal_sampling:
@@ -320,8 +454,15 @@ def epoch_windows(cell: RecognitionCell, table: pd.DataFrame, rows: np.ndarray, 
     return generator.permutation(windows)
 
 
-def batch_terms(cell: RecognitionCell, network: LAC, frames: Tensor, landmarks: Tensor, labels: Tensor,
-                weights: Tensor | None, stored: bool = False) -> tuple[dict[str, Tensor], Tensor]:
+def batch_terms(
+    cell: RecognitionCell,
+    network: LAC,
+    frames: Tensor,
+    landmarks: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    stored: bool = False,
+) -> tuple[dict[str, Tensor], Tensor]:
     """The terms of the total loss on a batch, unweighted by eta, and the last stage's logits (B, t, C).
 
     Args:
@@ -348,7 +489,7 @@ def batch_terms(cell: RecognitionCell, network: LAC, frames: Tensor, landmarks: 
 
 def total_loss(terms: dict[str, Tensor], size: str = "paper") -> Tensor:
     """Sum of the terms with the size's eta, which is the paper's but for ``ETAS``."""
-    return sum(eta * terms[name] for name, eta in zip(TERMS, ETAS.get(size, ETA)) if name in terms)
+    return sum(eta * terms[name] for name, eta in zip(TERMS, ETAS.get(size, ETA), strict=True) if name in terms)
 
 
 def _pictures(data: AnnotatedFrames, windows: np.ndarray, size: int, device: str) -> Tensor:
@@ -360,15 +501,18 @@ def _pictures(data: AnnotatedFrames, windows: np.ndarray, size: int, device: str
 
 
 @torch.inference_mode()
-def judge_rows(network: LAC, data: AnnotatedFrames, rows: np.ndarray, cell: RecognitionCell,
-               maps: TrunkMaps | None = None) -> np.ndarray:
-    """Logits of some rows, float32 (len(rows), C): windows with stride t cover every frame once; from stored maps where given."""
+def judge_rows(
+    network: LAC, data: AnnotatedFrames, rows: np.ndarray, cell: RecognitionCell, maps: TrunkMaps | None = None
+) -> np.ndarray:
+    """Logits of some rows, float32 (len(rows), C): windows with stride t cover every frame once; from stored maps where
+    given.
+    """
     network.eval()
     windows, keep = covering_windows(data.table.iloc[rows], network.window)
     found = np.full((len(rows), len(network.action_units)), np.nan, np.float32)
     step = max(1, 256 // network.window)
     for start in range(0, len(windows), step):
-        part, kept = windows[start:start + step], keep[start:start + step]
+        part, kept = windows[start : start + step], keep[start : start + step]
         with autocast(cell):
             if maps is None:
                 logits = network(_pictures(data, rows[part], network.image_size, cell.device)).logits
@@ -402,9 +546,10 @@ def fit(cell: RecognitionCell, inputs: RecognitionInputs, scratch: Path | None =
         scratch: folder for the state after every epoch. report: called with each epoch's history row.
 
     Returns:
-        ``network`` (on the CPU, in eval mode), ``history`` (one row an epoch: epoch, loss and its ``TERMS``, training_recall and calibration_f1,
-        means over AUs at 0.5, learning_rate, seconds); ``training_recall``, ``calibration_recall`` and ``weights``, (epochs, C) each;
-        ``rows`` of "training", "calibration" and "held_out", of the last two the ``logits``; ``share`` (C,) of the training frames with the AU; ``frames`` an epoch.
+        ``network`` (on the CPU, in eval mode), ``history`` (one row an epoch: epoch, loss and its ``TERMS``,
+        training_recall and calibration_f1, means over AUs at 0.5, learning_rate, seconds); ``training_recall``,
+        ``calibration_recall`` and ``weights``, (epochs, C) each; ``rows`` of "training", "calibration" and "held_out",
+        of the last two the ``logits``; ``share`` (C,) of the training frames with the AU; ``frames`` an epoch.
 
     Raises:
         InputError: weights to start from that are missing or have seen the held-out subjects.
@@ -422,15 +567,19 @@ def fit(cell: RecognitionCell, inputs: RecognitionInputs, scratch: Path | None =
         maps = stored_maps(cell, inputs, data, network)
         outcome = _fit(cell, network, data, training, calibration, scratch, report, maps)
         outcome["rows"] = {"training": training, "calibration": calibration, "held_out": held_out}
-        outcome["logits"] = {name: judge_rows(network, data, outcome["rows"][name], cell, maps) for name in ("calibration", "held_out")}
+        outcome["logits"] = {
+            name: judge_rows(network, data, outcome["rows"][name], cell, maps) for name in ("calibration", "held_out")
+        }
     return outcome | {"network": network.cpu().eval(), "share": np.nanmean(data.labels[training], axis=0)}
 
 
-def stored_maps(cell: RecognitionCell, inputs: RecognitionInputs, data: AnnotatedFrames | None = None,
-                network: LAC | None = None) -> TrunkMaps | None:
+def stored_maps(
+    cell: RecognitionCell, inputs: RecognitionInputs, data: AnnotatedFrames | None = None, network: LAC | None = None
+) -> TrunkMaps | None:
     """The maps that the cell learns from, made if they are not there; ``None`` for cells that learn from pictures.
 
-    They lie beside the annotated frames; cells that are trained side by side find them there if this was called once before.
+    They lie beside the annotated frames; cells that are trained side by side find them there if this was called once
+    before.
     """
     if cell.initialisation != "estimator":
         return None
@@ -438,17 +587,31 @@ def stored_maps(cell: RecognitionCell, inputs: RecognitionInputs, data: Annotate
     if network is None:
         network = build_network(cell, data.action_units)
         _start_from(network, cell, inputs)
-    return trunk_maps(network, data, Path(inputs.annotated).with_name("annotated_maps"), inputs.initial_fingerprint, device=cell.device,
-                      precision=cell.precision)
+    return trunk_maps(
+        network,
+        data,
+        Path(inputs.annotated).with_name("annotated_maps"),
+        inputs.initial_fingerprint,
+        device=cell.device,
+        precision=cell.precision,
+    )
 
 
 def _start_from(network: LAC, cell: RecognitionCell, inputs: RecognitionInputs) -> None:
     if not inputs.initial_weights:
-        raise InputError("recognition cell", "initialisation", f"{cell.initialisation!r} without a file",
-                         "weights in RecognitionInputs.initial_weights, or 'scratch'")
+        raise InputError(
+            "recognition cell",
+            "initialisation",
+            f"{cell.initialisation!r} without a file",
+            "weights in RecognitionInputs.initial_weights, or 'scratch'",
+        )
     if inputs.initial_fold not in (0, cell.fold):
-        raise InputError("recognition cell", f"weights to start from, for fold {cell.fold}",
-                         f"weights that were trained with fold {inputs.initial_fold} held out", "weights that have not seen its subjects")
+        raise InputError(
+            "recognition cell",
+            f"weights to start from, for fold {cell.fold}",
+            f"weights that were trained with fold {inputs.initial_fold} held out",
+            "weights that have not seen its subjects",
+        )
     if cell.initialisation == "recogniser":
         Recogniser.load(Path(inputs.initial_weights).parent).lend_to(network)
         return
@@ -456,12 +619,24 @@ def _start_from(network: LAC, cell: RecognitionCell, inputs: RecognitionInputs) 
     load(network, read_checkpoint(inputs.initial_weights))
 
 
-def _fit(cell: RecognitionCell, network: LAC, data: AnnotatedFrames, training: np.ndarray, calibration: np.ndarray,
-         scratch: Path | None, report, maps: TrunkMaps | None) -> dict:
+def _fit(
+    cell: RecognitionCell,
+    network: LAC,
+    data: AnnotatedFrames,
+    training: np.ndarray,
+    calibration: np.ndarray,
+    scratch: Path | None,
+    report,
+    maps: TrunkMaps | None,
+) -> dict:
     recipe, device, labels = cell.training_recipe, cell.device, torch.from_numpy(data.labels)
     points = torch.from_numpy(data.landmarks)
-    heads = HEAD_RATES.get(cell.size, 1.0) if cell.initialisation == "estimator" else 1.0  # a recogniser's heads are trained
-    optimizer = build_optimizer(network, recipe, fused=True, rate_scale=lambda name: 1.0 if name.startswith("backbone.") else heads)
+    heads = (
+        HEAD_RATES.get(cell.size, 1.0) if cell.initialisation == "estimator" else 1.0
+    )  # a recogniser's heads are trained
+    optimizer = build_optimizer(
+        network, recipe, fused=True, rate_scale=lambda name: 1.0 if name.startswith("backbone.") else heads
+    )
     share = np.nanmean(data.labels[training], axis=0)
     dynamic = DynamicWeights(len(network.action_units), share=torch.from_numpy(share))
     window_generator = np.random.default_rng([cell.seed, 1])
@@ -496,8 +671,12 @@ def _fit(cell: RecognitionCell, network: LAC, data: AnnotatedFrames, training: n
             rate = learning_rate(recipe, epoch * len(batches) + number, cell.epochs * len(batches))
             set_learning_rate(optimizer, rate)
             if maps is None:
-                given, marks = augment_with_points(_pictures(data, rows, network.image_size, device), points[rows].to(device),
-                                                   recipe.augmentation, augment_generator)
+                given, marks = augment_with_points(
+                    _pictures(data, rows, network.image_size, device),
+                    points[rows].to(device),
+                    recipe.augmentation,
+                    augment_generator,
+                )
             else:
                 mirrored = torch.rand(len(rows), generator=augment_generator) < recipe.augmentation.flip
                 given, marks = (part.to(device) for part in maps.take(rows, mirrored))
@@ -511,57 +690,88 @@ def _fit(cell: RecognitionCell, network: LAC, data: AnnotatedFrames, training: n
             for name, value in (("loss", loss), *terms.items()):
                 sums[name] = sums[name] + value.detach()
             seen.append(logits.detach().flatten(0, 1).float().cpu())
-        means = {name: float(value) / len(batches) if name == "loss" or name in terms else float("nan") for name, value in sums.items()}
+        means = {
+            name: float(value) / len(batches) if name == "loss" or name in terms else float("nan")
+            for name, value in sums.items()
+        }
         if not math.isfinite(means["loss"]):
-            raise AudferError(f"{cell.label}: the loss became {means['loss']} in epoch {epoch + 1}; lower the learning rate or train "
-                              "in float32")
+            raise AudferError(
+                f"{cell.label}: the loss became {means['loss']} in epoch {epoch + 1}; lower the learning rate or train "
+                "in float32"
+            )
         truth = data.labels[np.concatenate(batches).ravel()]
         recall = recalls(truth, torch.cat(seen).numpy())
         # what the epoch showed; an AU that it did not show has no share
         dynamic.update(torch.from_numpy(recall), torch.from_numpy(np.nanmean(truth, axis=0)))
         judged = judge_rows(network, data, calibration, cell, maps)
         calibrated = recalls(data.labels[calibration], judged)
-        for name, values in (("training_recall", recall), ("calibration_recall", calibrated),
-                             ("weights", np.ones(len(recall)) if weights is None else weights.cpu().numpy())):
+        for name, values in (
+            ("training_recall", recall),
+            ("calibration_recall", calibrated),
+            ("weights", np.ones(len(recall)) if weights is None else weights.cpu().numpy()),
+        ):
             traces[name].append([float(value) for value in values])
-        history.append({"epoch": epoch + 1, **{"loss" if name == "loss" else f"loss_{name}": value for name, value in means.items()},
-                        "training_recall": float(np.nanmean(recall)),
-                        "calibration_f1": float(np.nanmean(frame_f1(data.labels[calibration], judged))),
-                        "learning_rate": rate, "seconds": time.perf_counter() - started})
+        history.append(
+            {
+                "epoch": epoch + 1,
+                **{"loss" if name == "loss" else f"loss_{name}": value for name, value in means.items()},
+                "training_recall": float(np.nanmean(recall)),
+                "calibration_f1": float(np.nanmean(frame_f1(data.labels[calibration], judged))),
+                "learning_rate": rate,
+                "seconds": time.perf_counter() - started,
+            }
+        )
         if checkpoint and epoch + 1 < cell.epochs:
             with atomic_file(checkpoint) as temporary:
-                torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "dynamic": dynamic.state_dict(),
-                            "windows": window_generator.bit_generator.state, "augment": augment_generator.get_state(),
-                            "torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if device == "cuda" else None,
-                            "history": history, "traces": traces}, temporary)
+                torch.save(
+                    {
+                        "network": network.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "dynamic": dynamic.state_dict(),
+                        "windows": window_generator.bit_generator.state,
+                        "augment": augment_generator.get_state(),
+                        "torch": torch.get_rng_state(),
+                        "cuda": torch.cuda.get_rng_state() if device == "cuda" else None,
+                        "history": history,
+                        "traces": traces,
+                    },
+                    temporary,
+                )
             with atomic_file(checkpoint.with_name("history.csv")) as temporary:
                 pd.DataFrame(history).to_csv(temporary, index=False)
         if report:
             report(history[-1])
-    return {"history": pd.DataFrame(history), "frames": frames,
-            **{name: np.array(values, np.float32) for name, values in traces.items()}}
+    return {
+        "history": pd.DataFrame(history),
+        "frames": frames,
+        **{name: np.array(values, np.float32) for name, values in traces.items()},
+    }
 
 
-# ------------------------------------------------------------------------------------------------------------ recogniser
+# ------------------------------------------------------------------------------------------------------------
+# recogniser
 
 
 def intensity_knots(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The monotone mapping from an AU's logit to its intensity, as ``KNOTS`` points between which it is straight.
 
-    Isotonic regression of the code on the logit, smoothed by reading it at quantiles of the logits only, then the reduced major
-    axis, which gives the result the mean and the spread of the codes (least squares would pull uncertain AUs towards their mean).
+    Isotonic regression of the code on the logit, smoothed by reading it at quantiles of the logits only, then the
+    reduced major axis, which gives the result the mean and the spread of the codes (least squares would pull uncertain
+    AUs towards their mean).
 
     Args:
         logits, codes: (n,), known ones, of subjects that the network was not trained on.
 
     Returns:
-        Rising logits and never falling intensities in 0..5, float32 (KNOTS,) each; all intensities are the mean code where logits and
-        codes do not rise together.
+        Rising logits and never falling intensities in 0..5, float32 (KNOTS,) each; all intensities are the mean code
+        where logits and codes do not rise together.
     """
     from sklearn.isotonic import IsotonicRegression
 
     if len(logits) < 2:
-        return np.linspace(-1, 1, KNOTS, dtype=np.float32), np.full(KNOTS, np.mean(codes) if len(codes) else 0.0, np.float32)
+        return np.linspace(-1, 1, KNOTS, dtype=np.float32), np.full(
+            KNOTS, np.mean(codes) if len(codes) else 0.0, np.float32
+        )
     places = np.quantile(logits.astype(np.float64), np.linspace(0, 1, KNOTS))
     places = places + np.arange(KNOTS) * 1e-6 * max(1.0, np.abs(places).max())  # equal quantiles: still rising
     values = IsotonicRegression(out_of_bounds="clip").fit(logits, codes).predict(places)
@@ -580,22 +790,34 @@ class Recogniser:
         description: what it was trained on and how, for people.
     """
 
-    def __init__(self, network: LAC, thresholds: np.ndarray | None = None, knots: np.ndarray | None = None,
-                 description: dict | None = None):
+    def __init__(
+        self,
+        network: LAC,
+        thresholds: np.ndarray | None = None,
+        knots: np.ndarray | None = None,
+        description: dict | None = None,
+    ):
         count = len(network.action_units)
         self.network, self.description = network.eval(), dict(description or {})
         # not calibrated: present from probability 0.5, and the intensity is 5 times the probability
         plain = np.linspace(-8, 8, KNOTS)
         self.thresholds = np.zeros(count, np.float32) if thresholds is None else np.asarray(thresholds, np.float32)
-        self.knots = np.asarray(knots if knots is not None else
-                                np.tile(np.stack((plain, 5 / (1 + np.exp(-plain))))[:, None], (1, count, 1)), np.float32)
+        self.knots = np.asarray(
+            knots
+            if knots is not None
+            else np.tile(np.stack((plain, 5 / (1 + np.exp(-plain))))[:, None], (1, count, 1)),
+            np.float32,
+        )
 
     @classmethod
-    def calibrate(cls, network: LAC, logits: np.ndarray, codes: np.ndarray, labels: np.ndarray, description: dict) -> Recogniser:
+    def calibrate(
+        cls, network: LAC, logits: np.ndarray, codes: np.ndarray, labels: np.ndarray, description: dict
+    ) -> Recogniser:
         """Thresholds and intensities from frames of subjects that the network was not trained on.
 
         Args:
-            logits, codes, labels: (n, C); NaN = not coded. An AU that is never, or always, present keeps threshold 0 (probability 0.5).
+            logits, codes, labels: (n, C); NaN = not coded. An AU that is never, or always, present keeps threshold 0
+                (probability 0.5).
         """
         count = len(network.action_units)
         thresholds, knots = np.zeros(count, np.float32), np.zeros((2, count, KNOTS), np.float32)
@@ -641,11 +863,14 @@ class Recogniser:
         """What logits (n, C) mean.
 
         Returns:
-            intensity (n, 17) float32 in 0..5, values below ``estimator.ZERO_BELOW`` exactly 0; presence (n, 18) float32, 0 or 1, by the
-            calibrated thresholds; probability (n, 18) float32. NaN for AUs that it does not know.
+            intensity (n, 17) float32 in 0..5, values below ``estimator.ZERO_BELOW`` exactly 0; presence (n, 18)
+            float32, 0 or 1, by the calibrated thresholds; probability (n, 18) float32. NaN for AUs that it does not
+            know.
         """
         columns = [ACTION_UNITS.index(name) for name in self.action_units]
-        intensity, presence, probability = (np.full((len(logits), len(ACTION_UNITS)), np.nan, np.float32) for _ in range(3))
+        intensity, presence, probability = (
+            np.full((len(logits), len(ACTION_UNITS)), np.nan, np.float32) for _ in range(3)
+        )
         probability[:, columns] = torch.from_numpy(np.asarray(logits, np.float32)).sigmoid().numpy()
         presence[:, columns] = logits >= self.thresholds
         for au, column in enumerate(columns):
@@ -653,17 +878,21 @@ class Recogniser:
         intensity[intensity < ZERO_BELOW] = 0
         return intensity[:, list(INTENSITY_INDEX)], presence, probability
 
-    def predict(self, frames: np.ndarray, device: str = "cpu", precision: str = "float32",
-                batch: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Action units of one clip's consecutive frames (n, H, W, 3) uint8; n may be 0. Returns what ``calibrated`` does."""
+    def predict(
+        self, frames: np.ndarray, device: str = "cpu", precision: str = "float32", batch: int = 32
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Action units of one clip's consecutive frames (n, H, W, 3) uint8; n may be 0. Returns what ``calibrated``
+        does.
+        """
         return self.predict_clips([frames], device, precision, batch)[0]
 
-    def predict_clips(self, clips: list[np.ndarray], device: str = "cpu", precision: str = "float32",
-                      batch: int = 32) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def predict_clips(
+        self, clips: list[np.ndarray], device: str = "cpu", precision: str = "float32", batch: int = 32
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """``predict`` of several clips, whose windows share forward passes.
 
-        A clip is cut into windows with stride ``window``; the last one is shifted back so that it is whole, and gives the frames that
-        the others have not. A clip shorter than that is one window of its own length.
+        A clip is cut into windows with stride ``window``; the last one is shifted back so that it is whole, and gives
+        the frames that the others have not. A clip shorter than that is one window of its own length.
 
         Args:
             clips: (n, H, W, 3) uint8 each, of one size. batch: windows a forward pass.
@@ -678,10 +907,12 @@ class Recogniser:
                     waiting.setdefault((length, *clip.shape[1:]), []).append((number, start))
         for (length, *_), places in waiting.items():
             for first in range(0, len(places), batch):
-                part = places[first:first + batch]
-                judged = self.judge(np.stack([clips[number][start:start + length] for number, start in part]), device, precision)
-                for (number, start), logits in zip(part, judged):
-                    found[number][start:start + length] = logits
+                part = places[first : first + batch]
+                judged = self.judge(
+                    np.stack([clips[number][start : start + length] for number, start in part]), device, precision
+                )
+                for (number, start), logits in zip(part, judged, strict=True):
+                    found[number][start : start + length] = logits
         self.network.cpu()
         return [self.calibrated(logits) for logits in found]
 
@@ -702,8 +933,12 @@ class Recogniser:
             elif key in mine and not value.ndim:
                 value.copy_(mine[key])
             else:
-                raise InputError("weights of a recogniser", key, tuple(mine[key].shape) if key in mine else "nothing",
-                                 f"{tuple(value.shape)}, as in the network that is to be trained")
+                raise InputError(
+                    "weights of a recogniser",
+                    key,
+                    tuple(mine[key].shape) if key in mine else "nothing",
+                    f"{tuple(value.shape)}, as in the network that is to be trained",
+                )
         network.load_state_dict(own)
 
     def save(self, folder: str | Path) -> None:
@@ -711,10 +946,19 @@ class Recogniser:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"network.{name}": value.cpu().contiguous() for name, value in self.network.state_dict().items()}
-        save_file({**tensors, "thresholds": torch.from_numpy(self.thresholds), "knots": torch.from_numpy(self.knots)},
-                  folder / "recogniser.safetensors")
-        write_json(folder / "recogniser.json", {**self.description, "network": self.network.settings, "present_from_code": PRESENT_FROM,
-                                                "zero_below": ZERO_BELOW})
+        save_file(
+            {**tensors, "thresholds": torch.from_numpy(self.thresholds), "knots": torch.from_numpy(self.knots)},
+            folder / "recogniser.safetensors",
+        )
+        write_json(
+            folder / "recogniser.json",
+            {
+                **self.description,
+                "network": self.network.settings,
+                "present_from_code": PRESENT_FROM,
+                "zero_below": ZERO_BELOW,
+            },
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> Recogniser:
@@ -728,25 +972,34 @@ class Recogniser:
             description = json.loads((folder / "recogniser.json").read_text())
             tensors = load_file(folder / "recogniser.safetensors")
             network = LAC(**description["network"])
-            network.load_state_dict({name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")})
+            network.load_state_dict(
+                {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+            )
             return cls(network, tensors["thresholds"].numpy(), tensors["knots"].numpy(), description)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, AudferError) as error:
-            raise InputError(folder, "recogniser", f"no readable one ({type(error).__name__}: {str(error).splitlines()[0]})",
-                             "recogniser.json and recogniser.safetensors of this version") from error
+            raise InputError(
+                folder,
+                "recogniser",
+                f"no readable one ({type(error).__name__}: {str(error).splitlines()[0]})",
+                "recogniser.json and recogniser.safetensors of this version",
+            ) from error
 
 
-# --------------------------------------------------------------------------------------------------------------- records
+# ---------------------------------------------------------------------------------------------------------------
+# records
 
 
 @dataclass
 class RecognitionRecord:
     """What one trained cell left behind.
 
-    Frames and AUs of all arrays: the held-out subjects', one row a frame; the 18 AUs of ``facs.ACTION_UNITS``, NaN where not annotated.
+    Frames and AUs of all arrays: the held-out subjects', one row a frame; the 18 AUs of ``facs.ACTION_UNITS``, NaN
+        where not annotated.
 
     Attributes:
         path: the record's folder, also a ``Recogniser``'s; its name is the digest. cell: the cell's fields.
-        rows: (n,) of the annotated set. subjects, frames: (n,) who and which frame. labels: (n, 18) 0, 1 or NaN. codes: (n, 18).
+        rows: (n,) of the annotated set. subjects, frames: (n,) who and which frame. labels: (n, 18) 0, 1 or NaN. codes:
+            (n, 18).
         logits: (n, 18) float32 of the last stage.
         thresholds: (18,) logits, calibrated on other subjects.
         history: one row an epoch, see ``fit``. training_recall, calibration_recall, weights: (epochs, 18).
@@ -806,17 +1059,39 @@ class RecognitionRecord:
             meta = json.loads((path / "record.json").read_text())
             with np.load(path / "frames.npz", allow_pickle=False) as arrays:
                 stored = {name: arrays[name] for name in arrays.files}
-            return cls(path, meta["cell"], history=pd.read_csv(path / "history.csv"), seconds=meta["seconds"],
-                       environment=meta["environment"], meta=meta, **stored)
+            return cls(
+                path,
+                meta["cell"],
+                history=pd.read_csv(path / "history.csv"),
+                seconds=meta["seconds"],
+                environment=meta["environment"],
+                meta=meta,
+                **stored,
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(path, "recognition record", f"{type(error).__name__}: {error}",
-                             "record.json, history.csv and frames.npz; delete the folder to make it again") from None
+            raise InputError(
+                path,
+                "recognition record",
+                f"{type(error).__name__}: {error}",
+                "record.json, history.csv and frames.npz; delete the folder to make it again",
+            ) from None
 
 
 #: what a record's numbers depend on
-_CODE = ("action_units/recognition.py", "action_units/estimator.py", "action_units/lac_losses.py", "action_units/regions.py",
-         "action_units/trunk_maps.py", "action_units/windows.py", "models/lac.py", "models/resnet.py", "models/output.py", "augmentation.py",
-         "recipes.py", "published")
+_CODE = (
+    "action_units/recognition.py",
+    "action_units/estimator.py",
+    "action_units/lac_losses.py",
+    "action_units/regions.py",
+    "action_units/trunk_maps.py",
+    "action_units/windows.py",
+    "models/lac.py",
+    "models/resnet.py",
+    "models/output.py",
+    "augmentation.py",
+    "recipes.py",
+    "published",
+)
 
 
 class RecognitionStore(RunStore):
@@ -824,8 +1099,14 @@ class RecognitionStore(RunStore):
 
     def key(self, cell: RecognitionCell, inputs: RecognitionInputs) -> str:
         """Digest of everything that can change the cell's result."""
-        content = {"cell": asdict(cell), "recipe": asdict(cell.training_recipe), "data": inputs.fingerprint,
-                   "calibration": inputs.calibration_seed, "code": code_version(*_CODE), "torch": torch.__version__.split("+")[0]}
+        content = {
+            "cell": asdict(cell),
+            "recipe": asdict(cell.training_recipe),
+            "data": inputs.fingerprint,
+            "calibration": inputs.calibration_seed,
+            "code": code_version(*_CODE),
+            "torch": torch.__version__.split("+")[0],
+        }
         if cell.initialisation != "scratch":
             content["initial weights"] = inputs.initial_fingerprint
         return digest(content)
@@ -837,8 +1118,12 @@ class RecognitionStore(RunStore):
         data = open_annotated(inputs.annotated)
         network, rows = outcome["network"], outcome["rows"]
         recogniser = Recogniser.calibrate(
-            network, outcome["logits"]["calibration"], data.codes[rows["calibration"]], data.labels[rows["calibration"]],
-            {"trained_on": data.meta["faces"], "data": data.meta, "components": cell.components, "cell": asdict(cell)})
+            network,
+            outcome["logits"]["calibration"],
+            data.codes[rows["calibration"]],
+            data.labels[rows["calibration"]],
+            {"trained_on": data.meta["faces"], "data": data.meta, "components": cell.components, "cell": asdict(cell)},
+        )
         held = rows["held_out"]
 
         def every(values: np.ndarray) -> np.ndarray:
@@ -849,18 +1134,37 @@ class RecognitionStore(RunStore):
 
         with self.writing(key) as folder:
             np.savez_compressed(
-                folder / "frames.npz", rows=held, subjects=data.subjects[held], frames=data.table["frame"].to_numpy()[held],
-                labels=every(data.labels[held]), codes=every(data.codes[held]), logits=every(outcome["logits"]["held_out"]),
-                thresholds=every(recogniser.thresholds), share=every(outcome["share"]),
-                **{name: every(outcome[name]) for name in ("training_recall", "calibration_recall", "weights")})
+                folder / "frames.npz",
+                rows=held,
+                subjects=data.subjects[held],
+                frames=data.table["frame"].to_numpy()[held],
+                labels=every(data.labels[held]),
+                codes=every(data.codes[held]),
+                logits=every(outcome["logits"]["held_out"]),
+                thresholds=every(recogniser.thresholds),
+                share=every(outcome["share"]),
+                **{name: every(outcome[name]) for name in ("training_recall", "calibration_recall", "weights")},
+            )
             outcome["history"].to_csv(folder / "history.csv", index=False)
             recogniser.save(folder)
-            write_meta(folder, {
-                "cell": asdict(cell), "recipe": asdict(cell.training_recipe), "inputs": asdict(inputs), "key": key, "network": network.settings,
-                "subjects": {name: int(len(np.unique(data.subjects[found]))) for name, found in rows.items()},
-                "frames_an_epoch": int(outcome["frames"]), "thresholds": {"0.5": "the paper's", "calibrated": "as many frames present as "
-                                                                          "coded so, on the calibration subjects"},
-                "seconds": float(outcome["history"]["seconds"].sum()), "environment": environment(cell.device)})
+            write_meta(
+                folder,
+                {
+                    "cell": asdict(cell),
+                    "recipe": asdict(cell.training_recipe),
+                    "inputs": asdict(inputs),
+                    "key": key,
+                    "network": network.settings,
+                    "subjects": {name: int(len(np.unique(data.subjects[found]))) for name, found in rows.items()},
+                    "frames_an_epoch": int(outcome["frames"]),
+                    "thresholds": {
+                        "0.5": "the paper's",
+                        "calibrated": "as many frames present as coded so, on the calibration subjects",
+                    },
+                    "seconds": float(outcome["history"]["seconds"].sum()),
+                    "environment": environment(cell.device),
+                },
+            )
 
     def cost(self, cell: RecognitionCell) -> float:
         return float(cell.epochs * cell.segments * cell.window)

@@ -1,11 +1,14 @@
 """Where action units act: two regions each from facial landmarks (Table I of "Lock and Check"), and RoIAlign.
 
-Landmarks are the 98 points of WFLW (Wu et al., "Look at boundary", CVPR 2018): 0-32 outline from the picture's left to its
-right, 33-41 and 42-50 brows, 51-54 bridge and 55-59 base of the nose, 60-67 and 68-75 eyes, 76-87 outer and 88-95 inner lips,
-96 and 97 pupils. The 68 points of iBUG, which OpenFace and dlib give, are mapped onto them by ``WFLW_FROM_IBUG``.
+Landmarks are the 98 points of WFLW (Wu et al., "Look at boundary", CVPR 2018): 0-32 outline from the picture's left to
+    its
+right, 33-41 and 42-50 brows, 51-54 bridge and 55-59 base of the nose, 60-67 and 68-75 eyes, 76-87 outer and 88-95 inner
+lips, 96 and 97 pupils. The 68 points of iBUG, which OpenFace and dlib give, are mapped onto them by ``WFLW_FROM_IBUG``.
 
-Table I against that scheme: every index lies where its AU acts. Its two centres are mirror images of each other for all AUs
-but AU09 (51 and 53, both on the bridge of the nose, one above the other), and AU26 has the picture's right side first (83, 87).
+Table I against that scheme: every index lies where its AU acts. Its two centres are mirror images of each other for all
+    AUs
+but AU09 (51 and 53, both on the bridge of the nose, one above the other), and AU26 has the picture's right side first
+(83, 87).
 AU12, AU14 and AU15 share their centres, and so do AU23, AU24 and AU25: regions cannot tell these apart.
 """
 
@@ -30,25 +33,41 @@ SAMPLES = 2
 GROUPS: tuple[str, ...] = ("Upper Face", "Middle Face", "Lower Face")
 #: AUs that Table I lacks, ours: (group, landmarks whose mean is centre 1, landmarks whose mean is centre 2)
 OURS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
-    "AU05": ("Upper Face", (61, 62, 63), (69, 70, 71)),                     # upper lids
-    "AU20": ("Lower Face", (76,), (82,)),                                   # outer corners of the mouth
-    "AU28": ("Lower Face", (78, 86), (80, 84)),                             # both lips, beside the middle
-    "AU45": ("Upper Face", tuple(range(60, 68)), tuple(range(68, 76))),     # whole eyes, as AU07
+    "AU05": ("Upper Face", (61, 62, 63), (69, 70, 71)),  # upper lids
+    "AU20": ("Lower Face", (76,), (82,)),  # outer corners of the mouth
+    "AU28": ("Lower Face", (78, 86), (80, 84)),  # both lips, beside the middle
+    "AU45": ("Upper Face", tuple(range(60, 68)), tuple(range(68, 76))),  # whole eyes, as AU07
 }
 
-#: WFLW point -> iBUG points whose mean stands for it. Exact in meaning: every other outline point, the bridge and base of the
-#: nose, the mouth, the corners of the eyes and the brows' upper edge. Approximations: the outline's points between (midpoints);
-#: the brows' lower edge (iBUG has one line a brow: the point above is taken); the lids (iBUG has two points a lid at thirds,
-#: WFLW three at quarters: the outer two are taken as they are, the middle one is their midpoint); the pupils (mean of the eye).
+#: WFLW point -> iBUG points whose mean stands for it. Exact in meaning: every other outline point, the bridge and base
+#: of the nose, the mouth, the corners of the eyes and the brows' upper edge. Approximations: the outline's points
+#: between (midpoints); the brows' lower edge (iBUG has one line a brow: the point above is taken); the lids (iBUG has
+#: two points a lid at thirds, WFLW three at quarters: the outer two are taken as they are, the middle one is their
+#: midpoint); the pupils (mean of the eye).
 WFLW_FROM_IBUG: tuple[tuple[int, ...], ...] = (
     *((point // 2,) if point % 2 == 0 else (point // 2, point // 2 + 1) for point in range(33)),
     *((point,) for point in (17, 18, 19, 20, 21, 21, 20, 19, 18)),
     *((point,) for point in (22, 23, 24, 25, 26, 25, 24, 23, 22)),
     *((point,) for point in range(27, 36)),
-    (36,), (37,), (37, 38), (38,), (39,), (40,), (40, 41), (41,),
-    (42,), (43,), (43, 44), (44,), (45,), (46,), (46, 47), (47,),
+    (36,),
+    (37,),
+    (37, 38),
+    (38,),
+    (39,),
+    (40,),
+    (40, 41),
+    (41,),
+    (42,),
+    (43,),
+    (43, 44),
+    (44,),
+    (45,),
+    (46,),
+    (46, 47),
+    (47,),
     *((point,) for point in range(48, 68)),
-    tuple(range(36, 42)), tuple(range(42, 48)),
+    tuple(range(36, 42)),
+    tuple(range(42, 48)),
 )
 _EYES = (tuple(range(60, 68)), tuple(range(68, 76)))
 
@@ -60,8 +79,10 @@ def _table() -> dict[str, tuple[str, tuple[tuple[tuple[int, ...], tuple[int, ...
     for row in load("lac_table1_centers").itertuples():
         _, centres = regions.setdefault(row.au, (row.region, {}))
         centres[row.centre, row.axis] = tuple(int(point) for point in str(row.landmarks).split())
-    printed = {au: (group, tuple((centres[number, "x"], centres[number, "y"]) for number in (1, 2)))
-               for au, (group, centres) in regions.items()}
+    printed = {
+        au: (group, tuple((centres[number, "x"], centres[number, "y"]) for number in (1, 2)))
+        for au, (group, centres) in regions.items()
+    }
     return printed | {au: (group, ((first, first), (second, second))) for au, (group, first, second) in OURS.items()}
 
 
@@ -137,20 +158,29 @@ def region_centres(landmarks: Tensor, action_units: tuple[str, ...] = ACTION_UNI
         action_units: C names.
 
     Returns:
-        (n, C, 2, 2): frame, AU, centre, x and y, in the landmarks' unit; NaN where a landmark that is needed is unknown.
+        (n, C, 2, 2): frame, AU, centre, x and y, in the landmarks' unit; NaN where a landmark that is needed is
+        unknown.
 
     Raises:
         AudferError: another number of landmarks, or an AU without regions.
     """
     landmarks = _checked(landmarks)
     count = landmarks.shape[-2]
-    axes = [_combine(_weights(tuple(centre[axis] for au in action_units for centre in _region(au)[1]), count), landmarks[..., axis])
-            for axis in (0, 1)]
+    axes = [
+        _combine(
+            _weights(tuple(centre[axis] for au in action_units for centre in _region(au)[1]), count),
+            landmarks[..., axis],
+        )
+        for axis in (0, 1)
+    ]
     return torch.stack(axes, dim=-1).unflatten(-2, (len(action_units), 2))
 
 
 def eye_distance(landmarks: Tensor) -> Tensor:
-    """Distance between the centres of the eyes, (n,), in the landmarks' unit; ``landmarks`` as in ``region_centres``."""
+    """Distance between the centres of the eyes, (n,), in the landmarks' unit.
+
+    ``landmarks`` as in ``region_centres``.
+    """
     landmarks = _checked(landmarks)
     eyes = _combine(_weights(_EYES, landmarks.shape[-2]), landmarks.mT).mT
     return (eyes[..., 1, :] - eyes[..., 0, :]).norm(dim=-1)
@@ -165,7 +195,8 @@ def region_boxes(centres: Tensor, distance: Tensor, share: float = BOX_SHARE) ->
         share: side of a box in distances of the eyes.
 
     Returns:
-        (n, C, 2, 4): x0, y0, x1, y1 in the same unit; NaN where the centre or the distance is. Boxes may reach out of the picture.
+        (n, C, 2, 4): x0, y0, x1, y1 in the same unit; NaN where the centre or the distance is. Boxes may reach out of
+        the picture.
     """
     half = (share / 2 * distance)[:, None, None, None]
     return torch.cat((centres - half, centres + half), dim=-1)
@@ -180,10 +211,37 @@ def landmark_boxes(landmarks: Tensor, action_units: tuple[str, ...] = ACTION_UNI
 def _mirrored_order() -> tuple[int, ...]:
     """WFLW point -> the point on the other side of the face."""
     order = list(range(98))
-    pairs = [*((point, 32 - point) for point in range(16)),
-             (33, 46), (34, 45), (35, 44), (36, 43), (37, 42), (38, 50), (39, 49), (40, 48), (41, 47), (55, 59), (56, 58),
-             (60, 72), (61, 71), (62, 70), (63, 69), (64, 68), (65, 75), (66, 74), (67, 73),
-             (76, 82), (77, 81), (78, 80), (83, 87), (84, 86), (88, 92), (89, 91), (93, 95), (96, 97)]
+    pairs = [
+        *((point, 32 - point) for point in range(16)),
+        (33, 46),
+        (34, 45),
+        (35, 44),
+        (36, 43),
+        (37, 42),
+        (38, 50),
+        (39, 49),
+        (40, 48),
+        (41, 47),
+        (55, 59),
+        (56, 58),
+        (60, 72),
+        (61, 71),
+        (62, 70),
+        (63, 69),
+        (64, 68),
+        (65, 75),
+        (66, 74),
+        (67, 73),
+        (76, 82),
+        (77, 81),
+        (78, 80),
+        (83, 87),
+        (84, 86),
+        (88, 92),
+        (89, 91),
+        (93, 95),
+        (96, 97),
+    ]
     for left, right in pairs:
         order[left], order[right] = right, left
     return tuple(order)
@@ -193,8 +251,13 @@ def _mirrored_order() -> tuple[int, ...]:
 def _swaps(action_units: tuple[str, ...]) -> tuple[bool, ...]:
     """Whether an AU's second centre is the mirror image of its first one (not so for AU09)."""
     order = _mirrored_order()
-    return tuple(all(sorted(order[point] for point in first) == sorted(second) for first, second in zip(*_region(au)[1]))
-                 for au in action_units)
+    return tuple(
+        all(
+            sorted(order[point] for point in first) == sorted(second)
+            for first, second in zip(*_region(au)[1], strict=True)
+        )
+        for au in action_units
+    )
 
 
 def mirror(boxes: Tensor, action_units: tuple[str, ...] = ACTION_UNITS, width: float = 1.0) -> Tensor:
@@ -218,18 +281,20 @@ def mirror(boxes: Tensor, action_units: tuple[str, ...] = ACTION_UNITS, width: f
 
 
 def axis_weights(low: Tensor, high: Tensor, cells: int, size: int, samples: int = SAMPLES) -> Tensor:
-    """RoIAlign along one axis: what each of ``cells`` cells counts in each of ``size`` bins between ``low`` and ``high``.
+    """RoIAlign along one axis: what each of ``cells`` cells counts in each of ``size`` bins between ``low`` and
+    ``high``.
 
     Bilinear sampling is separable and so is the grid of sampling points, hence RoIAlign is ``rows @ map @ columns.T``.
 
     Args:
         low, high: (...) ends of the interval, shares of the map's side (0..1); NaN gives NaN.
-        cells: of the map along this axis; cell i has its centre at (i + 0.5) / cells (the aligned, half-pixel convention).
+        cells: of the map along this axis; cell i has its centre at (i + 0.5) / cells (the aligned, half-pixel
+            convention).
         size: bins. samples: sampling points a bin.
 
     Returns:
-        (..., size, cells); a bin's weights add up to 1 where it lies inside the map. Sampling points up to half a cell outside
-        count as the border, those beyond as nothing (as in torchvision's operator).
+        (..., size, cells); a bin's weights add up to 1 where it lies inside the map. Sampling points up to half a cell
+        outside count as the border, those beyond as nothing (as in torchvision's operator).
     """
     steps = (torch.arange(size * samples, device=low.device, dtype=low.dtype) + 0.5) / (size * samples)
     place = (low[..., None] + (high - low)[..., None] * steps) * cells - 0.5
@@ -241,13 +306,15 @@ def axis_weights(low: Tensor, high: Tensor, cells: int, size: int, samples: int 
 
 
 def roi_align(maps: Tensor, boxes: Tensor, size: int, samples: int = SAMPLES) -> Tensor:
-    """RoIAlign (He et al., "Mask R-CNN", 2017), aligned, for boxes of their own in every map. Two small matrix products.
+    """RoIAlign (He et al., "Mask R-CNN", 2017), aligned, for boxes of their own in every map. Two small matrix
+    products.
 
     No indexing: deterministic on every device, exact gradients of any order.
 
     Args:
         maps: (n, C, h, w).
-        boxes: (n, C, R, 4) x0, y0, x1, y1 as shares of the side; a box with a NaN gives NaN. No gradient flows into boxes.
+        boxes: (n, C, R, 4) x0, y0, x1, y1 as shares of the side; a box with a NaN gives NaN. No gradient flows into
+            boxes.
         size: bins a side. samples: sampling points a bin and direction.
 
     Returns:

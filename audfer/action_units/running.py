@@ -1,9 +1,9 @@
 """An extractor over a whole manifest: each clip once, whatever crashes, hangs or is killed meanwhile.
 
 A clip's result has a key made of the clip's files, the extractor and its options; it is one file in a store beside the
-table, written whole or not at all. Whoever works on a clip, a thread here or a Dask worker elsewhere, looks there first.
-So a second call, a killed worker and an interrupted run all go on from what is finished. A clip that gives nothing is
-recorded with its reason and is not tried again unless asked for.
+table, written whole or not at all. Whoever works on a clip, a thread here or a Dask worker elsewhere, looks there
+first. So a second call, a killed worker and an interrupted run all go on from what is finished. A clip that gives
+nothing is recorded with its reason and is not tried again unless asked for.
 """
 
 from __future__ import annotations
@@ -64,16 +64,25 @@ class Job:
         return self.path.is_file()
 
 
-def extract_manifest(manifest: Manifest | PackedClips, out, backend: Backend, *, workers: int | None = None,
-                     seconds: float = 600.0, retries: int = 1, again: bool = False, client=None) -> pd.DataFrame:
+def extract_manifest(
+    manifest: Manifest | PackedClips,
+    out,
+    backend: Backend,
+    *,
+    workers: int | None = None,
+    seconds: float = 600.0,
+    retries: int = 1,
+    again: bool = False,
+    client=None,
+) -> pd.DataFrame:
     """Action units of every clip of a manifest, in one table.
 
     Args:
         manifest: the clips; windows of one take are cut from one extraction. Or a packed store: then the table has the
             stored frames only.
-        out: the AU table to write (.parquet). Beside it: ``<out>_clips/`` (the store of single results; keep it to be able
-            to go on), ``<out>_clips.csv`` (every clip's state) and ``<out>_quarantine.csv`` (clip, reason) where clips
-            gave nothing.
+        out: the AU table to write (.parquet). Beside it: ``<out>_clips/`` (the store of single results; keep it to be
+            able to go on), ``<out>_clips.csv`` (every clip's state) and ``<out>_quarantine.csv`` (clip, reason) where
+            clips gave nothing.
         backend: what measures (``backends``).
         workers: clips at a time on this machine, each with a process of its own on one thread; default one a core. With
             a ``client`` its workers decide.
@@ -92,13 +101,21 @@ def extract_manifest(manifest: Manifest | PackedClips, out, backend: Backend, *,
     """
     out = Path(out)
     if workers is not None and workers < 1 or seconds <= 0 or retries < 0:
-        raise InputError("extraction", "workers, seconds, retries", f"{workers}, {seconds}, {retries}",
-                         "at least one worker, a positive time, no negative number of retries")
+        raise InputError(
+            "extraction",
+            "workers, seconds, retries",
+            f"{workers}, {seconds}, {retries}",
+            "at least one worker, a positive time, no negative number of retries",
+        )
     packed = isinstance(manifest, PackedClips)
     name = manifest.meta["dataset"] if packed else manifest.name
     if packed and not backend.packed:
-        raise InputError(Path(manifest.frames.filename).parent, f"clips for {backend.name}", "a packed store",
-                         "videos or folders of pictures, which it opens itself; or --backend lac")
+        raise InputError(
+            Path(manifest.frames.filename).parent,
+            f"clips for {backend.name}",
+            "a packed store",
+            "videos or folders of pictures, which it opens itself; or --backend lac",
+        )
     if client is None:
         backend.check()
     store = out.with_name(f"{out.stem}_clips").absolute()
@@ -110,17 +127,26 @@ def extract_manifest(manifest: Manifest | PackedClips, out, backend: Backend, *,
         todo = [job for job in jobs if not job.done() and not job.failure.is_file()]
         with progress(total=len(jobs), desc=f"{backend.name} {name}", unit="clip") as bar:
             _show(bar, len(jobs) - len(todo), [])
-            work = _local(todo, backend, seconds, retries, workers or os.cpu_count() or 1) if client is None else \
-                _cluster(todo, backend, seconds, retries, client)
+            work = (
+                _local(todo, backend, seconds, retries, workers or os.cpu_count() or 1)
+                if client is None
+                else _cluster(todo, backend, seconds, retries, client)
+            )
             start, new, failed = time.monotonic(), 0, 0
             for states in work:
                 new, failed = new + len(states), failed + states.count(False)
-                _show(bar, len(states), [f"{new / (time.monotonic() - start):.2g} clip/s"] * isinstance(bar, LineProgress)
-                      + [f"{failed} refused"] * bool(failed))
+                _show(
+                    bar,
+                    len(states),
+                    [f"{new / (time.monotonic() - start):.2g} clip/s"] * isinstance(bar, LineProgress)
+                    + [f"{failed} refused"] * bool(failed),
+                )
         missing = [job for job in jobs if not job.done() and not job.failure.is_file()]
         if missing:
-            raise AudferError(f"{store}: no result of {len(missing)} clips that workers have done (the first: "
-                              f"{missing[0].clip.clip_ids[0]}); the store has to lie on a disk that all workers share")
+            raise AudferError(
+                f"{store}: no result of {len(missing)} clips that workers have done (the first: "
+                f"{missing[0].clip.clip_ids[0]}); the store has to lie on a disk that all workers share"
+            )
         return _gather(jobs, out, backend)
 
 
@@ -136,12 +162,15 @@ def _jobs(clips: Manifest | PackedClips, store: Path, backend: Backend) -> list[
     common, jobs = {"format": _FORMAT, "settings": backend.settings()}, []
     for clip in sources(clips):
         spans = [(row["clip_id"], row["start"], row["stop"]) for row in clip.rows]
-        key = digest({**common, "dataset": clip.dataset, "path": clip.rows[0]["path"], "rows": spans, "files": clip.state()}, 32)
+        key = digest(
+            {**common, "dataset": clip.dataset, "path": clip.rows[0]["path"], "rows": spans, "files": clip.state()}, 32
+        )
         jobs.append(Job(clip, store / key[:2] / f"{key}.parquet"))
     return jobs
 
 
 # ----------------------------------------------------------------------------------------------------------- one clip
+
 
 def do_clip(job: Job, backend: Backend, seconds: float, retries: int) -> bool:
     """Do one clip unless it is done: its result, or the reason why there is none, is in the store afterwards.
@@ -161,8 +190,9 @@ def do_clip(job: Job, backend: Backend, seconds: float, retries: int) -> bool:
             reasons.append(str(error))
             if error.again and attempt <= retries:
                 continue
-            write_json(job.failure, {"reason": reasons[-1], "attempts": attempt,
-                                     "seconds": round(time.monotonic() - start, 2)})
+            write_json(
+                job.failure, {"reason": reasons[-1], "attempts": attempt, "seconds": round(time.monotonic() - start, 2)}
+            )
             return False
         _keep(job, tracks, attempt, time.monotonic() - start)
         return True
@@ -179,7 +209,8 @@ def _keep(job: Job, tracks: dict[str, AUTrack], attempts: int, seconds: float) -
 def do_group(jobs: list[Job], backend: Backend, seconds: float, retries: int) -> Iterator[bool]:
     """Several clips: together where the extractor takes groups, and each stored as soon as it is done.
 
-    What a group leaves out, because a clip cannot be read or the process ended, is done clip by clip: so only the clip that
+    What a group leaves out, because a clip cannot be read or the process ended, is done clip by clip: so only the clip
+        that
     is to blame is refused.
 
     Yields:
@@ -209,10 +240,13 @@ def do_clips(jobs: list[Job], backend: Backend, seconds: float, retries: int) ->
 
 # ---------------------------------------------------------------------------------------------------------- executors
 
+
 def _local(jobs: list[Job], backend: Backend, seconds: float, retries: int, workers: int) -> Iterator[list[bool]]:
     """Threads of this process: each waits for the process that does its clips."""
     allow_children()
-    ended: SimpleQueue[bool | Future] = SimpleQueue()  # a state for every clip, and every group's future when it is through
+    ended: SimpleQueue[bool | Future] = (
+        SimpleQueue()
+    )  # a state for every clip, and every group's future when it is through
 
     def work(group: list[Job]) -> None:
         for state in do_group(group, backend, seconds, retries):
@@ -242,15 +276,24 @@ def _local(jobs: list[Job], backend: Backend, seconds: float, retries: int, work
 
 
 def _cluster(jobs: list[Job], backend: Backend, seconds: float, retries: int, client) -> Iterator[list[bool]]:
-    """A Dask cluster. A task whose workers keep dying is done clip by clip, so that only the clip that kills is refused."""
+    """A Dask cluster. A task whose workers keep dying is done clip by clip, so that only the clip that kills is
+    refused.
+    """
     from distributed import KilledWorker
     from distributed import as_completed as completed
 
     waiting = {}
 
     def submit(group: list[Job]) -> None:
-        future = client.submit(do_clips, group, backend, seconds, retries, pure=False, key=f"extract-{digest(time.time())}-"
-                               f"{group[0].path.stem}-{len(group)}")
+        future = client.submit(
+            do_clips,
+            group,
+            backend,
+            seconds,
+            retries,
+            pure=False,
+            key=f"extract-{digest(time.time())}-{group[0].path.stem}-{len(group)}",
+        )
         waiting[future] = group
         running.add(future)
 
@@ -267,8 +310,14 @@ def _cluster(jobs: list[Job], backend: Backend, seconds: float, retries: int, cl
                 for job in group:
                     submit([job])
             elif isinstance(error, KilledWorker):
-                write_json(group[0].failure, {"reason": f"its worker died: {error}".splitlines()[0][:300],
-                                              "attempts": _LOST_WORKERS, "seconds": None})
+                write_json(
+                    group[0].failure,
+                    {
+                        "reason": f"its worker died: {error}".splitlines()[0][:300],
+                        "attempts": _LOST_WORKERS,
+                        "seconds": None,
+                    },
+                )
                 yield [False]
             elif isinstance(error, Stopped):  # a worker that was shut down in an orderly way
                 submit(group)
@@ -280,7 +329,8 @@ def _cluster(jobs: list[Job], backend: Backend, seconds: float, retries: int, cl
 
 
 def import_slurm_cluster():
-    """``dask_jobqueue.SLURMCluster``, with Ctrl-C left as it was: importing the package makes it end the process at once.
+    """``dask_jobqueue.SLURMCluster``, with Ctrl-C left as it was: importing the package makes it end the process at
+    once.
 
     Raises:
         ImportError: dask-jobqueue is not installed.
@@ -300,8 +350,8 @@ def dask_client(scheduler: str = "", slurm: dict[str, object] | None = None, log
 
     Args:
         scheduler: address, for example ``tcp://node17:8786``.
-        slurm: options of ``dask_jobqueue.SLURMCluster`` (queue, cores, memory, walltime ...) and ``jobs``, how many jobs
-            to ask for (default 1).
+        slurm: options of ``dask_jobqueue.SLURMCluster`` (queue, cores, memory, walltime ...) and ``jobs``, how many
+            jobs to ask for (default 1).
         log: folder for SLURM's own output files.
 
     Raises:
@@ -309,9 +359,12 @@ def dask_client(scheduler: str = "", slurm: dict[str, object] | None = None, log
     """
     try:
         from distributed import Client
+
         SLURMCluster = import_slurm_cluster() if slurm is not None else None
     except ImportError as error:
-        raise AudferError(f"a Dask cluster needs packages that are not here ({error.name}): pip install audfer[dask]") from error
+        raise AudferError(
+            f"a Dask cluster needs packages that are not here ({error.name}): pip install audfer[dask]"
+        ) from error
     cluster = None
     if slurm is not None and shutil.which("sbatch") is None:
         raise AudferError("SLURM: no sbatch on PATH; start this on a machine from which jobs are submitted")
@@ -319,8 +372,9 @@ def dask_client(scheduler: str = "", slurm: dict[str, object] | None = None, log
         if slurm is not None:
             options = dict(slurm)
             jobs = int(options.pop("jobs", 1))
-            cluster = SLURMCluster(**{"cores": 1, "processes": 1, "memory": "4GB", **({"log_directory": log} if log else {}),
-                                      **options})
+            cluster = SLURMCluster(
+                **{"cores": 1, "processes": 1, "memory": "4GB", **({"log_directory": log} if log else {}), **options}
+            )
             cluster.scale(jobs=jobs)
         client = Client(cluster if cluster is not None else scheduler, timeout=20)
     except (OSError, TimeoutError, TypeError, ValueError, RuntimeError) as error:
@@ -352,16 +406,25 @@ def slurm_options(pairs: list[str]) -> dict[str, object]:
 
 # ------------------------------------------------------------------------------------------------------------- results
 
+
 def _gather(jobs: list[Job], out: Path, backend: Backend) -> pd.DataFrame:
     rows = []
     for job in jobs:
-        row = {"clips": " ".join(job.clip.clip_ids), "path": job.clip.rows[0]["path"], "state": "done", "reason": "",
-               "frames": 0, "ok": 0}
+        row = {
+            "clips": " ".join(job.clip.clip_ids),
+            "path": job.clip.rows[0]["path"],
+            "state": "done",
+            "reason": "",
+            "frames": 0,
+            "ok": 0,
+        }
         if job.done():
             try:
                 table = parquet.read_table(job.path, columns=["ok"])
             except (pa.ArrowInvalid, OSError) as error:
-                raise AudferError(f"{job.path}: not a result ({error}); delete it and run the same command again") from error
+                raise AudferError(
+                    f"{job.path}: not a result ({error}); delete it and run the same command again"
+                ) from error
             known = json.loads(table.schema.metadata[b"clip"])
             row |= {"frames": len(table), "ok": int(pa.compute.sum(table["ok"]).as_py() or 0)}
         else:
@@ -371,14 +434,21 @@ def _gather(jobs: list[Job], out: Path, backend: Backend) -> pd.DataFrame:
     states = pd.DataFrame(rows)
     refused = states[states["state"] == "refused"]
     quarantine = out.with_name(f"{out.stem}_quarantine.csv")
-    for path, table in ((out.with_name(f"{out.stem}_clips.csv"), states), (quarantine, refused[["clips", "path", "reason"]])):
+    for path, table in (
+        (out.with_name(f"{out.stem}_clips.csv"), states),
+        (quarantine, refused[["clips", "path", "reason"]]),
+    ):
         with atomic_file(path) as temporary:
             table.to_csv(temporary, index=False)
     if refused.empty:
         quarantine.unlink()
     if len(refused) == len(states):
-        raise InputError(out, "clips", f"nothing from all {len(states)}, the first: {refused['reason'].iloc[0]}",
-                         "action units of at least one clip")
+        raise InputError(
+            out,
+            "clips",
+            f"nothing from all {len(states)}, the first: {refused['reason'].iloc[0]}",
+            "action units of at least one clip",
+        )
     about = {"extraction": backend.settings(), "clips": len(states), "refused": len(refused)}
     with table_writer(out, json.dumps(about, sort_keys=True)) as write:
         for job in jobs:

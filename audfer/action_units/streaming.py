@@ -1,4 +1,5 @@
-"""Clips through Lock and Check's recogniser as they are decoded: few frames in memory, windows of many clips a forward pass.
+"""Clips through Lock and Check's recogniser as they are decoded: few frames in memory, windows of many clips a forward
+pass.
 
 ``Recogniser.predict`` judges the frames of one clip that are all there. Here a clip is a stream of pictures, and many
 clips take turns; the windows are the same ones, so the values are the same up to rounding.
@@ -25,9 +26,9 @@ Window = tuple[list[np.ndarray], slice]
 class WindowCutter:
     """Cuts the pictures of one clip as they come into the windows of ``windows.covering_windows``.
 
-    Windows have ``length`` consecutive frames and stride ``length``. The last one is moved back so that it is whole; its
-    first frames have been judged before. A clip shorter than ``length`` is one window with its last frame repeated. At most
-    ``2 * length`` pictures are held.
+    Windows have ``length`` consecutive frames and stride ``length``. The last one is moved back so that it is whole;
+    its first frames have been judged before. A clip shorter than ``length`` is one window with its last frame repeated.
+    At most ``2 * length`` pictures are held.
     """
 
     def __init__(self, length: int):
@@ -50,7 +51,7 @@ class WindowCutter:
             return None
         if not self._before:
             return new + new[-1:] * (self.length - len(new)), slice(0, len(new))
-        return self._before[len(new):] + new, slice(self.length - len(new), self.length)
+        return self._before[len(new) :] + new, slice(self.length - len(new), self.length)
 
 
 @dataclass
@@ -67,21 +68,28 @@ class _Source:
         return {clip: (np.array(self.numbers[clip]), np.concatenate(self.values[clip])) for clip in self.cutters}
 
 
-def judge_streams(recogniser: Recogniser, sources: Iterable[tuple[Hashable, Iterable]], *, device: str = "cpu",
-                  precision: str = "float32", batch: int = 8) -> Iterator[tuple[Hashable, dict | InputError]]:
+def judge_streams(
+    recogniser: Recogniser,
+    sources: Iterable[tuple[Hashable, Iterable]],
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
+    batch: int = 8,
+) -> Iterator[tuple[Hashable, dict | InputError]]:
     """Judge the frames of many sources with few of them in memory: those of ``batch`` windows and of what is being cut.
 
     Args:
         recogniser: a ``Recogniser``.
-        sources: (name, frames) of each; frames gives (clip, frame number, picture) as ``datasets.manifest.stream_frames``:
-            uint8 (side, side, 3) of the recogniser's ``image_size``, a clip's frames in order.
+        sources: (name, frames) of each; frames gives (clip, frame number, picture) as
+            ``datasets.manifest.stream_frames``: uint8 (side, side, 3) of the recogniser's ``image_size``, a clip's
+            frames in order.
         device, precision: as in ``Recogniser.judge``.
         batch: windows a forward pass, of whichever clips.
 
     Yields:
         (name, what it gave), each source once and in order, when all its windows are judged. What it gave: clip ->
-        (frame numbers int (n,), what ``Recogniser.judge`` gives for each, (n, ...)), or the ``InputError`` that ended its
-        frames.
+        (frame numbers int (n,), what ``Recogniser.judge`` gives for each, (n, ...)), or the ``InputError`` that ended
+        its frames.
     """
     windows: list[tuple[_Source, Hashable, Window]] = []
     read: deque[tuple[_Source, InputError | None]] = deque()

@@ -33,9 +33,18 @@ _GROUP_ROWS = 65_536
 #: words for an expression in a labels file; -1 = a known state outside the seven
 EXPRESSION_WORDS: dict[str, int] = {
     **{name: index for index, name in enumerate(EXPRESSIONS)},
-    **{word: EXPRESSIONS.index(name) for word, name in {
-        "happiness": "happy", "joy": "happy", "sadness": "sad", "anger": "angry", "surprised": "surprise",
-        "disgusted": "disgust", "fearful": "fear"}.items()},
+    **{
+        word: EXPRESSIONS.index(name)
+        for word, name in {
+            "happiness": "happy",
+            "joy": "happy",
+            "sadness": "sad",
+            "anger": "angry",
+            "surprised": "surprise",
+            "disgusted": "disgust",
+            "fearful": "fear",
+        }.items()
+    },
     **dict.fromkeys(("calm", "contempt", "anxiety", "helplessness", "disappointment", "other", "none"), -1),
 }
 
@@ -67,9 +76,12 @@ class AUTable:
         inside[starts[1:] - 1] = False
         if (step[inside] <= 0).any():
             row = np.flatnonzero(inside)[np.argmax(step[inside] <= 0)]
-            raise InputError("AU table", f"frames of clip {self.frames['clip_id'].iloc[row]}",
-                             f"{self.frames['frame'].iloc[row + 1]} after {self.frames['frame'].iloc[row]}",
-                             "rising frame numbers")
+            raise InputError(
+                "AU table",
+                f"frames of clip {self.frames['clip_id'].iloc[row]}",
+                f"{self.frames['frame'].iloc[row + 1]} after {self.frames['frame'].iloc[row]}",
+                "rising frame numbers",
+            )
 
     @classmethod
     def from_tracks(cls, tracks: Mapping[str, AUTrack]) -> AUTable:
@@ -77,9 +89,12 @@ class AUTable:
         ids = np.repeat(np.array(list(tracks), dtype=object), [len(track) for track in tracks.values()])
         if not len(ids):
             return cls(pd.DataFrame({name: pd.Series(dtype=_dtype(name)) for name in COLUMNS}))
-        table = pd.DataFrame(np.concatenate([np.concatenate([t.intensity, t.presence], axis=1)
-                                             for t in tracks.values()]).astype(np.float32, copy=False),
-                             columns=[*INTENSITY_COLUMNS, *PRESENCE_COLUMNS])
+        table = pd.DataFrame(
+            np.concatenate([np.concatenate([t.intensity, t.presence], axis=1) for t in tracks.values()]).astype(
+                np.float32, copy=False
+            ),
+            columns=[*INTENSITY_COLUMNS, *PRESENCE_COLUMNS],
+        )
         table.insert(0, "clip_id", ids.astype(str))
         table.insert(1, "frame", np.concatenate([t.frame for t in tracks.values()]))
         table["ok"] = np.concatenate([t.ok for t in tracks.values()])
@@ -94,11 +109,19 @@ class AUTable:
         return cls(table)
 
     def provenance(self) -> pd.DataFrame:
-        """One row a clip: ``tool``, ``version``, ``mode``, ``threshold``; "unknown" (NaN) where the table does not say."""
+        """One row a clip: ``tool``, ``version``, ``mode``, ``threshold``.
+
+        "unknown" (NaN) where the table does not say.
+        """
         starts, _ = _spans(self.frames["clip_id"].to_numpy())
         first = self.frames.iloc[starts]
-        return pd.DataFrame({name: first[name].to_numpy() if name in first else [unknown] * len(first)
-                             for name, unknown in PROVENANCE.items()}, index=pd.Index(first["clip_id"], name="clip_id"))
+        return pd.DataFrame(
+            {
+                name: first[name].to_numpy() if name in first else [unknown] * len(first)
+                for name, unknown in PROVENANCE.items()
+            },
+            index=pd.Index(first["clip_id"], name="clip_id"),
+        )
 
     def clip_ids(self) -> list[str]:
         """The clips in the order of the table."""
@@ -114,9 +137,13 @@ class AUTable:
         rows = self.frames[self.frames["clip_id"] == clip_id]
         if rows.empty:
             raise InputError("AU table", "clip_id", repr(clip_id), f"one of its {len(self.clip_ids())} clips")
-        return AUTrack(intensity=rows[list(INTENSITY_COLUMNS)].to_numpy(np.float32),
-                       presence=rows[list(PRESENCE_COLUMNS)].to_numpy(np.float32), ok=rows["ok"].to_numpy(bool),
-                       frame=rows["frame"].to_numpy(np.int64), timestamp=np.full(len(rows), np.nan))
+        return AUTrack(
+            intensity=rows[list(INTENSITY_COLUMNS)].to_numpy(np.float32),
+            presence=rows[list(PRESENCE_COLUMNS)].to_numpy(np.float32),
+            ok=rows["ok"].to_numpy(bool),
+            frame=rows["frame"].to_numpy(np.int64),
+            timestamp=np.full(len(rows), np.nan),
+        )
 
     def labelled(self, dataset: str, expressions: Mapping[str, int]) -> pd.DataFrame:
         """The frames with ``dataset`` and ``expression`` columns, as ``KnowledgeMatrix.from_frames`` takes them.
@@ -157,8 +184,10 @@ class AUTable:
 def schema() -> pa.Schema:
     """The columns of a stored AU table."""
     kinds = {"clip_id": pa.string(), "frame": pa.int64(), "ok": pa.bool_()}
-    return pa.schema([(name, kinds.get(name, pa.float32())) for name in COLUMNS]
-                     + [(name, pa.float32() if name == "threshold" else pa.string()) for name in PROVENANCE])
+    return pa.schema(
+        [(name, kinds.get(name, pa.float32())) for name in COLUMNS]
+        + [(name, pa.float32() if name == "threshold" else pa.string()) for name in PROVENANCE]
+    )
 
 
 def to_arrow(frames: pd.DataFrame) -> pa.Table:
@@ -195,6 +224,7 @@ def table_writer(path, about: str = "") -> Iterator[Callable[[pa.Table], None]]:
     waiting: list[pa.Table] = []
     kinds = schema().with_metadata({"audfer": about} if about else None)
     with atomic_file(path) as temporary, parquet.ParquetWriter(temporary, kinds, compression="zstd") as writer:
+
         def flush() -> None:
             group = pa.concat_tables(waiting).combine_chunks()
             writer.write_table(group.replace_schema_metadata(kinds.metadata), row_group_size=max(len(group), 1))
@@ -224,6 +254,7 @@ def _spans(clip) -> tuple[np.ndarray, np.ndarray]:
 
 
 # ----------------------------------------------------------------------------------------------------- section 3.1
+
 
 def interpolate_zeros(intensity, clip=None, *, zeros: bool = True) -> np.ndarray:
     """Section 3.1's "sample-wise linear interpolation for 0 values".
@@ -256,14 +287,14 @@ def interpolate_zeros(intensity, clip=None, *, zeros: bool = True) -> np.ndarray
     if not count:
         return intensity.copy()
     starts, stops = (np.array([0]), np.array([count])) if clip is None else _spans(clip)
-    first = np.repeat(starts, stops - starts)[:, None]   # per row: first row of its clip, one past its last
+    first = np.repeat(starts, stops - starts)[:, None]  # per row: first row of its clip, one past its last
     last = np.repeat(stops, stops - starts)[:, None]
     known = ~np.isnan(intensity) & ((intensity != 0) | (not zeros))
     row = np.arange(count)[:, None]
     before = np.maximum.accumulate(np.where(known, row, -1), axis=0)
     after = np.minimum.accumulate(np.where(known, row, count)[::-1], axis=0)[::-1]
     has_before, has_after = before >= first, after < last
-    before = np.where(has_before, before, after)          # at the ends the nearest known value counts for both sides
+    before = np.where(has_before, before, after)  # at the ends the nearest known value counts for both sides
     after = np.where(has_after, after, before)
     column = np.arange(intensity.shape[1])[None, :]
     reachable = has_before | has_after
@@ -291,13 +322,14 @@ def clip_presence(table: AUTable, clip_ids: Iterable[str], unknown: str = "ignor
     presence = table.frames[list(PRESENCE_COLUMNS)].to_numpy(np.float32)
     names = table.frames["clip_id"].to_numpy()
     starts, stops = _spans(names)
-    labels = {names[a]: clip_au_labels(presence[a:b], unknown) for a, b in zip(starts, stops)}
+    labels = {names[a]: clip_au_labels(presence[a:b], unknown) for a, b in zip(starts, stops, strict=True)}
     nothing = np.full(len(PRESENCE_COLUMNS), np.nan, np.float32)
     rows = [labels.get(clip_id, nothing) for clip_id in clip_ids]
     return np.stack(rows) if rows else np.zeros((0, len(PRESENCE_COLUMNS)), np.float32)
 
 
 # --------------------------------------------------------------------------------------------------- OpenFace folders
+
 
 def table_from_openface_folder(folder, **options) -> tuple[AUTable, pd.DataFrame]:
     """Read a folder of OpenFace files and its labels.
@@ -322,35 +354,52 @@ def table_from_openface_folder(folder, **options) -> tuple[AUTable, pd.DataFrame
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(folder, "folder of OpenFace files", "no such folder", "a folder with OpenFace's CSVs and a labels.csv")
+        raise InputError(
+            folder, "folder of OpenFace files", "no such folder", "a folder with OpenFace's CSVs and a labels.csv"
+        )
     label_file = folder / "labels.csv"
     place = folder / "clips" if (folder / "clips").is_dir() else folder
-    files = {path.name: path for path in sorted(place.iterdir())
-             if path.suffix.lower() in (".csv", ".txt") and path.name != "labels.csv"}
+    files = {
+        path.name: path
+        for path in sorted(place.iterdir())
+        if path.suffix.lower() in (".csv", ".txt") and path.name != "labels.csv"
+    }
     labels = _read_labels(label_file) if label_file.is_file() else _ravdess_labels(label_file, list(files))
     named = labels["file"].str.strip()
-    for row, (name, word) in enumerate(zip(named, labels["expression"])):
+    for row, (name, word) in enumerate(zip(named, labels["expression"], strict=True)):
         if name not in files:
             raise InputError(label_file, f"row {row + 1}, column file", repr(name), f"a file in {place}")
         if word.strip().lower() not in EXPRESSION_WORDS:
-            raise InputError(label_file, f"row {row + 1}, column expression", repr(word),
-                             f"one of {', '.join(EXPRESSION_WORDS)}")
+            raise InputError(
+                label_file, f"row {row + 1}, column expression", repr(word), f"one of {', '.join(EXPRESSION_WORDS)}"
+            )
     if named.duplicated().any():
         raise InputError(label_file, "column file", f"{named[named.duplicated()].iloc[0]} twice", "every file once")
     unlabelled = [name for name in files if name not in set(named)]
     if unlabelled:
-        raise InputError(label_file, "column file", f"no row for {unlabelled[0]} (and {len(unlabelled) - 1} more)",
-                         f"a label for every file in {place}")
+        raise InputError(
+            label_file,
+            "column file",
+            f"no row for {unlabelled[0]} (and {len(unlabelled) - 1} more)",
+            f"a label for every file in {place}",
+        )
     if labels.empty:
         raise InputError(label_file, "rows", "none", "one row a clip")
     clip_ids = [Path(name).stem for name in named]
     if len(set(clip_ids)) < len(clip_ids):
         raise AudferError(f"{place}: two files differ only in their ending; a clip is named by the rest: rename one")
     options = {"landmarks": False, **options}  # the table keeps none
-    table = AUTable.from_tracks({clip_id: read_openface(files[name], **options) for clip_id, name in
-                                 progress(list(zip(clip_ids, named)), desc=f"OpenFace {folder.name}", unit="file")})
+    table = AUTable.from_tracks(
+        {
+            clip_id: read_openface(files[name], **options)
+            for clip_id, name in progress(
+                list(zip(clip_ids, named, strict=True)), desc=f"OpenFace {folder.name}", unit="file"
+            )
+        }
+    )
     labels = labels.drop(columns="file").assign(
-        expression=labels["expression"].str.strip().str.lower().map(EXPRESSION_WORDS).astype(np.int64))
+        expression=labels["expression"].str.strip().str.lower().map(EXPRESSION_WORDS).astype(np.int64)
+    )
     labels.insert(0, "clip_id", clip_ids)
     return table, labels
 
@@ -376,8 +425,18 @@ def _ravdess_labels(path: Path, names: list[str]) -> pd.DataFrame:
     except InputError:
         trials = []
     if not trials:
-        raise InputError(path, "file", "no such file", "a table with the columns file and expression, or files that are all "
-                         "named as RAVDESS's trials")
+        raise InputError(
+            path,
+            "file",
+            "no such file",
+            "a table with the columns file and expression, or files that are all named as RAVDESS's trials",
+        )
     words = ["calm" if trial.expression is None else EXPRESSIONS[trial.expression] for trial in trials]
-    return pd.DataFrame({"file": names, "expression": words, "actor": [trial.actor for trial in trials],
-                         "channel": [{"01": "speech", "02": "song"}.get(trial.channel, trial.channel) for trial in trials]})
+    return pd.DataFrame(
+        {
+            "file": names,
+            "expression": words,
+            "actor": [trial.actor for trial in trials],
+            "channel": [{"01": "speech", "02": "song"}.get(trial.channel, trial.channel) for trial in trials],
+        }
+    )

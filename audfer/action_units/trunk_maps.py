@@ -1,7 +1,9 @@
 """What the part of a network that is not trained makes of the annotated frames, computed once for all cells.
 
-Size "estimator" of Lock and Check leaves all but the last stage of the estimator of notebook 01 as they are. Their maps of a frame never change
-then, so they are stored: one of the frame as it is, and one of its mirror image, the only augmentation that such cells have.
+Size "estimator" of Lock and Check leaves all but the last stage of the estimator of notebook 01 as they are. Their maps
+of a frame never change
+then, so they are stored: one of the frame as it is, and one of its mirror image, the only augmentation that such cells
+    have.
 A training step costs less than half of one from pictures.
 """
 
@@ -35,8 +37,8 @@ class TrunkMaps:
     """Maps behind the frozen part of a network.
 
     Attributes:
-        maps: float16 (2, n, h, w, N), memory-mapped: of every frame as it is, and mirrored. The 11 bits of its mantissa hold what
-            bf16 gives exactly, except for values below 6e-5, which lose bits.
+        maps: float16 (2, n, h, w, N), memory-mapped: of every frame as it is, and mirrored. The 11 bits of its mantissa
+            hold what bf16 gives exactly, except for values below 6e-5, which lose bits.
         landmarks: float32 (2, n, 68, 2) of the same pictures, in 0..1 of the side, NaN unknown or outside.
         dtype: that networks are given them in.
     """
@@ -57,35 +59,62 @@ class TrunkMaps:
 
 
 @torch.inference_mode()
-def trunk_maps(network: LAC, data: AnnotatedFrames, folder: str | Path, weights: str, *, device: str = "cpu",
-               precision: str = "float32") -> TrunkMaps:
+def trunk_maps(
+    network: LAC,
+    data: AnnotatedFrames,
+    folder: str | Path,
+    weights: str,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> TrunkMaps:
     """The maps of all annotated frames, made if they are not there; about 8 KB a frame and side at 64 pixels.
 
     Args:
-        network: with a backbone that has a ``trunk``. folder: where the maps go. weights: fingerprint of the trunk's weights.
+        network: with a backbone that has a ``trunk``. folder: where the maps go. weights: fingerprint of the trunk's
+            weights.
         device, precision: that the trunk runs with.
 
     Raises:
         InputError: the folder's files are not whole.
     """
     folder = Path(folder)
-    stamp = digest([data.meta["fingerprint"], weights, network.image_size, len(network.backbone.frozen), precision, code_version(*_CODE)])
+    stamp = digest(
+        [
+            data.meta["fingerprint"],
+            weights,
+            network.image_size,
+            len(network.backbone.frozen),
+            precision,
+            code_version(*_CODE),
+        ]
+    )
     meta = folder / "meta.json"
     if not meta.is_file() or stamp not in meta.read_text():
         _make(network, data, folder, stamp, device, precision)
     try:
-        return TrunkMaps(np.load(folder / "maps.npy", mmap_mode="r"), torch.from_numpy(np.load(folder / "landmarks.npy")),
-                         torch.bfloat16 if precision == "bf16" else torch.float32)
+        return TrunkMaps(
+            np.load(folder / "maps.npy", mmap_mode="r"),
+            torch.from_numpy(np.load(folder / "landmarks.npy")),
+            torch.bfloat16 if precision == "bf16" else torch.float32,
+        )
     except (OSError, ValueError) as error:
-        raise InputError(folder, "stored maps", f"{type(error).__name__}: {error}", "maps.npy, landmarks.npy and meta.json; delete the "
-                         "folder to make them again") from None
+        raise InputError(
+            folder,
+            "stored maps",
+            f"{type(error).__name__}: {error}",
+            "maps.npy, landmarks.npy and meta.json; delete the folder to make them again",
+        ) from None
 
 
 def _make(network: LAC, data: AnnotatedFrames, folder: Path, stamp: str, device: str, precision: str) -> None:
     count, generator = len(data.frames), torch.Generator()
     network.to(device, memory_format=torch.channels_last).eval()
     points = torch.from_numpy(data.landmarks)[:, None]
-    with atomic_folder(folder) as temporary, progress(total=count, desc="maps of the frozen stages", unit="frame") as bar:
+    with (
+        atomic_folder(folder) as temporary,
+        progress(total=count, desc="maps of the frozen stages", unit="frame") as bar,
+    ):
         stored, landmarks = None, torch.stack((points, points))
         for start in range(0, count, _BATCH):
             part = slice(start, min(start + _BATCH, count))
@@ -97,7 +126,9 @@ def _make(network: LAC, data: AnnotatedFrames, folder: Path, stamp: str, device:
                 with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
                     maps = network.backbone.trunk(shown[:, 0]).permute(0, 2, 3, 1).half().cpu().numpy()
                 if stored is None:
-                    stored = np.lib.format.open_memmap(temporary / "maps.npy", mode="w+", dtype=np.float16, shape=(2, count, *maps.shape[1:]))
+                    stored = np.lib.format.open_memmap(
+                        temporary / "maps.npy", mode="w+", dtype=np.float16, shape=(2, count, *maps.shape[1:])
+                    )
                 stored[side, part] = maps
             bar.update(part.stop - start)
         stored.flush()

@@ -1,4 +1,6 @@
-"""Windows of consecutive frames: LAC's temporal sampling (Algorithm 1) for training, and windows that cover every frame."""
+"""Windows of consecutive frames: LAC's temporal sampling (Algorithm 1) for training, and windows that cover every
+frame.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,11 @@ def _check(table: pd.DataFrame, **counts: int) -> None:
 
 
 def subject_windows(table: pd.DataFrame, length: int, segments: int, generator: np.random.Generator) -> np.ndarray:
-    """Temporal sampling (LAC, Algorithm 1): ``segments`` windows of every subject, one at a random place in each segment.
+    """Temporal sampling (LAC, Algorithm 1): ``segments`` windows of every subject, one at a random place in each
+    segment.
 
-    A subject's sequences (BP4D: its tasks) are laid end to end in their order and cut into ``segments`` equal pieces; the
-    window's start is drawn evenly among the places of the piece where ``length`` consecutive frames of one sequence
+    A subject's sequences (BP4D: its tasks) are laid end to end in their order and cut into ``segments`` equal pieces;
+    the window's start is drawn evenly among the places of the piece where ``length`` consecutive frames of one sequence
     follow without leaving the piece. (The printed algorithm adds no offset to the start, so that all its windows would
     lie in the first segment; the offset is meant, and here.) So no window crosses a segment, a sequence or a gap in the
     frame numbers, and every subject gives equally many, however long its video is.
@@ -98,15 +101,16 @@ def subject_windows(table: pd.DataFrame, length: int, segments: int, generator: 
 def covering_windows(table: pd.DataFrame, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Windows with stride ``length`` over every run of consecutive frames, so that each frame is judged exactly once.
 
-    The last window of a run is moved back so that it, too, has ``length`` frames; what the window before has judged is not
-    kept twice. A run shorter than ``length`` is one window with its last frame repeated; repeats are not kept.
+    The last window of a run is moved back so that it, too, has ``length`` frames; what the window before has judged is
+    not kept twice. A run shorter than ``length`` is one window with its last frame repeated; repeats are not kept.
 
     Args:
         table: rows of ``read_annotated``, any order.
         length: frames of a window.
 
     Returns:
-        rows, int64 (W, length): positions of rows in ``table``. keep, bool (W, length): the frame's judgement counts here;
+        rows, int64 (W, length): positions of rows in ``table``. keep, bool (W, length): the frame's judgement counts
+            here;
         ``rows[keep]`` names every row of the table exactly once.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import affwild2, afew, dfew, disfa, ferv39k, folder, mafw, ravdess, sampling
+from . import afew, affwild2, dfew, disfa, ferv39k, folder, mafw, ravdess, sampling
 from .annotated import annotated_labels, annotated_landmarks, load_annotated_frames, read_annotated
 from .check import AnnotatedCheck, DatasetCheck, check_dataset
 from .common import known_name, reader_choices
@@ -36,7 +36,12 @@ def dataset_name(name: str) -> str:
 
 
 def read_dataset(
-    name: str, root: str | os.PathLike, fold: int = 1, *, missing: str = "error", splits: str | os.PathLike | None = None,
+    name: str,
+    root: str | os.PathLike,
+    fold: int = 1,
+    *,
+    missing: str = "error",
+    splits: str | os.PathLike | None = None,
     **choices,
 ) -> Manifest:
     """Manifest of a dataset as it lies on disk.

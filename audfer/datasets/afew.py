@@ -17,9 +17,7 @@ _PARTS = {"train": ("Train_AFEW", "train"), "test": ("Val_AFEW", "validation", "
 _FACES = ("AlignedFaces_LBPTOP_Points/Faces", "AlignedFaces_LBPTOP_Points_Val/Faces", "Faces")
 
 
-def read(
-    root: str | os.PathLike, fold: int = 1, *, missing: str = "error", clips: str = "", splits=None
-) -> Manifest:
+def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error", clips: str = "", splits=None) -> Manifest:
     """Manifest of training and validation; the labels of the test set are not public, so validation is the test split.
 
     Two forms are read: EmotiW's (``Train_AFEW/<Emotion>/*.avi`` with aligned faces under
@@ -91,8 +89,12 @@ def _faces(faces: Path, videos: dict, listing: Listing) -> dict:
         else:
             out[clip] = (faces / clip, videos[clip][1])
     if listing.dropped and not out:
-        raise InputError(faces, "emotions of the aligned faces", "no video of the same name for any of them",
-                         "<Emotion>/<clip>.avi beside them, or splits that give the labels")
+        raise InputError(
+            faces,
+            "emotions of the aligned faces",
+            "no video of the same name for any of them",
+            "<Emotion>/<clip>.avi beside them, or splits that give the labels",
+        )
     for clip in videos.keys() - out.keys():  # listed by its video, so that check and pack name it
         out[clip] = (faces / clip, videos[clip][1])
     return out
@@ -101,10 +103,10 @@ def _faces(faces: Path, videos: dict, listing: Listing) -> dict:
 def _from_lists(listing: Listing, found: dict, splits, fold: int) -> None:
     entries = lists.read_lists(splits, "AFEW", fold)
     names = [os.path.splitext(re.split(r"[/\\]", e.clip)[-1])[0] for e in entries]
-    told = {id(e): found[name][2] for e, name in zip(entries, names) if name in found}
+    told = {id(e): found[name][2] for e, name in zip(entries, names, strict=True) if name in found}
     labels, how = lists.expressions("AFEW", entries, lambda entry: told.get(id(entry)), fold)
     listing.notes.append(how)
-    for entry, name, label in zip(entries, names, labels):
+    for entry, name, label in zip(entries, names, labels, strict=True):
         listing.lists[entry.split] = entry.file
         path = found[name][0] if name in found else listing.root / "/".join(re.split(r"[/\\]", entry.clip)[-3:])
         listing.add(name, path, entry.split, label)

@@ -27,9 +27,7 @@ def _annotation_folder(base: Path) -> Path:
         for inner in [candidate, *(candidate / e for e in subfolders(candidate))]:
             if same_name(inner.name, pattern):
                 return inner
-    raise InputError(
-        base, "folder of Aff-Wild2's annotations", "no such folder", f'"<N>th ABAW Annotations/{pattern}"'
-    )
+    raise InputError(base, "folder of Aff-Wild2's annotations", "no such folder", f'"<N>th ABAW Annotations/{pattern}"')
 
 
 def _annotation_files(annotations: Path) -> dict[str, list[Path]]:
@@ -81,7 +79,9 @@ def _labels(path: Path) -> dict[str, list[tuple[int, int, str]]]:
                 raise InputError(path, f"line {number}, frame", frame, "the number of a frame, from 1")
         label = label.strip()
         if label == str(classes):
-            raise InputError(path, f"line {number}, label", repr(label), f"-1 to {classes - 1}: its header has no Other")
+            raise InputError(
+                path, f"line {number}, label", repr(label), f"-1 to {classes - 1}: its header has no Other"
+            )
         out[video].append((number, frame, label))
     return out
 
@@ -94,7 +94,7 @@ def _windows(labels: np.ndarray, has_image: np.ndarray, longest: int) -> list[tu
     """
     out = []
     edges = np.nonzero(np.diff(labels))[0] + 1
-    for start, stop in zip([0, *edges], [*edges, len(labels)]):
+    for start, stop in zip([0, *edges], [*edges, len(labels)], strict=True):
         for first in range(start, stop, longest):
             last = min(first + longest, stop)
             if has_image[first:last].any():
@@ -138,9 +138,14 @@ def read(
             folders.setdefault(_plain(video), inner / video)
     space, absent = LABEL_SPACES["AffWild2"], []
     listing = Listing(
-        "AffWild2", base, 1, classes=space.classes if every else EXPRESSIONS,
-        notes=["test split: Validation_Set, because the labels of the test set are not public",
-               f"windows of at most {window} frames of one label; a frame without a face image is skipped"],
+        "AffWild2",
+        base,
+        1,
+        classes=space.classes if every else EXPRESSIONS,
+        notes=[
+            "test split: Validation_Set, because the labels of the test set are not public",
+            f"windows of at most {window} frames of one label; a frame without a face image is skipped",
+        ],
     )
     for split, files in _annotation_files(annotations).items():
         for path in files:
@@ -168,8 +173,13 @@ def read(
                 for start, stop in _windows(labels, has_image, window):
                     if labels[start] >= 0:
                         listing.add(
-                            f"{video}:{start + 1:05d}-{stop:05d}", clips, split, int(labels[start]), start=start,
-                            stop=stop, subject=video,
+                            f"{video}:{start + 1:05d}-{stop:05d}",
+                            clips,
+                            split,
+                            int(labels[start]),
+                            start=start,
+                            stop=stop,
+                            subject=video,
                         )
     if absent and missing == "error":
         raise InputError(

@@ -1,4 +1,6 @@
-"""Faces cut out of raw video with OpenFace's landmarks: a similarity transform a frame onto a template of eyes and mouth."""
+"""Faces cut out of raw video with OpenFace's landmarks: a similarity transform a frame onto a template of eyes and
+mouth.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from PIL import Image, ImageDraw
 from ..errors import InputError
 from ..openface import AUTrack, read_openface
 
-#: where the centres of both eyes and the corners of the mouth come to lie, as shares of the side: brows and chin stay in
+#: where the centres of both eyes and the corners of the mouth come to lie, as shares of the side: brows and chin stay
+#: in
 TEMPLATE = np.array([[0.35, 0.38], [0.65, 0.38], [0.376, 0.727], [0.624, 0.727]])
 #: distance of the eyes in the source below which a face is too small to be aligned, in pixels
 SMALLEST = 4.0
@@ -43,8 +46,10 @@ class Alignment:
     def quality(self) -> dict:
         """One row about the clip: frames, without_landmarks, eye_distance (median, pixels), residual (median)."""
         return {
-            "frames": len(self.found), "without_landmarks": int((~self.found).sum()),
-            "eye_distance": round(float(np.median(self.eyes)), 2), "residual": round(float(np.median(self.residual)), 4),
+            "frames": len(self.found),
+            "without_landmarks": int((~self.found).sum()),
+            "eye_distance": round(float(np.median(self.eyes)), 2),
+            "residual": round(float(np.median(self.residual)), 4),
         }
 
 
@@ -111,9 +116,7 @@ def cut(picture: np.ndarray, scale_turn: complex, shift: complex, size: int) -> 
     inverse = 1 / (scale_turn * side)
     origin = -shift / scale_turn
     matrix = (inverse.real, -inverse.imag, origin.real, inverse.imag, inverse.real, origin.imag)
-    drawn = Image.fromarray(picture).transform(
-        (side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
-    )
+    drawn = Image.fromarray(picture).transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     return np.asarray(drawn.reduce(factor) if factor > 1 else drawn)
 
 
@@ -137,9 +140,9 @@ def contact_sheet(rows: list[tuple[str, np.ndarray, np.ndarray, Alignment]], cel
     tops = np.cumsum([gap, *(line + height + cell + 3 * gap for height in tall)])
     sheet = Image.new("RGB", (columns * (cell + gap) + gap, int(tops[-1])), "white")
     draw = ImageDraw.Draw(sheet)
-    for (title, before, after, alignment), top, height in zip(rows, tops.tolist(), tall):
+    for (title, before, after, alignment), top, height in zip(rows, tops.tolist(), tall, strict=True):
         draw.text((gap, top), title[: columns * cell // 6], fill="black")
-        for column, (source, face) in enumerate(zip(before, after)):
+        for column, (source, face) in enumerate(zip(before, after, strict=True)):
             left = gap + column * (cell + gap)
             shown = Image.fromarray(source)
             factor = cell / max(shown.size)

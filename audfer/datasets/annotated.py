@@ -46,8 +46,9 @@ def read_annotated(name: str, root: str | os.PathLike, *, missing: str = "error"
     Returns:
         One row a frame, ordered by subject, sequence and frame, indexed from 0: ``dataset``, ``subject``, ``sequence``,
         ``path`` (a video or the frame's image), ``frame``, ``fold`` (1..3, the fold in which the subject is tested: no
-        subject is in two), and a column an AU: DISFA's codes 0..5, BP4D's 0 or 1, NaN where unknown. ``attrs`` says which
-        fold rule and which pictures these are, and how many frames were dropped. See ``read_disfa`` and ``read_bp4d``.
+        subject is in two), and a column an AU: DISFA's codes 0..5, BP4D's 0 or 1, NaN where unknown. ``attrs`` says
+        which fold rule and which pictures these are, and how many frames were dropped. See ``read_disfa`` and
+        ``read_bp4d``.
 
     Raises:
         InputError: as those two; a choice that the dataset does not offer.
@@ -73,8 +74,9 @@ def annotated_labels(table: pd.DataFrame, action_units: tuple[str, ...]) -> np.n
         if not _ACTION_UNIT.fullmatch(unit):
             raise InputError("annotated_labels", "action unit", repr(unit), "a name like AU01")
     if not set(action_units) & set(table.columns):
-        raise InputError("annotated_labels", "action units", ", ".join(action_units),
-                         "some of " + ", ".join(action_units_of(table)))
+        raise InputError(
+            "annotated_labels", "action units", ", ".join(action_units), "some of " + ", ".join(action_units_of(table))
+        )
     out = np.full((len(table), len(action_units)), np.nan, np.float32)
     threshold = table["dataset"].map(PRESENT_FROM).to_numpy()
     for column, unit in enumerate(action_units):
@@ -88,8 +90,14 @@ def annotated_labels(table: pd.DataFrame, action_units: tuple[str, ...]) -> np.n
 
 
 def load_annotated_frames(
-    root: str | os.PathLike, table: pd.DataFrame, size: int | None = None, *, align: bool = False,
-    openface: str | os.PathLike | None = None, out: np.ndarray | None = None, progress: bool = False,
+    root: str | os.PathLike,
+    table: pd.DataFrame,
+    size: int | None = None,
+    *,
+    align: bool = False,
+    openface: str | os.PathLike | None = None,
+    out: np.ndarray | None = None,
+    progress: bool = False,
 ) -> np.ndarray:
     """Pictures of a table's rows (all of ``read_annotated``'s or some, any order), uint8 (n, H, W, 3), rows aligned.
 
@@ -99,8 +107,8 @@ def load_annotated_frames(
         root: as for ``read_annotated``.
         size: side to resize to (antialiased; pictures that are not square are squeezed); default as stored (pictures of
             other sizes are resized to the first one's).
-        align: cut the faces out with OpenFace's landmarks (``alignment.TEMPLATE``); DISFA's videos and BP4D's images show
-            head and shoulders. Needs ``size``; frames without landmarks borrow the nearest frame's.
+        align: cut the faces out with OpenFace's landmarks (``alignment.TEMPLATE``); DISFA's videos and BP4D's images
+            show head and shoulders. Needs ``size``; frames without landmarks borrow the nearest frame's.
         openface: folder of OpenFace's CSVs (see ``openface_folder``).
         out: an array to write into, (n, size, size, 3), for example a memory map: all of DISFA at 224 pixels is 20 GB.
         progress: show a bar, in frames.
@@ -119,7 +127,7 @@ def load_annotated_frames(
     shape = None if size is None else (size, size)
     with progress_bar(total=len(table), desc=f"read {name}", unit="frame", disable=not progress) as bar:
         for positions, pictures in _pictures(base, paths, frames, None if align else size):
-            for rows, picture in zip(positions, pictures):
+            for rows, picture in zip(positions, pictures, strict=True):
                 if cuts is not None:
                     picture = cuts.cut(picture, rows[0], size)
                 if out is None:
@@ -162,12 +170,15 @@ class _Cuts:
     def __init__(self, base: Path, name: str, table: pd.DataFrame, openface):
         folder = openface_folder(base, name, openface)
         if folder is None:
-            raise InputError(base, "landmarks", "no folder of OpenFace's CSVs",
-                             f"openface/{name} beside the dataset, or openface=")
+            raise InputError(
+                base, "landmarks", "no folder of OpenFace's CSVs", f"openface/{name} beside the dataset, or openface="
+            )
         self.scale_turn, self.shift = np.empty(len(table), complex), np.empty(len(table), complex)
         for sequence, rows, numbers in _sequences(base, table):
             if (track := _track(folder, sequence, table["path"].iloc[rows[0]])) is None:
-                raise InputError(folder, f"OpenFace file of sequence {sequence}", "none", f"{sequence.replace('/', '_')}.csv")
+                raise InputError(
+                    folder, f"OpenFace file of sequence {sequence}", "none", f"{sequence.replace('/', '_')}.csv"
+                )
             found = alignment.align(read_openface(track, require_presence=False), numbers, track)
             self.scale_turn[rows], self.shift[rows] = found.scale_turn, found.shift
 
@@ -183,8 +194,8 @@ def annotated_landmarks(
 ) -> np.ndarray:
     """The 68 iBUG points of every row, float32 (n, 68, 2): x and y in units of the picture's sides (0..1), NaN unknown.
 
-    The embedded set's are those that were drawn (its truth beside it); of a real dataset OpenFace's CSVs are read, one a
-    sequence (``SN001.csv`` or the video's name; ``F001_T1.csv`` or ``F001/T1.csv``). Without a CSV, or where OpenFace
+    The embedded set's are those that were drawn (its truth beside it); of a real dataset OpenFace's CSVs are read, one
+    a sequence (``SN001.csv`` or the video's name; ``F001_T1.csv`` or ``F001/T1.csv``). Without a CSV, or where OpenFace
     lost the face, points are unknown. Points may lie outside the picture.
 
     Args:
@@ -258,7 +269,9 @@ def _drawn_landmarks(base: Path, name: str, table: pd.DataFrame) -> np.ndarray:
 
 
 def _sequences(base: Path, table: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(sequence, its rows, 0-based numbers under which OpenFace sees their frames: of a video, or position in a folder)."""
+    """(sequence, its rows, 0-based numbers under which OpenFace sees their frames: of a video, or position in a
+    folder).
+    """
     paths, frames = table["path"].to_numpy(), table["frame"].to_numpy()
     for sequence, rows in table.reset_index(drop=True).groupby("sequence", sort=False).groups.items():
         rows = rows.to_numpy()
@@ -281,5 +294,7 @@ def _picture_size(path: Path) -> tuple[int, int]:
 def _dataset_of(table: pd.DataFrame) -> str:
     names = table["dataset"].unique() if "dataset" in table else ()
     if len(names) != 1:
-        raise InputError("annotated frames", "column dataset", ", ".join(map(str, names)) or "none", "rows of one read_annotated")
+        raise InputError(
+            "annotated frames", "column dataset", ", ".join(map(str, names)) or "none", "rows of one read_annotated"
+        )
     return names[0]

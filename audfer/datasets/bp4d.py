@@ -12,12 +12,32 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from ..errors import InputError
-from .common import assign_folds, check_missing, dataset_folder, find_folder, listed, locate, numbered_images, read_lines
+from .common import (
+    assign_folds,
+    check_missing,
+    dataset_folder,
+    find_folder,
+    listed,
+    locate,
+    numbered_images,
+    read_lines,
+)
 
 FOLDS = 3
 #: the AUs that the papers judge; AU24 (lip pressor) is none of ``facs.ACTION_UNITS``
 EVALUATED: tuple[str, ...] = (
-    "AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24",
+    "AU01",
+    "AU02",
+    "AU04",
+    "AU06",
+    "AU07",
+    "AU10",
+    "AU12",
+    "AU14",
+    "AU15",
+    "AU17",
+    "AU23",
+    "AU24",
 )
 #: not coded
 UNKNOWN = 9
@@ -37,21 +57,23 @@ def read_bp4d(root: str | os.PathLike, *, missing: str = "error") -> pd.DataFram
     """Every annotated frame: its image, and which AUs are present.
 
     Args:
-        root: the dataset's folder or the one above it. Labels are ``AUCoding/AU_OCC/<subject>_<task>.csv`` (first column
-            the frame, a header of AU numbers), images ``<subject>/<task>/<frame>.jpg`` with any number of leading zeros,
-            in the dataset's folder or in one of the folders that releases put them in (``2D+3D``, ``img`` ...).
+        root: the dataset's folder or the one above it. Labels are ``AUCoding/AU_OCC/<subject>_<task>.csv`` (first
+            column the frame, a header of AU numbers), images ``<subject>/<task>/<frame>.jpg`` with any number of
+            leading zeros, in the dataset's folder or in one of the folders that releases put them in (``2D+3D``,
+            ``img`` ...).
         missing: "error" refuses annotated frames without an image; "drop" leaves them out and counts them in
             ``attrs["dropped"]``.
 
     Returns:
-        One row a frame: ``dataset`` ("BP4D"), ``subject``, ``sequence`` ("F001/T1"), ``path`` (the image, relative to the
+        One row a frame: ``dataset`` ("BP4D"), ``subject``, ``sequence`` ("F001/T1"), ``path`` (the image, relative to
+            the
         dataset's folder), ``frame`` (the number in the label file, which is the image's), ``fold`` (1..3, in which the
         subject is tested), and the 12 AUs of ``EVALUATED``: float32, 1 present, 0 absent, NaN not coded (9 on disk).
         ``attrs``: dataset, folds (the rule), clips (where the images are), dropped (frames).
 
     Raises:
-        InputError: no labels, a header without one of the 12 AUs, a line with another number of cells, a code other than
-            0, 1 and 9, frame numbers that do not rise, two images of one number, no images.
+        InputError: no labels, a header without one of the 12 AUs, a line with another number of cells, a code other
+            than 0, 1 and 9, frame numbers that do not rise, two images of one number, no images.
     """
     check_missing("BP4D", missing)
     base = dataset_folder(root, "BP4D")
@@ -71,22 +93,38 @@ def read_bp4d(root: str | os.PathLike, *, missing: str = "error") -> pd.DataFram
         if not kept.all():
             absent.append((f"{subject}/{task}", int((~kept).sum())))
         folder = "" if place is None else str(place.relative_to(base))
-        tables.append(pd.DataFrame({
-            "dataset": "BP4D", "subject": subject, "sequence": f"{subject}/{task}",
-            "path": [f"{folder}/{there[frame]}" for frame in frames[kept].tolist()], "frame": frames[kept],
-            "fold": folds[subject], **dict(zip(EVALUATED, codes[kept].T)),
-        }))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "dataset": "BP4D",
+                    "subject": subject,
+                    "sequence": f"{subject}/{task}",
+                    "path": [f"{folder}/{there[frame]}" for frame in frames[kept].tolist()],
+                    "frame": frames[kept],
+                    "fold": folds[subject],
+                    **dict(zip(EVALUATED, codes[kept].T, strict=True)),
+                }
+            )
+        )
     lost = sum(count for _, count in absent)
     if absent and (missing == "error" or lost == total):
         raise InputError(
-            base, "images of BP4D", f"none for {lost} of {total} annotated frames (first: {absent[0][1]} of {absent[0][0]})",
-            "<subject>/<task>/<frame>.jpg here or in one of " + ", ".join(_IMAGES)
+            base,
+            "images of BP4D",
+            f"none for {lost} of {total} annotated frames (first: {absent[0][1]} of {absent[0][0]})",
+            "<subject>/<task>/<frame>.jpg here or in one of "
+            + ", ".join(_IMAGES)
             + ('; missing="drop" leaves such frames out' if lost < total else ""),
         )
     table = pd.concat(tables, ignore_index=True)
     where = f"images in {images.relative_to(base)}" if images != base else "images in the dataset's folder"
-    table.attrs = {"dataset": "BP4D", "folds": rule, "clips": where, "absent": absent,
-                   "dropped": {"frames not on disk": lost} if lost else {}}
+    table.attrs = {
+        "dataset": "BP4D",
+        "folds": rule,
+        "clips": where,
+        "absent": absent,
+        "dropped": {"frames not on disk": lost} if lost else {},
+    }
     return table
 
 
@@ -102,9 +140,14 @@ def _image_folder(base: Path, files: list[tuple[str, str, str]]) -> Path:
 def _codes(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(frame numbers, (n, 12) float32 0, 1 or NaN) of one label file."""
     try:
-        table = arrow_csv.read_csv(path, convert_options=arrow_csv.ConvertOptions(strings_can_be_null=False, null_values=[]))
-        cells = np.stack([column.to_numpy() for column in table.columns], axis=1) if all(
-            pa.types.is_integer(column.type) for column in table.columns) and len(table) else None
+        table = arrow_csv.read_csv(
+            path, convert_options=arrow_csv.ConvertOptions(strings_can_be_null=False, null_values=[])
+        )
+        cells = (
+            np.stack([column.to_numpy() for column in table.columns], axis=1)
+            if all(pa.types.is_integer(column.type) for column in table.columns) and len(table)
+            else None
+        )
         header = [str(name).strip() for name in table.column_names]
     except (pa.ArrowInvalid, OSError):
         cells = None
@@ -116,7 +159,9 @@ def _codes(path: Path) -> tuple[np.ndarray, np.ndarray]:
         for number, line in lines[1:]:
             parts = [part.strip() for part in line.split(",")]
             if len(parts) != len(header) or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
-                raise InputError(path, f"line {number}", repr(line[:60]), f"{len(header)} whole numbers: frame and AU codes")
+                raise InputError(
+                    path, f"line {number}", repr(line[:60]), f"{len(header)} whole numbers: frame and AU codes"
+                )
             rows.append([int(part) for part in parts])
         if not rows:
             raise InputError(path, "frames", "none", "a line a frame below the header")
@@ -125,17 +170,25 @@ def _codes(path: Path) -> tuple[np.ndarray, np.ndarray]:
     frames = cells[:, 0]
     if frames[0] < 0 or (np.diff(frames) < 1).any():
         worst = 0 if frames[0] < 0 else int(np.argmax(np.diff(frames) < 1)) + 1
-        raise InputError(path, f"line {line_of(worst)}, frame", int(frames[worst]), "numbers from 0, each higher than the last")
+        raise InputError(
+            path, f"line {line_of(worst)}, frame", int(frames[worst]), "numbers from 0, each higher than the last"
+        )
     columns = []
     for unit in EVALUATED:
-        found = [index for index, name in enumerate(header) if index and re.fullmatch(f"(AU)?0*{int(unit[2:])}", name, re.I)]
+        found = [
+            index for index, name in enumerate(header) if index and re.fullmatch(f"(AU)?0*{int(unit[2:])}", name, re.I)
+        ]
         if len(found) != 1:
-            raise InputError(path, "header", f"{len(found)} columns {int(unit[2:])}", f"one column for each of {_NUMBERS}")
+            raise InputError(
+                path, "header", f"{len(found)} columns {int(unit[2:])}", f"one column for each of {_NUMBERS}"
+            )
         columns += found
     codes = cells[:, columns]
     if (bad := (codes != 0) & (codes != 1) & (codes != UNKNOWN)).any():
         row, column = np.argwhere(bad)[0]
-        raise InputError(path, f"line {line_of(row)}, {EVALUATED[column]}", int(codes[row, column]), "0, 1 or 9 (not coded)")
+        raise InputError(
+            path, f"line {line_of(row)}, {EVALUATED[column]}", int(codes[row, column]), "0, 1 or 9 (not coded)"
+        )
     return frames, np.where(codes == UNKNOWN, np.float32("nan"), codes).astype(np.float32)
 
 

@@ -1,4 +1,7 @@
-"""Whether what is on disk is what the papers used: counts, files, labels, duplicates; nothing is trained before this."""
+"""Whether what is on disk is what the papers used: counts, files, labels, duplicates.
+
+Nothing is trained before this.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,15 @@ from ..facs import EXPRESSIONS, LABEL_SPACES
 from ..progress import progress as progress_bar
 from .common import check_fold, dataset_folder, known_name
 from .manifest import (
-    IMAGE_ERRORS, RENDERED_STAMP, Manifest, frame_number, is_video, list_frames, published_counts, read_image, video_shape,
+    IMAGE_ERRORS,
+    RENDERED_STAMP,
+    Manifest,
+    frame_number,
+    is_video,
+    list_frames,
+    published_counts,
+    read_image,
+    video_shape,
 )
 from .workers import chunks, each
 
@@ -103,16 +114,23 @@ class DatasetCheck:
     def to_json(self) -> dict:
         """Everything, as JSON types."""
         return {
-            "dataset": self.name, "root": str(self.root), "as_published": self.as_published, "counts": _records(self.counts),
-            "deviations": [asdict(f) for f in self.deviations], "notes": [asdict(f) for f in self.notes], **self.facts,
+            "dataset": self.name,
+            "root": str(self.root),
+            "as_published": self.as_published,
+            "counts": _records(self.counts),
+            "deviations": [asdict(f) for f in self.deviations],
+            "notes": [asdict(f) for f in self.notes],
+            **self.facts,
         }
 
     def __str__(self) -> str:
         lines = [f"{self.name}, {self.root}", "", *_count_table(self.counts), ""]
         facts = self.facts
-        lines += _paragraph(f"clips: {facts['clips']} in {facts['folders']} folders or videos, {facts['frames']} frames "
-                            f"({facts['frames_a_clip'][0]} to {facts['frames_a_clip'][2]} a clip, "
-                            f"median {facts['frames_a_clip'][1]})")
+        lines += _paragraph(
+            f"clips: {facts['clips']} in {facts['folders']} folders or videos, {facts['frames']} frames "
+            f"({facts['frames_a_clip'][0]} to {facts['frames_a_clip'][2]} a clip, "
+            f"median {facts['frames_a_clip'][1]})"
+        )
         lines += _paragraph("image sizes: " + _size_list(facts["image_sizes"]))
         lines += _paragraph(f"labels on disk: {facts['label_order']}")
         lines += _paragraph(f"classes here: {', '.join(f'{i} {c}' for i, c in enumerate(facts['classes']))}")
@@ -140,14 +158,23 @@ class AnnotatedCheck(DatasetCheck):
     def __str__(self) -> str:
         facts = self.facts
         lines = [f"{self.name}, {self.root}", "", f"{'':<12}{'published':>10}{'here':>10}"]
-        lines += [f"{row.quantity:<12}{row.published:>10}{row.found:>10}" + (" *" if row.verdict == "differs" else "")
-                  for row in self.counts.itertuples()]
+        lines += [
+            f"{row.quantity:<12}{row.published:>10}{row.found:>10}" + (" *" if row.verdict == "differs" else "")
+            for row in self.counts.itertuples()
+        ]
         if (self.counts["verdict"] == "differs").any():
             lines.append("* differs from the published count")
-        lines += ["", "per cent of the coded frames in which each AU is present", *_rate_table(self.rates, facts["judged"]), ""]
+        lines += [
+            "",
+            "per cent of the coded frames in which each AU is present",
+            *_rate_table(self.rates, facts["judged"]),
+            "",
+        ]
         shortest, median, longest = facts["frames_a_sequence"]
-        lines += _paragraph(f"sequences: {facts['sequences']} ({shortest} to {longest} frames, median {median}); "
-                            f"image sizes: {_size_list(facts['image_sizes'])}")
+        lines += _paragraph(
+            f"sequences: {facts['sequences']} ({shortest} to {longest} frames, median {median}); "
+            f"image sizes: {_size_list(facts['image_sizes'])}"
+        )
         lines += _paragraph(f"folds: {facts['folds']}")
         if facts["dropped"]:
             lines += _paragraph("left out: " + ", ".join(f"{k} {v}" for k, v in facts["dropped"].items()))
@@ -155,15 +182,22 @@ class AnnotatedCheck(DatasetCheck):
 
 
 def check_dataset(
-    name: str, root: str | os.PathLike, folds: Iterable[int] | None = None, *, deep: bool = False, workers: int = 1,
-    progress: bool = True, **choices,
+    name: str,
+    root: str | os.PathLike,
+    folds: Iterable[int] | None = None,
+    *,
+    deep: bool = False,
+    workers: int = 1,
+    progress: bool = True,
+    **choices,
 ) -> DatasetCheck:
-    """Look at every clip of a dataset and compare it with what is published; of DISFA and BP4D, at every annotated frame.
+    """Look at every clip of a dataset and compare it with what is published; of DISFA and BP4D, at every annotated
+    frame.
 
     Args:
         name, root: as for ``read_dataset``, or for ``read_annotated``.
-        folds: which folds; ``None``: all five of DFEW and MAFW, all three of DISFA and BP4D, the first of the others (whose
-            folds are our own).
+        folds: which folds; ``None``: all five of DFEW and MAFW, all three of DISFA and BP4D, the first of the others
+            (whose folds are our own).
         deep: decode every frame. Otherwise the header and the end of every image file are read, and of every video its
             packets: this finds missing, empty and truncated files, not damaged pixels.
         workers: processes.
@@ -171,19 +205,27 @@ def check_dataset(
         **choices: as for ``read_dataset``.
 
     Returns:
-        The counts beside the published ones and every deviation, with an example; of annotated frames ``AnnotatedCheck``.
+        The counts beside the published ones and every deviation, with an example; of annotated frames
+        ``AnnotatedCheck``.
 
     Raises:
         InputError: as ``read_dataset``, if no fold can be read.
     """
-    from . import FOLDS, annotated, dataset_name, read_dataset  # the registry is made from the readers, after this module
+    from . import (
+        FOLDS,
+        annotated,
+        dataset_name,
+        read_dataset,
+    )  # the registry is made from the readers, after this module
 
     if name.lower() in map(str.lower, annotated.READERS):
         name = known_name(name, annotated.READERS, "check_dataset")
         return _check_annotated(name, root, folds, deep, workers, progress, choices)
     name = dataset_name(name)
     everything = folds is None
-    wanted = tuple(folds) if folds is not None else tuple(range(1, FOLDS[name] + 1)) if name in ("DFEW", "MAFW") else (1,)
+    wanted = (
+        tuple(folds) if folds is not None else tuple(range(1, FOLDS[name] + 1)) if name in ("DFEW", "MAFW") else (1,)
+    )
     manifests, deviations = [], []
     for fold in wanted:
         try:
@@ -221,48 +263,92 @@ def _check_annotated(name: str, root, folds, deep: bool, workers: int, progress:
     base, rule = dataset_folder(root, name), table.attrs["folds"]
     judged = annotated.EVALUATED[name]
     claims = paper.load("lac_text_claims").set_index("quantity")["printed"]
-    published = {"frames": int(claims[f"{name} {'frames' if name == 'DISFA' else 'images'}"]),
-                 "subjects": int(claims[f"{name} subjects"].split()[0])}
+    published = {
+        "frames": int(claims[f"{name} {'frames' if name == 'DISFA' else 'images'}"]),
+        "subjects": int(claims[f"{name} subjects"].split()[0]),
+    }
     found = {"frames": len(table), "subjects": table["subject"].nunique()}
-    counts = pd.DataFrame([(key, published[key], found[key], "as published" if found[key] == published[key] else "differs")
-                           for key in published], columns=["quantity", "published", "found", "verdict"])
+    counts = pd.DataFrame(
+        [
+            (key, published[key], found[key], "as published" if found[key] == published[key] else "differs")
+            for key in published
+        ],
+        columns=["quantity", "published", "found", "verdict"],
+    )
     deviations, notes = [], [Finding("choice", table.attrs["clips"])]
     if (base / RENDERED_STAMP).is_file():
-        deviations.append(Finding("rendered", "the embedded benchmark: rendered faces, not the real dataset", 1, str(base)))
+        deviations.append(
+            Finding("rendered", "the embedded benchmark: rendered faces, not the real dataset", 1, str(base))
+        )
     elif not rule.startswith("the subjects tested"):
         deviations.append(Finding("fold", f"the folds are not the field's: {rule}", 1, str(base)))
     else:
-        notes.append(Finding("fold", "LAC's paper names three folds and not their subjects: these are the field's usual ones"))
+        notes.append(
+            Finding("fold", "LAC's paper names three folds and not their subjects: these are the field's usual ones")
+        )
     if not (base / RENDERED_STAMP).is_file():
         off = counts[counts["verdict"] == "differs"]
-        deviations += [Finding("counts", f"{row.found} {row.quantity}, published are {row.published}",
-                               abs(row.found - row.published), str(base)) for row in off.itertuples()]
+        deviations += [
+            Finding(
+                "counts",
+                f"{row.found} {row.quantity}, published are {row.published}",
+                abs(row.found - row.published),
+                str(base),
+            )
+            for row in off.itertuples()
+        ]
     for reason, count in table.attrs["dropped"].items():
         deviations.append(Finding("missing frame", f"{count} annotated {reason}", count, table.attrs["absent"][0][0]))
     shapes, bad = _scan_annotated(base, table, deep, workers, progress)
     if bad:
         file, reason = bad[0]
-        deviations.append(Finding("unreadable", f"{len(bad)} files cannot be read ({reason})", len(bad), str(base / file)))
-    notes.append(Finding("training set", "OpenFace's AU models were trained on DISFA and BP4D: do not judge it here as on "
-                         "unseen faces"))
+        deviations.append(
+            Finding("unreadable", f"{len(bad)} files cannot be read ({reason})", len(bad), str(base / file))
+        )
+    notes.append(
+        Finding(
+            "training set",
+            "OpenFace's AU models were trained on DISFA and BP4D: do not judge it here as on unseen faces",
+        )
+    )
     same = table["sequence"].to_numpy()[1:] == table["sequence"].to_numpy()[:-1]
     gaps = same & (np.diff(table["frame"]) != 1)
     if gaps.any():
         first = int(np.argmax(gaps))
-        notes.append(Finding("missing frame", f"{int(gaps.sum())} gaps in the frame numbers: windows of frames end there",
-                             int(gaps.sum()), f"{table['sequence'][first]} after frame {table['frame'][first]}"))
+        notes.append(
+            Finding(
+                "missing frame",
+                f"{int(gaps.sum())} gaps in the frame numbers: windows of frames end there",
+                int(gaps.sum()),
+                f"{table['sequence'][first]} after frame {table['frame'][first]}",
+            )
+        )
     if len(shapes) > 1:
         notes.append(Finding("image size", f"images have {len(shapes)} sizes", len(shapes), str(base)))
     rates = _rates(annotated, table, shown)
     silent = rates[(rates["fold"] == 0) & (rates["present"] == 0) & rates["action_unit"].isin(judged)]
     if len(silent):
-        notes.append(Finding("labels", f"{len(silent)} AUs are never present", len(silent), ", ".join(silent["action_unit"])))
+        notes.append(
+            Finding("labels", f"{len(silent)} AUs are never present", len(silent), ", ".join(silent["action_unit"]))
+        )
     lengths = table.groupby("sequence", sort=False).size()
-    return AnnotatedCheck(name, base, counts, deviations, notes, {
-        "frames": len(table), "sequences": len(lengths), "folds": rule, "judged": list(judged),
-        "frames_a_sequence": [int(lengths.min()), int(lengths.median()), int(lengths.max())],
-        "image_sizes": {f"{w}x{h}": count for (w, h), count in shapes.most_common()}, "dropped": dict(table.attrs["dropped"]),
-    }, rates)
+    return AnnotatedCheck(
+        name,
+        base,
+        counts,
+        deviations,
+        notes,
+        {
+            "frames": len(table),
+            "sequences": len(lengths),
+            "folds": rule,
+            "judged": list(judged),
+            "frames_a_sequence": [int(lengths.min()), int(lengths.median()), int(lengths.max())],
+            "image_sizes": {f"{w}x{h}": count for (w, h), count in shapes.most_common()},
+            "dropped": dict(table.attrs["dropped"]),
+        },
+        rates,
+    )
 
 
 def _scan_annotated(base: Path, table: pd.DataFrame, deep: bool, workers: int, progress: bool) -> tuple[Counter, list]:
@@ -270,7 +356,9 @@ def _scan_annotated(base: Path, table: pd.DataFrame, deep: bool, workers: int, p
     counts = table["path"].value_counts(sort=False)
     tasks = [(str(base), part, deep) for part in chunks(list(counts.items()), 1 if is_video(counts.index[0]) else 500)]
     shapes, bad = Counter(), []
-    with progress_bar(total=len(counts), desc=f"check {table.attrs['dataset']}", unit="file", disable=not progress) as bar:
+    with progress_bar(
+        total=len(counts), desc=f"check {table.attrs['dataset']}", unit="file", disable=not progress
+    ) as bar:
         for part, wrong, files in each(_glance_all, tasks, workers if len(counts) > 1000 else 1):
             shapes.update(part)
             bad += wrong
@@ -301,8 +389,10 @@ def _rates(annotated, table: pd.DataFrame, folds: tuple[int, ...]) -> pd.DataFra
     for fold in (0, *folds):
         here = fold_of == fold if fold else np.ones(len(table), bool)
         known, present = (~np.isnan(labels[here])).sum(0), np.nansum(labels[here], 0)
-        rows += [(fold, unit, table["subject"][here].nunique(), int(here.sum()), int(k), int(p), p / k if k else np.nan)
-                 for unit, k, p in zip(units, known, present)]
+        rows += [
+            (fold, unit, table["subject"][here].nunique(), int(here.sum()), int(k), int(p), p / k if k else np.nan)
+            for unit, k, p in zip(units, known, present, strict=True)
+        ]
     return pd.DataFrame(rows, columns=["fold", "action_unit", "subjects", "frames", "known", "present", "rate"])
 
 
@@ -395,7 +485,7 @@ def _counts(manifests: list[Manifest], scans: dict[str, Scan]) -> pd.DataFrame:
         usable = Counter(
             (row.split, row.expression) for row in manifest.table.itertuples() if _usable(row, scans[row.path])
         )
-        listed = Counter(zip(manifest.table["split"], manifest.table["expression"]))
+        listed = Counter(zip(manifest.table["split"], manifest.table["expression"], strict=True))
         check = manifest.check().set_index(["split", "expression"])
         for split, name in check.index:
             index = manifest.classes.index(name)
@@ -425,8 +515,14 @@ def _count_findings(manifests: list[Manifest], counts: pd.DataFrame) -> list[Fin
                     for r in off.head(3).itertuples()
                 )
                 more = f" and {len(off) - 3} more classes" if len(off) > 3 else ""
-                out.append(Finding("counts", f"fold {manifest.fold} {split}: {named or 'no clips'}{more}", len(off),
-                                   str(manifest.lists.get(split, root))))
+                out.append(
+                    Finding(
+                        "counts",
+                        f"fold {manifest.fold} {split}: {named or 'no clips'}{more}",
+                        len(off),
+                        str(manifest.lists.get(split, root)),
+                    )
+                )
     return out
 
 
@@ -455,21 +551,25 @@ def _label_findings(manifests: list[Manifest], counts: pd.DataFrame) -> list[Fin
             if published is None or manifest.embedded:
                 continue
             part = counts[(counts["fold"] == manifest.fold) & (counts["split"] == split)]
-            found = dict(zip(part["expression"], part["listed"]))
+            found = dict(zip(part["expression"], part["listed"], strict=True))
             named = {count: name for name, count in published.items()}
             moved = {
-                name: named[count] for name, count in found.items()
+                name: named[count]
+                for name, count in found.items()
                 if count and count != published[name] and named.get(count, name) != name
             }
             if len(moved) >= 3:
                 pairs = ", ".join(f"{name} has {theirs}'s" for name, theirs in list(moved.items())[:4])
-                out.append(Finding(
-                    "label order",
-                    f"fold {manifest.fold} {split}: the counts are the published ones of other classes ({pairs} ...): "
-                    "the labels are in another order or count from another number",
-                    len(moved),
-                    str(manifest.lists.get(split, manifest.root)),
-                ))
+                out.append(
+                    Finding(
+                        "label order",
+                        f"fold {manifest.fold} {split}: the counts are the published ones of other classes ({pairs} "
+                        f"...): "
+                        "the labels are in another order or count from another number",
+                        len(moved),
+                        str(manifest.lists.get(split, manifest.root)),
+                    )
+                )
     return list({finding.sentence: finding for finding in out}.values())
 
 
@@ -483,15 +583,24 @@ def _file_findings(manifests: list[Manifest], scans: dict[str, Scan], notes: lis
             where.append(Finding(kind, f"{len(clips)} of {len(rows)} {sentence}", len(clips), example(clips[0])))
 
     found("missing clip", "listed clips are not on disk", [r for r in rows.values() if scans[r.path].absent], out)
-    found("empty clip", "clips have no frames", [
-        r for r in rows.values()
-        if not scans[r.path].absent and not scans[r.path].bad and not _frames_of(r, scans[r.path])
-    ], out)
+    found(
+        "empty clip",
+        "clips have no frames",
+        [
+            r
+            for r in rows.values()
+            if not scans[r.path].absent and not scans[r.path].bad and not _frames_of(r, scans[r.path])
+        ],
+        out,
+    )
     bad = [(file, reason) for scan in scans.values() for file, reason in scan.bad]
     if bad:
         file, reason = bad[0]
-        out.append(Finding("unreadable", f"{len(bad)} files cannot be read ({reason})", len(bad),
-                           os.path.join(manifest.root, file)))
+        out.append(
+            Finding(
+                "unreadable", f"{len(bad)} files cannot be read ({reason})", len(bad), os.path.join(manifest.root, file)
+            )
+        )
     for m in manifests:
         for dropped in ("videos without images",):
             if m.dropped.get(dropped):
@@ -501,12 +610,21 @@ def _file_findings(manifests: list[Manifest], scans: dict[str, Scan], notes: lis
         gaps = [r for r in rows.values() if scans[r.path].gaps]
         total = sum(scans[path].gaps for path in {r.path for r in gaps})
         explained = _frame_totals(manifests, scans, notes)
-        found("missing frame", f"clips have gaps in their frame numbers ({total} frames)"
-              + (", as the published frame counts have" if explained else ""), gaps, notes if explained else out)
+        found(
+            "missing frame",
+            f"clips have gaps in their frame numbers ({total} frames)"
+            + (", as the published frame counts have" if explained else ""),
+            gaps,
+            notes if explained else out,
+        )
     short = [r for r in rows.values() if 0 < _frames_of(r, scans[r.path]) < SHORT]
     found("short clip", f"clips have fewer than {SHORT} frames: frames are repeated", short, notes)
-    other = [c for m in manifests for c, n in m.listed_frames.items()
-             if c in rows and not scans[rows[c].path].absent and _frames_of(rows[c], scans[rows[c].path]) != n]
+    other = [
+        c
+        for m in manifests
+        for c, n in m.listed_frames.items()
+        if c in rows and not scans[rows[c].path].absent and _frames_of(rows[c], scans[rows[c].path]) != n
+    ]
     other = list(dict.fromkeys(other))
     found("frame count", "clips have another number of frames than their list says", [rows[c] for c in other], notes)
     shapes = Counter()
@@ -515,7 +633,9 @@ def _file_findings(manifests: list[Manifest], scans: dict[str, Scan], notes: lis
     if len(shapes) > 1:
         usual = shapes.most_common(1)[0][0]
         odd = next(scan.path for scan in scans.values() if set(scan.shapes) - {usual})
-        notes.append(Finding("image size", f"images have {len(shapes)} sizes", len(shapes), os.path.join(manifest.root, odd)))
+        notes.append(
+            Finding("image size", f"images have {len(shapes)} sizes", len(shapes), os.path.join(manifest.root, odd))
+        )
     elif shapes and "224" in next(iter(scans)) and next(iter(shapes)) != (224, 224):
         width, height = next(iter(shapes))
         notes.append(Finding("image size", f"the folder is called 224, its images are {width} x {height}"))
@@ -541,11 +661,14 @@ def _frame_totals(manifests: list[Manifest], scans: dict[str, Scan], notes: list
             compared = True
             if any(found[name] != count for name, count in published.items()):
                 agree = False
-                notes.append(Finding(
-                    "frame count",
-                    f"fold {manifest.fold} {split}: {sum(found.values())} frames here, {sum(published.values())} in "
-                    "Former-DFER's extraction",
-                ))
+                notes.append(
+                    Finding(
+                        "frame count",
+                        f"fold {manifest.fold} {split}: {sum(found.values())} frames here, {sum(published.values())} "
+                        f"in "
+                        "Former-DFER's extraction",
+                    )
+                )
     return agree and compared
 
 
@@ -555,8 +678,15 @@ def _duplicates(manifests: list[Manifest], scans: dict[str, Scan], workers: int,
         if manifest.repeated:
             clip, first, second = manifest.repeated[0]
             across = sum(a != b for _, a, b in manifest.repeated)
-            out.append(Finding("duplicate", f"fold {manifest.fold}: {len(manifest.repeated)} clips listed twice, "
-                               f"{across} of them in both splits", len(manifest.repeated), f"{clip} ({first}, {second})"))
+            out.append(
+                Finding(
+                    "duplicate",
+                    f"fold {manifest.fold}: {len(manifest.repeated)} clips listed twice, "
+                    f"{across} of them in both splits",
+                    len(manifest.repeated),
+                    f"{clip} ({first}, {second})",
+                )
+            )
         if manifest.name == "AffWild2":
             sides = defaultdict(set)
             for row in manifest.table.itertuples():
@@ -565,7 +695,7 @@ def _duplicates(manifests: list[Manifest], scans: dict[str, Scan], workers: int,
             if both:
                 out.append(Finding("duplicate", f"{len(both)} videos have people in both splits", len(both), both[0]))
     # only clips with as many frames and bytes as another can have the same content: the rest need not be read
-    splits = [dict(zip(m.table["path"], m.table["split"])) for m in manifests]
+    splits = [dict(zip(m.table["path"], m.table["split"], strict=True)) for m in manifests]
     alike = defaultdict(list)
     for scan in scans.values():
         if scan.size:
@@ -575,15 +705,26 @@ def _duplicates(manifests: list[Manifest], scans: dict[str, Scan], workers: int,
     same = defaultdict(list)
     if candidates:
         root = str(manifests[0].root)
-        bar = progress_bar(each(_digest, [(root, p) for p in candidates], workers if len(candidates) > 200 else 1),
-                           total=len(candidates), desc="compare contents", unit="clip", disable=not progress)
+        bar = progress_bar(
+            each(_digest, [(root, p) for p in candidates], workers if len(candidates) > 200 else 1),
+            total=len(candidates),
+            desc="compare contents",
+            unit="clip",
+            disable=not progress,
+        )
         for path, digest in bar:
             same[digest].append(path)
     groups = [sorted(paths) for paths in same.values() if len(paths) > 1 and crossing(paths)]
     if groups:
         first = min(groups)
-        out.append(Finding("duplicate", f"{len(groups)} groups of clips with identical files in training and test",
-                           len(groups), " = ".join(first[:2])))
+        out.append(
+            Finding(
+                "duplicate",
+                f"{len(groups)} groups of clips with identical files in training and test",
+                len(groups),
+                " = ".join(first[:2]),
+            )
+        )
     return out
 
 
@@ -595,11 +736,14 @@ def _facts(manifests: list[Manifest], scans: dict[str, Scan]) -> dict:
     for scan in scans.values():
         shapes.update(scan.shapes)
     return {
-        "clips": len(clips), "folders": len(scans), "frames": sum(len(scan.numbers) for scan in scans.values()),
+        "clips": len(clips),
+        "folders": len(scans),
+        "frames": sum(len(scan.numbers) for scan in scans.values()),
         "frames_a_clip": [lengths[0], int(np.median(lengths)), lengths[-1]],
         "image_sizes": {f"{w}x{h}": count for (w, h), count in shapes.most_common()},
         "label_order": LABEL_SPACES[manifest.name].order() if manifest.name in LABEL_SPACES else "none",
-        "classes": list(manifest.classes), "dropped": dict(manifest.dropped),
+        "classes": list(manifest.classes),
+        "dropped": dict(manifest.dropped),
     }
 
 
@@ -609,9 +753,22 @@ def _facts(manifests: list[Manifest], scans: dict[str, Scan]) -> dict:
 def _count_table(counts: pd.DataFrame) -> list[str]:
     names = list(dict.fromkeys(counts["expression"]))
     cell = lambda value: "-" if pd.isna(value) else f"{value:.0f}"  # noqa: E731
-    widths = [max(_ABBREVIATED, *(len(cell(v)) for column in ("published", "listed", "usable")
-                                  for v in counts.loc[counts["expression"] == name, column])) for name in names]
-    lines = [f"{'fold split':<12}{'':<10}" + " ".join(f"{n[:_ABBREVIATED]:>{w}}" for n, w in zip(names, widths)) + "  total"]
+    widths = [
+        max(
+            _ABBREVIATED,
+            *(
+                len(cell(v))
+                for column in ("published", "listed", "usable")
+                for v in counts.loc[counts["expression"] == name, column]
+            ),
+        )
+        for name in names
+    ]
+    lines = [
+        f"{'fold split':<12}{'':<10}"
+        + " ".join(f"{n[:_ABBREVIATED]:>{w}}" for n, w in zip(names, widths, strict=True))
+        + "  total"
+    ]
     for (fold, split), part in counts.groupby(["fold", "split"], sort=False):
         part = part.set_index("expression").loc[names]
         shown = ["published", "listed", "usable"]
@@ -620,8 +777,13 @@ def _count_table(counts: pd.DataFrame) -> list[str]:
         for position, column in enumerate(shown):
             head = f"{fold:<5}{split:<7}" if not position else " " * 12
             total = part[column].sum() if part[column].notna().all() else pd.NA
-            lines.append(head + f"{column:<10}" + " ".join(f"{cell(v):>{w}}" for v, w in zip(part[column], widths))
-                         + f" {cell(total):>6}" + (" *" if column == "usable" and (part["verdict"] == "differs").any() else ""))
+            lines.append(
+                head
+                + f"{column:<10}"
+                + " ".join(f"{cell(v):>{w}}" for v, w in zip(part[column], widths, strict=True))
+                + f" {cell(total):>6}"
+                + (" *" if column == "usable" and (part["verdict"] == "differs").any() else "")
+            )
     if (counts["verdict"] == "differs").any():
         lines.append("* differs from the published counts")
     return lines
@@ -632,8 +794,10 @@ def _rate_table(rates: pd.DataFrame, judged: list[str]) -> list[str]:
     for fold, part in rates.groupby("fold", sort=False):
         part = part.set_index("action_unit")
         cells = (part["rate"].get(unit, np.nan) for unit in judged)
-        lines.append(f"{fold or 'all':<5}{part['subjects'].iloc[0]:>6}{part['frames'].iloc[0]:>8} "
-                     + " ".join(f"{'-' if np.isnan(rate) else format(100 * rate, '.1f'):>4}" for rate in cells))
+        lines.append(
+            f"{fold or 'all':<5}{part['subjects'].iloc[0]:>6}{part['frames'].iloc[0]:>8} "
+            + " ".join(f"{'-' if np.isnan(rate) else format(100 * rate, '.1f'):>4}" for rate in cells)
+        )
     return lines
 
 
@@ -650,8 +814,12 @@ def _finding_lines(name: str, notes: list[Finding], deviations: list[Finding]) -
             lines += ["", f"{title}:"]
             lines += [line for finding in findings for line in _paragraph(f"- {finding}", "  ")]
     several = f"{len(deviations)} deviations" if len(deviations) > 1 else "1 deviation"
-    return [*lines, "", f"{name}: " + (f"not shown to be what the papers used: {several}" if deviations
-                                       else "this is what the papers used")]
+    return [
+        *lines,
+        "",
+        f"{name}: "
+        + (f"not shown to be what the papers used: {several}" if deviations else "this is what the papers used"),
+    ]
 
 
 def _records(table: pd.DataFrame) -> list[dict]:

@@ -136,7 +136,10 @@ def choose_clips(base: Path, kinds: dict[str, tuple[str, ...]], choice: str, wha
         if (found := locate(base, *candidates)) is not None:
             return kind, found
     raise InputError(
-        base, f"folder of {what}", "no such folder", "one of " + ", ".join(c for group in wanted.values() for c in group)
+        base,
+        f"folder of {what}",
+        "no such folder",
+        "one of " + ", ".join(c for group in wanted.values() for c in group),
     )
 
 
@@ -257,8 +260,7 @@ def make_manifest(listing: Listing, missing: str = "error") -> Manifest:
             raise InputError(
                 listing.lists.get(absent[0]["split"], root),
                 "clips on disk",
-                f"{len(absent)} of {total} listed clips missing (first: "
-                f"{', '.join(r['clip_id'] for r in absent[:3])})",
+                f"{len(absent)} of {total} listed clips missing (first: {', '.join(r['clip_id'] for r in absent[:3])})",
                 f"a folder of frames or a video for each under {root}",
             )
         if missing == "error" and empty:
@@ -330,7 +332,9 @@ def check_missing(name: str, missing: str) -> None:
         raise InputError(f"read_annotated {name}", "missing", repr(missing), "error or drop")
 
 
-def assign_folds(subjects: list[str], published: tuple[tuple[str, ...], ...], source: str) -> tuple[dict[str, int], str]:
+def assign_folds(
+    subjects: list[str], published: tuple[tuple[str, ...], ...], source: str
+) -> tuple[dict[str, int], str]:
     """The fold (from 1) in which each subject is tested, and a sentence about the rule.
 
     Args:
@@ -340,15 +344,18 @@ def assign_folds(subjects: list[str], published: tuple[tuple[str, ...], ...], so
     """
     folds = {subject: fold for fold, tested in enumerate(published, 1) for subject in tested}
     if folds and set(subjects) <= set(folds):
-        return {subject: folds[subject] for subject in subjects}, f"the subjects tested in each fold are those of {source}"
+        return {
+            subject: folds[subject] for subject in subjects
+        }, f"the subjects tested in each fold are those of {source}"
     rule = "every third subject is tested in the same fold (audfer's rule"
     stranger = next((subject for subject in subjects if subject not in folds), "")
     rule += f": {stranger} is in no published list)" if folds else ")"
     return {subject: index % 3 + 1 for index, subject in enumerate(subjects)}, rule
 
 
-_NUMBERED = re.compile(r"([0-9]+)[^0-9]*\.(?:" + "|".join(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES)) + ")",
-                       re.IGNORECASE)
+_NUMBERED = re.compile(
+    r"([0-9]+)[^0-9]*\.(?:" + "|".join(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES)) + ")", re.IGNORECASE
+)
 
 
 def numbered_images(folder: Path, other: str = "") -> dict[int, str]:

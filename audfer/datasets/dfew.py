@@ -9,7 +9,15 @@ from ..errors import InputError
 from ..facs import LABEL_SPACES
 from . import lists
 from .common import (
-    Listing, bare_number, check_fold, choose_clips, dataset_folder, find_folder, listed, make_manifest, read_lines,
+    Listing,
+    bare_number,
+    check_fold,
+    choose_clips,
+    dataset_folder,
+    find_folder,
+    listed,
+    make_manifest,
+    read_lines,
     split_entry,
 )
 from .manifest import Manifest
@@ -23,9 +31,7 @@ CLIPS = {
 }
 
 
-def read(
-    root: str | os.PathLike, fold: int = 1, *, missing: str = "error", clips: str = "", splits=None
-) -> Manifest:
+def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error", clips: str = "", splits=None) -> Manifest:
     """Manifest of one fold. ``EmoLabel_DataSplit/<split>(single-labeled)/set_<fold>.csv`` names the clips.
 
     Accepts hyphens or underscores in folder names, clip folders nested twice or renamed to ``jpg_256``, clip names with
@@ -61,13 +67,13 @@ def read(
     entries = lists.read_lists(splits, "DFEW", fold)
     known = {}
     try:
-        for split, path in _own_lists(base, fold).items():
+        for path in _own_lists(base, fold).values():
             known.update((bare_number(clip), label) for clip, label in _own_entries(path, "list"))
     except InputError:
         pass  # only to tell the label order; the lists given are enough
     labels, how = lists.expressions("DFEW", entries, lambda e: known.get(_number(e)), fold)
     listing.notes.append(how)
-    for entry, label in zip(entries, labels):
+    for entry, label in zip(entries, labels, strict=True):
         listing.lists[entry.split] = entry.file
         clip = add(_number(entry), entry.split, label)
         if entry.frames is not None:

@@ -12,8 +12,17 @@ import pandas as pd
 from ..errors import InputError
 from ..facs import ACTION_UNITS
 from .common import (
-    Listing, assign_folds, check_fold, check_missing, dataset_folder, find_folder, locate, make_manifest, numbered_images,
-    read_lines, subfolders,
+    Listing,
+    assign_folds,
+    check_fold,
+    check_missing,
+    dataset_folder,
+    find_folder,
+    locate,
+    make_manifest,
+    numbered_images,
+    read_lines,
+    subfolders,
 )
 from .manifest import RENDERED_STAMP, VIDEO_SUFFIXES, Manifest, is_video, video_length
 
@@ -45,7 +54,9 @@ def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error", clip
     return subject_manifest(table, root, fold, missing=missing)
 
 
-def subject_manifest(table: pd.DataFrame, root: str | os.PathLike, fold: int = 1, *, missing: str = "error") -> Manifest:
+def subject_manifest(
+    table: pd.DataFrame, root: str | os.PathLike, fold: int = 1, *, missing: str = "error"
+) -> Manifest:
     """``read`` for a table that ``read_disfa`` has given already: the embedded set has thousands of label files."""
     check_fold("DISFA", fold, FOLDS)
     listing = Listing("DISFA", dataset_folder(root, "DISFA"), fold, notes=[table.attrs["folds"], table.attrs["clips"]])
@@ -71,8 +82,9 @@ def read_disfa(root: str | os.PathLike, *, missing: str = "error", clips: str = 
         One row a frame: ``dataset`` ("DISFA"), ``subject``, ``sequence`` (the subject: there is one take of each),
         ``path`` (the video, or the frame's image; relative to the dataset's folder), ``frame`` (0-based number in the
         video), ``fold`` (1..3, in which the subject is tested), and an integer code 0..5 for each AU that is annotated
-        (12 in the real set, 18 in the embedded one), columns named and ordered as ``facs.ACTION_UNITS``. An AU is present
-        where its code is at least 2. ``attrs``: dataset, folds (the rule), clips (which pictures), dropped (frames).
+        (12 in the real set, 18 in the embedded one), columns named and ordered as ``facs.ACTION_UNITS``. An AU is
+        present where its code is at least 2. ``attrs``: dataset, folds (the rule), clips (which pictures), dropped
+        (frames).
 
     Raises:
         InputError: no labels, a line that is not "frame,code", a code outside 0..5, AUs of one subject with different
@@ -97,19 +109,36 @@ def read_disfa(root: str | os.PathLike, *, missing: str = "error", clips: str = 
         there, paths = _paths(base, places.get(subject.upper()), frames)
         if not there.all():
             absent.append((subject, int((~there).sum())))
-        tables.append(pd.DataFrame({"dataset": "DISFA", "subject": subject, "sequence": subject, "path": paths,
-                                    "frame": frames[there], "fold": folds[subject],
-                                    **{unit: code[there] for unit, code in codes.items()}}))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "dataset": "DISFA",
+                    "subject": subject,
+                    "sequence": subject,
+                    "path": paths,
+                    "frame": frames[there],
+                    "fold": folds[subject],
+                    **{unit: code[there] for unit, code in codes.items()},
+                }
+            )
+        )
     lost = sum(count for _, count in absent)
     if absent and (missing == "error" or lost == total):
         raise InputError(
-            base, "pictures of DISFA", f"none for {lost} of {total} annotated frames (first: {absent[0][1]} of {absent[0][0]})",
-            f"a video a subject in {_VIDEOS[0]} or a folder of its frames" + (
-                '; missing="drop" leaves such frames out' if lost < total else ""),
+            base,
+            "pictures of DISFA",
+            f"none for {lost} of {total} annotated frames (first: {absent[0][1]} of {absent[0][0]})",
+            f"a video a subject in {_VIDEOS[0]} or a folder of its frames"
+            + ('; missing="drop" leaves such frames out' if lost < total else ""),
         )
     table = pd.concat(tables, ignore_index=True)
-    table.attrs = {"dataset": "DISFA", "folds": rule, "clips": note, "absent": absent,
-                   "dropped": {"frames not on disk": lost} if lost else {}}
+    table.attrs = {
+        "dataset": "DISFA",
+        "folds": rule,
+        "clips": note,
+        "absent": absent,
+        "dropped": {"frames not on disk": lost} if lost else {},
+    }
     return table
 
 
@@ -132,7 +161,9 @@ def _places(base: Path, clips: str) -> tuple[str, dict[str, Path]]:
             if found:
                 return f"images of the left camera in {folder.relative_to(base)}", found
         if clips:
-            raise InputError(base, "folders of DISFA's images", "none", "a folder a subject in one of " + ", ".join(_IMAGES))
+            raise InputError(
+                base, "folders of DISFA's images", "none", "a folder a subject in one of " + ", ".join(_IMAGES)
+            )
     folder = find_folder(base, *_VIDEOS, what="folder of DISFA's videos")
     videos = {}
     for path in sorted(folder.rglob("*")):
@@ -165,7 +196,9 @@ def _subject(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             continue
         numbers, codes[unit] = _codes(path)
         if frames is not None and not np.array_equal(frames, numbers):
-            raise InputError(path, "frames", f"{len(numbers)} lines", f"the same {len(frames)} frames as the subject's other AUs")
+            raise InputError(
+                path, "frames", f"{len(numbers)} lines", f"the same {len(frames)} frames as the subject's other AUs"
+            )
         frames = numbers
     if frames is None:
         raise InputError(folder, "AU files", "none", f"{folder.name}_au1.txt and so on")
@@ -194,5 +227,7 @@ def _codes(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(path, f"line {number_of[worst]}, code", int(out[worst, 1]), "0 to 5")
     if out[0, 0] < 1 or (np.diff(out[:, 0]) < 1).any():
         worst = 0 if out[0, 0] < 1 else int(np.argmax(np.diff(out[:, 0]) < 1)) + 1
-        raise InputError(path, f"line {number_of[worst]}, frame", int(out[worst, 0]), "numbers from 1, each higher than the last")
+        raise InputError(
+            path, f"line {number_of[worst]}, frame", int(out[worst, 0]), "numbers from 1, each higher than the last"
+        )
     return out[:, 0], out[:, 1].astype(np.uint8)

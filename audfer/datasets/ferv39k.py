@@ -43,10 +43,10 @@ def read(root: str | os.PathLike, fold: int = 1, *, missing: str = "error", spli
     if splits is not None:
         entries = lists.read_lists(splits, "FERV39k", fold)
         names = [_scene_path(entry) for entry in entries]
-        told = dict(zip(map(id, entries), map(_in_path, names)))
+        told = dict(zip(map(id, entries), map(_in_path, names), strict=True))
         labels, how = lists.expressions("FERV39k", entries, lambda entry: told[id(entry)], fold)
         listing.notes.append(how)
-        for entry, clip, label in zip(entries, names, labels):
+        for entry, clip, label in zip(entries, names, labels, strict=True):
             listing.lists[entry.split] = entry.file
             listing.add(clip, clips / clip, entry.split, label)
             if entry.frames is not None:

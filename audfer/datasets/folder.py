@@ -1,4 +1,7 @@
-"""Anybody's own clips, a folder a class: ``<class>/<clip>``, with ``train/`` and ``test/`` above where there are any."""
+"""Anybody's own clips, a folder a class.
+
+``<class>/<clip>``, with ``train/`` and ``test/`` above where there are any.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,15 @@ def read(
 ) -> Manifest:
     """Manifest of a folder whose subfolders are classes and hold clips: videos, or folders of pictures.
 
-    The split is, in this order: the one that ``splits`` lists give; the folders ``train`` and ``test`` (or ``val``) above
+    The split is, in this order: the one that ``splits`` lists give; the folders ``train`` and ``test`` (or ``val``)
+        above
     the classes; where there is a folder a person between class and clip (``happy/anna/clip1``), every fifth person
     beginning with the ``fold``-th; otherwise a fifth of each class by a hash of the clip's name. A note says which.
 
     Args:
         missing: matters with ``splits`` only.
-        classes: "seven" (class folders in any usual spelling; those of known other classes are left out and counted), or
-            "all" (every folder is a class; those beyond the seven are numbered from 7 in alphabetical order).
+        classes: "seven" (class folders in any usual spelling; those of known other classes are left out and counted),
+            or "all" (every folder is a class; those beyond the seven are numbered from 7 in alphabetical order).
         splits: a list or folder of lists "path label" or "path frames label", paths relative to ``root``.
 
     Raises:
@@ -62,11 +66,15 @@ def read(
     further = sorted(n for n in names if n.lower() not in known or space.mapping[n.lower()] is None)
     if not every and (odd := [n for n in further if n.lower() not in known]):
         raise InputError(
-            root / odd[0], "class folder", repr(odd[0]),
+            root / odd[0],
+            "class folder",
+            repr(odd[0]),
             f"one of {', '.join(known)}; or ask for all classes (--classes all) to keep it as a class of its own",
         )
     listing = Listing("folder", root, fold, classes=EXPRESSIONS + tuple(further) if every else EXPRESSIONS)
-    index = {n: space.mapping[n.lower()] if n not in further else 7 + further.index(n) if every else None for n in names}
+    index = {
+        n: space.mapping[n.lower()] if n not in further else 7 + further.index(n) if every else None for n in names
+    }
     if splits is not None:
         _from_lists(listing, found, splits, fold, index)
         return make_manifest(listing, missing)
@@ -85,9 +93,12 @@ def read(
                 split = "test" if turn[clip] == fold % FOLDS else "train"
         listing.add(clip, path, split, index[name], subject=person)
     listing.notes.append(
-        "split: the folders train and test" if divided
-        else f"split: by person, test {', '.join(sorted(test_people)) or 'none'} (fold {fold} of {FOLDS})" if by_person
-        else f"split: a fifth of each class by a hash of the clips' names (fold {fold} of {FOLDS}); one person may be in both"
+        "split: the folders train and test"
+        if divided
+        else f"split: by person, test {', '.join(sorted(test_people)) or 'none'} (fold {fold} of {FOLDS})"
+        if by_person
+        else f"split: a fifth of each class by a hash of the clips' names (fold {fold} of {FOLDS}); one person may be "
+        f"in both"
     )
     return make_manifest(listing, missing)
 
@@ -99,9 +110,13 @@ def _clips(folder: Path):
         if is_video(entry):
             yield path, ""
         elif os.path.isdir(path):
-            inner = [] if has_frames(path) else [
-                path / e for e in listed(path) if is_video(e) or (os.path.isdir(path / e) and has_frames(path / e))
-            ]
+            inner = (
+                []
+                if has_frames(path)
+                else [
+                    path / e for e in listed(path) if is_video(e) or (os.path.isdir(path / e) and has_frames(path / e))
+                ]
+            )
             if inner:
                 yield from ((clip, entry) for clip in inner)
             else:
@@ -155,7 +170,9 @@ def _check_labels(listing: Listing, entries, told) -> str:
         label = told[id(entry)]
         if meaning.setdefault(entry.label.lower(), label) != label:
             raise InputError(
-                entry.file, f"line {entry.line}, label", repr(entry.label),
+                entry.file,
+                f"line {entry.line}, label",
+                repr(entry.label),
                 "one label for each class folder: this one stood for another class before",
             )
     pairs = ", ".join(f"{text} {listing.classes[i]}" for text, i in sorted(meaning.items()) if i is not None)

@@ -91,8 +91,10 @@ def find_lists(where: str | os.PathLike, dataset: str, fold: int) -> dict[str, P
     for split, paths in candidates.items():
         if len(paths) > 1:
             raise InputError(
-                where, f"{split} list of {dataset}, fold {fold}",
-                f"{len(paths)} ({', '.join(str(p.relative_to(where)) for p in paths[:3])})", "one: name its folder",
+                where,
+                f"{split} list of {dataset}, fold {fold}",
+                f"{len(paths)} ({', '.join(str(p.relative_to(where)) for p in paths[:3])})",
+                "one: name its folder",
             )
     return {split: candidates[split][0] for split in ("train", "test") if candidates[split]}
 
@@ -156,9 +158,14 @@ def expressions(
     }
     if dataset == "DFEW":  # its own annotation counts from 1
         orders["DFEW's own, from 1"] = [-1, *range(7)]
-    told = [(entry, number, label) for entry, number in zip(entries, numbers) if (label := known(entry)) is not None]
+    told = [
+        (entry, number, label)
+        for entry, number in zip(entries, numbers, strict=True)
+        if (label := known(entry)) is not None
+    ]
     fitting = [
-        project for project, order in orders.items()
+        project
+        for project, order in orders.items()
         if all(number < len(order) and order[number] >= 0 for number in numbers)
     ]
     if not orders:  # the classes are known from the names alone: any consistent numbering will do
@@ -175,7 +182,8 @@ def expressions(
         if len(wrong[best]) > 0.5 * len(told):
             entry, number, label = wrong[best][0]
             raise InputError(
-                entry.file, f"line {entry.line}, label",
+                entry.file,
+                f"line {entry.line}, label",
                 f"{number}, which is {space.classes[orders[best][number]]} in {best}'s order",
                 f"{space.classes[label]}, as the clip's folder or the dataset's own list says "
                 f"({len(wrong[best])} of {len(told)} lines disagree: another label order?)",
@@ -203,7 +211,7 @@ def _by_counts(dataset, entries, numbers, orders, fitting, fold) -> tuple[str, s
     classes = LABEL_SPACES[dataset].classes
     for project in fitting:
         found: dict[str, Counter] = defaultdict(Counter)
-        for entry, number in zip(entries, numbers):
+        for entry, number in zip(entries, numbers, strict=True):
             found[entry.split][classes[orders[project][number]]] += 1
         for split, counts in found.items():
             try:

@@ -9,8 +9,17 @@ from ..errors import InputError
 from ..facs import EXPRESSIONS, LABEL_SPACES
 from . import lists
 from .common import (
-    Listing, bare_number, check_fold, choose_clips, dataset_folder, find_folder, keep_all, listed, make_manifest,
-    read_lines, split_entry,
+    Listing,
+    bare_number,
+    check_fold,
+    choose_clips,
+    dataset_folder,
+    find_folder,
+    keep_all,
+    listed,
+    make_manifest,
+    read_lines,
+    split_entry,
 )
 from .manifest import Manifest
 
@@ -20,14 +29,19 @@ CLIPS = {"faces": ("data/faces", "faces"), "frames": ("data/frames", "frames"), 
 
 
 def read(
-    root: str | os.PathLike, fold: int = 1, *, missing: str = "error", clips: str = "", classes: str = "seven",
+    root: str | os.PathLike,
+    fold: int = 1,
+    *,
+    missing: str = "error",
+    clips: str = "",
+    classes: str = "seven",
     splits=None,
 ) -> Manifest:
     """Manifest of one fold of the seven-class subset, or of all eleven classes.
 
     No split of the subset is published, so the eleven-class folds are filtered; a note says so and ``dropped`` counts
-    the clips of contempt, anxiety, helplessness and disappointment. Lists are read from the uncaptioned folder: captions
-    are free text with blanks.
+    the clips of contempt, anxiety, helplessness and disappointment. Lists are read from the uncaptioned folder:
+    captions are free text with blanks.
 
     Args:
         clips: "faces" (the official face frames), "frames" or "video"; "" takes the first there is.
@@ -44,13 +58,17 @@ def read(
     kind, folder = choose_clips(base, CLIPS, clips, "MAFW's face frames")
     on_disk = {bare_number(name): name for name in listed(folder)}
     listing = Listing(
-        "MAFW", base, fold, classes=space.classes if every else EXPRESSIONS,
+        "MAFW",
+        base,
+        fold,
+        classes=space.classes if every else EXPRESSIONS,
         notes=[f"clips: {kind}, from {os.path.relpath(folder, base)}"],
     )
     if kind != "faces":
         listing.notes.append("not the official face frames: scores on whole frames are far lower (MAE-DFER#22)")
     listing.notes.append(
-        "all eleven classes" if every
+        "all eleven classes"
+        if every
         else "seven classes: the eleven-class folds without contempt, anxiety, helplessness and disappointment; "
         "no split of this subset is published"
     )
@@ -76,7 +94,7 @@ def read(
         pass  # only to tell the label order; the lists given are enough
     labels, how = lists.expressions("MAFW", entries, lambda entry: known.get(_clip(entry.clip)), fold)
     listing.notes.append(how)
-    for entry, label in zip(entries, labels):
+    for entry, label in zip(entries, labels, strict=True):
         listing.lists[entry.split] = entry.file
         add(_clip(entry.clip), entry.split, label, space.classes[label])
         if entry.frames is not None:

@@ -24,8 +24,17 @@ IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp"))
 VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mkv", ".mov"))
 COLUMNS = ("clip_id", "path", "start", "stop", "split", "expression", "subject")
 #: everything that Pillow raises about a broken file
-IMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error,
-                Image.DecompressionBombError)
+IMAGE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 #: the stamp that the embedded benchmark's writer leaves at the root of a dataset (``audfer.synth.STAMP``)
 RENDERED_STAMP = "audfer_synth.json"
 
@@ -125,7 +134,9 @@ class Manifest:
                     else (
                         "as published"
                         if abs(difference) <= allowed
-                        else "raised to the minimum" if minimum == here > wanted else "differs"
+                        else "raised to the minimum"
+                        if minimum == here > wanted
+                        else "differs"
                     )
                 )
                 rows.append((split, expression, here, wanted, difference, verdict))
@@ -170,9 +181,7 @@ class Manifest:
             full = self.root / path
             try:
                 with os.scandir(full) as entries:
-                    sizes = [
-                        e.stat().st_size for e in entries if os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES
-                    ]
+                    sizes = [e.stat().st_size for e in entries if os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES]
                 hasher.update(f"{len(sizes)} {sum(sizes)};".encode())
             except NotADirectoryError:
                 hasher.update(f"{full.stat().st_size};".encode())
@@ -192,9 +201,7 @@ class Manifest:
         return row
 
 
-def published_counts(
-    name: str, split: str, fold: int, classes: tuple[str, ...] = EXPRESSIONS
-) -> dict[str, int] | None:
+def published_counts(name: str, split: str, fold: int, classes: tuple[str, ...] = EXPRESSIONS) -> dict[str, int] | None:
     """Class -> clips that the papers' lists have, or ``None`` where nothing is published.
 
     AFEW's test set is its published validation set; with more than seven classes MAFW is compared with all eleven.
@@ -208,7 +215,7 @@ def published_counts(
     if further:
         rows = paper.load("class_counts")
         rows = rows[(rows["dataset"] == name) & (rows["split"] == split) & (rows["fold"] == str(fold))]
-        for label, clips in zip(rows["label"].str.lower(), rows["clips"]):
+        for label, clips in zip(rows["label"].str.lower(), rows["clips"], strict=True):
             if label in further:
                 counts[label] = int(clips)
     return counts if set(counts) == set(classes) else None
@@ -410,8 +417,8 @@ def load_frames(manifest: Manifest, row, indices=None, size: int | None = None) 
 def stream_frames(manifest: Manifest, size: int | None = None) -> Iterator[tuple[int, int, np.ndarray]]:
     """The frames of all rows of a manifest, one in memory at a time.
 
-    The same pictures and numbers as ``load_frames`` and ``frame_numbers`` give. Rows that are cut from one video are read
-    in one pass over it, so that frames of different rows may take turns; a row's own frames come in order.
+    The same pictures and numbers as ``load_frames`` and ``frame_numbers`` give. Rows that are cut from one video are
+    read in one pass over it, so that frames of different rows may take turns; a row's own frames come in order.
 
     Args:
         size: side to resize to; default as stored (a folder's frames are resized to its first one's).
@@ -433,7 +440,9 @@ def stream_frames(manifest: Manifest, size: int | None = None) -> Iterator[tuple
             spans = [(position, frame_numbers(manifest, rows[position])) for position in positions]
             lacking = next((position for position, numbers in spans if not len(numbers)), None)
             if lacking is not None:
-                raise InputError(path, "frames", f"none from {rows[lacking].start} on", f"those of clip {rows[lacking].clip_id}")
+                raise InputError(
+                    path, "frames", f"none from {rows[lacking].start} on", f"those of clip {rows[lacking].clip_id}"
+                )
             ends = [(position, int(numbers[0]), int(numbers[-1])) for position, numbers in spans]
             last, found = max(end for _, _, end in ends), -1
             for found, picture in video_frames(path):
@@ -468,10 +477,12 @@ def picture_sizes(manifest: Manifest, row, numbers: np.ndarray) -> np.ndarray:
     if is_video(row.path):
         return np.tile(video_shape(manifest.root / row.path)[1], (len(numbers), 1))
     names, known = _frames_of(manifest, row)
-    files, sizes = dict(zip(known.tolist(), names)), {}
+    files, sizes = dict(zip(known.tolist(), names, strict=True)), {}
     for number in np.unique(numbers).tolist():
         if number not in files:
-            raise InputError(manifest.root / row.path, "frame", number, f"one of clip {row.clip_id}'s {len(files)} frames")
+            raise InputError(
+                manifest.root / row.path, "frame", number, f"one of clip {row.clip_id}'s {len(files)} frames"
+            )
         path = manifest.root / row.path / files[number]
         try:
             with Image.open(path) as image:
@@ -504,7 +515,5 @@ def resized(picture: np.ndarray, size: int) -> np.ndarray:
 def resize_image(image: Image.Image, shape: tuple[int, int] | None) -> np.ndarray:
     """An image as uint8 (H, W, 3), of ``shape`` (width, height) if given: antialiased bilinear."""
     if shape is not None and image.size != tuple(shape):
-        image = image.resize(
-            shape, Image.Resampling.BILINEAR
-        )  # Pillow widens the filter when it shrinks: antialiased
+        image = image.resize(shape, Image.Resampling.BILINEAR)  # Pillow widens the filter when it shrinks: antialiased
     return np.asarray(image)

@@ -28,7 +28,15 @@ CHUNK = 16
 #: clips and frames a clip on the contact sheet
 _SHEET = (8, 6)
 #: what a store consists of
-_FILES = ("frames.npy", "frame_numbers.npy", "manifest.parquet", "quarantine.csv", "meta.json", "alignment.csv", "contact_sheet.png")
+_FILES = (
+    "frames.npy",
+    "frame_numbers.npy",
+    "manifest.parquet",
+    "quarantine.csv",
+    "meta.json",
+    "alignment.csv",
+    "contact_sheet.png",
+)
 #: whose code decides about the bytes
 _CODE = ("datasets/manifest.py", "datasets/packing.py", "datasets/sampling.py", "datasets/alignment.py", "openface.py")
 
@@ -84,7 +92,13 @@ class PackedClips:
 
 
 def pack(
-    manifest: Manifest, out: str | os.PathLike, num_frames: int, size: int, progress: bool = True, *, workers: int = 1,
+    manifest: Manifest,
+    out: str | os.PathLike,
+    num_frames: int,
+    size: int,
+    progress: bool = True,
+    *,
+    workers: int = 1,
     align: str | os.PathLike | None = None,
 ) -> PackedClips:
     """Read every clip once; store ``num_frames`` frames of it, chosen by ``uniform_indices``, at ``size`` x ``size``.
@@ -170,7 +184,9 @@ def open_packed(out: str | os.PathLike) -> PackedClips:
         raise InputError(out, "packed clips", f"{len(frames)} clips for {len(manifest)} rows", "as many rows as clips")
     packed = PackedClips(frames, np.load(out / "frame_numbers.npy"), manifest, meta)
     if (out / "quarantine.csv").is_file():
-        packed.quarantine = pd.read_csv(out / "quarantine.csv", dtype={"clip_id": str, "path": str}, keep_default_na=False)
+        packed.quarantine = pd.read_csv(
+            out / "quarantine.csv", dtype={"clip_id": str, "path": str}, keep_default_na=False
+        )
     return packed
 
 
@@ -229,9 +245,7 @@ def _pack_chunks(manifest, work, num_frames, size, align, workers, progress) -> 
             part = replace(manifest, table=rows, listed_frames={}, repeated=())
             yield part, parts[number][0], work, marks[number], num_frames, size, align
 
-    with progress_bar(
-        total=len(manifest), desc=f"pack {manifest.name}", unit="clip", disable=not progress
-    ) as bar:
+    with progress_bar(total=len(manifest), desc=f"pack {manifest.name}", unit="clip", disable=not progress) as bar:
         bar.update(len(manifest) - sum(len(parts[number]) for number in left))
         for count in each(_pack_chunk, tasks(), workers if len(left) > 1 else 1):
             bar.update(count)
@@ -282,22 +296,30 @@ def _pack_chunk(task: tuple) -> int:
 
 
 def _cut_faces(pictures: np.ndarray, cuts: alignment.Alignment, size: int) -> np.ndarray:
-    return np.stack([
-        alignment.cut(picture, turn, shift, size) for picture, turn, shift in zip(pictures, cuts.scale_turn, cuts.shift)
-    ])
+    return np.stack(
+        [
+            alignment.cut(picture, turn, shift, size)
+            for picture, turn, shift in zip(pictures, cuts.scale_turn, cuts.shift, strict=True)
+        ]
+    )
 
 
 def _finish(manifest: Manifest, store: Path, meta: dict, done: list[dict], align) -> None:
     """Everything beside the pictures; the metadata last."""
     reasons = {
         number * CHUNK + int(position): reason
-        for number, chunk in enumerate(done) for position, reason in chunk["reasons"].items()
+        for number, chunk in enumerate(done)
+        for position, reason in chunk["reasons"].items()
     }
     numbers = np.array([row for chunk in done for row in chunk["numbers"]], np.int32)
     kept = np.array([row for row in range(len(manifest)) if row not in reasons], int)
     if not len(kept):
-        raise InputError(manifest.root, f"clips of {manifest.name}", f"none of {len(manifest)} can be read "
-                         f"(first: {reasons[0]})", "at least one")
+        raise InputError(
+            manifest.root,
+            f"clips of {manifest.name}",
+            f"none of {len(manifest)} can be read (first: {reasons[0]})",
+            "at least one",
+        )
     table = manifest.table.iloc[kept].reset_index(drop=True)
     lost = manifest.table.iloc[sorted(reasons)].assign(reason=[reasons[row] for row in sorted(reasons)])
     if reasons and len(np.load(store / "frames.npy", mmap_mode="r")) == len(manifest):
@@ -330,8 +352,10 @@ def _contact_sheet(manifest: Manifest, store: Path, numbers: np.ndarray, align) 
         cuts = alignment.clip_alignment(align, row.clip_id, numbers[index, shown])
         position = np.searchsorted(frame_numbers(manifest, row), numbers[index, shown])
         quality = cuts.quality()
-        title = (f"{row.clip_id}: eyes {quality['eye_distance']:.0f} px apart, "
-                 f"{quality['without_landmarks']} of {quality['frames']} without landmarks")
+        title = (
+            f"{row.clip_id}: eyes {quality['eye_distance']:.0f} px apart, "
+            f"{quality['without_landmarks']} of {quality['frames']} without landmarks"
+        )
         rows.append((title, load_frames(manifest, row, position), stored[index][shown], cuts))
     with files.atomic_file(store / "contact_sheet.png") as path:
         alignment.contact_sheet(rows).save(path)

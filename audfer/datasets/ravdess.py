@@ -57,8 +57,14 @@ def parse_name(path: str | os.PathLike) -> Trial:
 
 
 def read(
-    root: str | os.PathLike, fold: int = 1, *, missing: str = "error", classes: str = "seven",
-    channel: str = "speech", clips: str = "", splits=None,
+    root: str | os.PathLike,
+    fold: int = 1,
+    *,
+    missing: str = "error",
+    classes: str = "seven",
+    channel: str = "speech",
+    clips: str = "",
+    splits=None,
 ) -> Manifest:
     """Manifest of the videos found; every fifth actor (beginning with the ``fold``-th) is the test set.
 
@@ -124,12 +130,15 @@ def _from_lists(listing: Listing, kept: dict[str, tuple[Path, Trial, int]], spli
     entries = lists.read_lists(splits, "RAVDESS", fold)
     names = [Path(entry.clip.replace("\\", "/")).name for entry in entries]
     trials = [parse_name(name) for name in names]  # refuses names that are none
-    told = {id(e): LABEL_SPACES["RAVDESS"].parse(t.emotion, e.file, every=True) for e, t in zip(entries, trials)}
+    told = {
+        id(e): LABEL_SPACES["RAVDESS"].parse(t.emotion, e.file, every=True)
+        for e, t in zip(entries, trials, strict=True)
+    }
     listing.notes.append(lists.expressions("RAVDESS", entries, lambda entry: told[id(entry)], fold)[1])
     # lists may name the trial with sound where the copy without is on disk: the pictures are the same
     by_trial = {clip[2:]: clip for clip in kept}
     used = set()
-    for entry, name, trial in zip(entries, names, trials):
+    for entry, name, trial in zip(entries, names, trials, strict=True):
         listing.lists[entry.split] = entry.file
         clip = os.path.splitext(name)[0]
         clip = clip if clip in kept else by_trial.get(clip[2:], clip)

@@ -2,8 +2,8 @@
 
 A packed store keeps a fixed number of evenly spread frames of every clip. Our rules choose among the stored frames. A
 release's rule is about the clip's own frames (MAE-DFER takes every fourth): ``stored_indices`` runs it over the clip's
-length, as far as the frame numbers in the store tell it, and takes the nearest stored frame for each one chosen. So the rule's
-spread, order and repeats are kept, and frames that lie closer together than the store's may coincide.
+length, as far as the frame numbers in the store tell it, and takes the nearest stored frame for each one chosen. So the
+rule's spread, order and repeats are kept, and frames that lie closer together than the store's may coincide.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def jittered_indices(num_available: int, num_wanted: int, generator: np.random.G
 def m3dfel_indices(num_available: int, num_wanted: int, generator: np.random.Generator) -> np.ndarray:
     """M3DFEL's rule, in training and test alike: i/k of the way through the clip, plus a random 0 .. k - 1 frames each.
 
-    Frames may be out of order and repeat, and in a short clip most are its last one; test results change from draw to draw
-    (quirk 1 of the release).
+    Frames may be out of order and repeat, and in a short clip most are its last one; test results change from draw to
+    draw (quirk 1 of the release).
 
     Returns:
         int64 (num_wanted,), each in 0 .. num_available - 1.
@@ -62,13 +62,15 @@ def m3dfel_indices(num_available: int, num_wanted: int, generator: np.random.Gen
     return np.minimum(starts + generator.integers(0, num_wanted, num_wanted), num_available - 1)
 
 
-def former_dfer_indices(num_available: int, num_wanted: int, generator: np.random.Generator | None = None) -> np.ndarray:
+def former_dfer_indices(
+    num_available: int, num_wanted: int, generator: np.random.Generator | None = None
+) -> np.ndarray:
     """Former-DFER's rule: k/2 segments, two consecutive frames of each.
 
     Args:
         num_wanted: k, an even number.
-        generator: draws where in its segment a pair starts (training); ``None`` takes the middle (test). A clip without a
-            whole frame a segment starts every pair at 0, at test time already one of k/2 + 1 frames (quirk 13).
+        generator: draws where in its segment a pair starts (training); ``None`` takes the middle (test). A clip without
+            a whole frame a segment starts every pair at 0, at test time already one of k/2 + 1 frames (quirk 13).
 
     Returns:
         int64 (num_wanted,), each in 0 .. num_available - 1, non-decreasing.
@@ -91,7 +93,9 @@ def former_dfer_indices(num_available: int, num_wanted: int, generator: np.rando
     return np.minimum(np.stack((starts, starts + 1), axis=1).ravel(), num_available - 1)
 
 
-def mae_dfer_indices(num_available: int, num_wanted: int, generator: np.random.Generator, stride: int = 1) -> np.ndarray:
+def mae_dfer_indices(
+    num_available: int, num_wanted: int, generator: np.random.Generator, stride: int = 1
+) -> np.ndarray:
     """MAE-DFER's training rule: k equidistant frames of a random window of k x stride frames.
 
     A clip that is not longer than the window gives n // stride equidistant frames, then its last frame again up to k.
@@ -133,7 +137,7 @@ def all_indices(num_available: int, num_wanted: int) -> np.ndarray:
     """
     _check(num_available, num_wanted)
     if num_available != num_wanted:
-        raise InputError("sampling", "frames of a clip", num_available, f"{num_wanted}: the rule \"all\" leaves none out")
+        raise InputError("sampling", "frames of a clip", num_available, f'{num_wanted}: the rule "all" leaves none out')
     return np.arange(num_wanted)
 
 
@@ -159,26 +163,50 @@ class SamplingRule(NamedTuple):
 
 
 SAMPLING: dict[str, SamplingRule] = {
-    "uniform": SamplingRule(lambda n, k, generator, stride: uniform_indices(n, k), False, True,
-                            "the middle frame of each of num_frames equal segments"),
-    "jittered": SamplingRule(lambda n, k, generator, stride: jittered_indices(n, k, generator), True, True,
-                             "one frame drawn uniformly from each of num_frames equal segments"),
+    "uniform": SamplingRule(
+        lambda n, k, generator, stride: uniform_indices(n, k),
+        False,
+        True,
+        "the middle frame of each of num_frames equal segments",
+    ),
+    "jittered": SamplingRule(
+        lambda n, k, generator, stride: jittered_indices(n, k, generator),
+        True,
+        True,
+        "one frame drawn uniformly from each of num_frames equal segments",
+    ),
     "all": SamplingRule(lambda n, k, generator, stride: all_indices(n, k), False, True, "every stored frame in order"),
-    "m3dfel": SamplingRule(lambda n, k, generator, stride: m3dfel_indices(n, k, generator), True, False,
-                           "M3DFEL's: equal steps plus a random offset each, possibly out of order"),
-    "former_dfer": SamplingRule(lambda n, k, generator, stride: former_dfer_indices(n, k, generator), True, False,
-                                "Former-DFER's: two consecutive frames from a random place of each segment"),
-    "former_dfer-test": SamplingRule(lambda n, k, generator, stride: former_dfer_indices(n, k), False, False,
-                                     "Former-DFER's: two consecutive frames from the middle of each segment"),
-    "mae_dfer": SamplingRule(mae_dfer_indices, True, False,
-                             "MAE-DFER's: equidistant frames of a random window"),
-    "mae_dfer-views": SamplingRule(lambda n, k, generator, stride: mae_dfer_views(n, k, stride), False, False,
-                                   "MAE-DFER's: two temporal views, probabilities averaged"),
+    "m3dfel": SamplingRule(
+        lambda n, k, generator, stride: m3dfel_indices(n, k, generator),
+        True,
+        False,
+        "M3DFEL's: equal steps plus a random offset each, possibly out of order",
+    ),
+    "former_dfer": SamplingRule(
+        lambda n, k, generator, stride: former_dfer_indices(n, k, generator),
+        True,
+        False,
+        "Former-DFER's: two consecutive frames from a random place of each segment",
+    ),
+    "former_dfer-test": SamplingRule(
+        lambda n, k, generator, stride: former_dfer_indices(n, k),
+        False,
+        False,
+        "Former-DFER's: two consecutive frames from the middle of each segment",
+    ),
+    "mae_dfer": SamplingRule(mae_dfer_indices, True, False, "MAE-DFER's: equidistant frames of a random window"),
+    "mae_dfer-views": SamplingRule(
+        lambda n, k, generator, stride: mae_dfer_views(n, k, stride),
+        False,
+        False,
+        "MAE-DFER's: two temporal views, probabilities averaged",
+    ),
 }
 
 
-def sample_indices(rule: str, num_available: int, num_wanted: int, generator: np.random.Generator | None = None,
-                   stride: int = 1) -> np.ndarray:
+def sample_indices(
+    rule: str, num_available: int, num_wanted: int, generator: np.random.Generator | None = None, stride: int = 1
+) -> np.ndarray:
     """Frames of a clip by a rule's name.
 
     Args:
@@ -199,8 +227,9 @@ def sample_indices(rule: str, num_available: int, num_wanted: int, generator: np
     return np.atleast_2d(SAMPLING[rule].choose(num_available, num_wanted, generator, stride))
 
 
-def stored_indices(rule: str, frame_numbers: np.ndarray, num_wanted: int, generator: np.random.Generator | None = None,
-                   stride: int = 1) -> np.ndarray:
+def stored_indices(
+    rule: str, frame_numbers: np.ndarray, num_wanted: int, generator: np.random.Generator | None = None, stride: int = 1
+) -> np.ndarray:
     """``sample_indices`` for a clip of a packed store; see the module's text.
 
     Args:

@@ -48,8 +48,10 @@ def each(function: Callable, tasks: Iterable, workers: int = 1) -> Iterator:
                 yield future.result()
             running |= {pool.submit(function, task) for task in islice(tasks, len(done))}
     except BrokenProcessPool:
-        raise AudferError("a worker process was killed (often: out of memory); what was finished is kept, "
-                          "run the same command again, with fewer workers if it happens again") from None
+        raise AudferError(
+            "a worker process was killed (often: out of memory); what was finished is kept, "
+            "run the same command again, with fewer workers if it happens again"
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -57,7 +59,8 @@ def each(function: Callable, tasks: Iterable, workers: int = 1) -> Iterator:
 def ahead(function: Callable, items: Iterable) -> Iterator:
     """``function(item)`` of each item, in order, worked out by a few threads before it is asked for.
 
-    For reading clips: decoders leave the interpreter free, so that several clips are decoded at once and while a network is
+    For reading clips: decoders leave the interpreter free, so that several clips are decoded at once and while a
+        network is
     at work. What an item raises is raised in its place.
     """
     pool = ThreadPoolExecutor(IO_THREADS)

@@ -1,9 +1,10 @@
 """Checkpoint files of anybody: opened without running code from them, and the weights found inside.
 
-A ``torch.save`` file is a pickle, and a pickle may name any function and have it called. Files are therefore opened with
-``weights_only=True``: torch's reader makes tensors and plain values only. The released checkpoints also hold objects of
-their training scripts (Former-DFER a recorder, M3DFEL and MAE-DFER their options), which that reader refuses. Classes known
-to be plain data are replaced by inert stand-ins while reading: nothing that the file names is imported, called or kept.
+A ``torch.save`` file is a pickle, and a pickle may name any function and have it called. Files are therefore opened
+with ``weights_only=True``: torch's reader makes tensors and plain values only. The released checkpoints also hold
+objects of their training scripts (Former-DFER a recorder, M3DFEL and MAE-DFER their options), which that reader
+refuses. Classes known to be plain data are replaced by inert stand-ins while reading: nothing that the file names is
+imported, called or kept.
 """
 
 from __future__ import annotations
@@ -29,17 +30,23 @@ EMA_CONTAINERS = ("model_ema", "ema", "state_dict_ema", "ema_state_dict")
 #: wrappers that put their name in front of every key: data-parallel training and torch.compile
 PREFIXES = ("module.", "_orig_mod.")
 
-# objects that training scripts save beside the weights. NumPy's are stand-ins too, not rebuilt: nobody needs a recorder's curve
+# objects that training scripts save beside the weights. NumPy's are stand-ins too, not rebuilt: nobody needs a
+# recorder's curve
 _PLAIN_DATA = {
-    "argparse.Namespace", "types.SimpleNamespace",
-    "numpy.ndarray", "numpy.dtype",
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    "numpy.ndarray",
+    "numpy.dtype",
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
     *(f"pathlib{local}.{name}" for local in ("", "._local") for name in ("PosixPath", "WindowsPath")),
 }
 
 
 class Unopened:
-    """Stands for an object of a checkpoint that was not opened; takes any arguments and any state, and keeps nothing."""
+    """Stands for an object of a checkpoint that was not opened.
+
+    Takes any arguments and any state, and keeps nothing.
+    """
 
     __slots__ = ()
 
@@ -54,7 +61,11 @@ class Unopened:
 
     def __repr__(self) -> str:
         module = type(self).__module__
-        return "a NumPy value, not opened" if module.startswith("numpy") else f"{module}.{type(self).__qualname__}, not opened"
+        return (
+            "a NumPy value, not opened"
+            if module.startswith("numpy")
+            else f"{module}.{type(self).__qualname__}, not opened"
+        )
 
 
 def read_checkpoint(path: str | os.PathLike, *, mmap: bool = False) -> dict:
@@ -62,7 +73,8 @@ def read_checkpoint(path: str | os.PathLike, *, mmap: bool = False) -> dict:
 
     Args:
         path: written by ``torch.save`` (the zip format since torch 1.6 or the one before it) or by safetensors.
-        mmap: leave tensors on the disk until they are used, for a look at a large file. Do not write to the file meanwhile.
+        mmap: leave tensors on the disk until they are used, for a look at a large file. Do not write to the file
+            meanwhile.
 
     Returns:
         What the file holds, tensors on the CPU. Objects of the training script's own classes, option namespaces, NumPy
@@ -90,12 +102,19 @@ def read_checkpoint(path: str | os.PathLike, *, mmap: bool = False) -> dict:
         named = re.search(r"GLOBAL ([\w.<>]+)", str(error))
         reason = _first_line(str(error).rpartition("WeightsUnpickler error: ")[2])
         found = f"the object {named[1]}" if named else f"a pickle that the safe reader does not follow ({reason})"
-        raise InputError(path, "checkpoint", found, "a file of torch.save with tensors and plain values only: opening anything "
-                         "else would mean running code from the file") from error
+        raise InputError(
+            path,
+            "checkpoint",
+            found,
+            "a file of torch.save with tensors and plain values only: opening anything "
+            "else would mean running code from the file",
+        ) from error
     except Exception as error:  # a damaged pickle can fail anywhere in the reader, with any type of error
         raise InputError(path, "checkpoint", f"damage ({_first_line(error)})", "a whole file of torch.save") from error
     if not isinstance(content, dict):
-        raise InputError(path, "checkpoint", f"one object ({type(content).__name__})", "a dictionary: save model.state_dict()")
+        raise InputError(
+            path, "checkpoint", f"one object ({type(content).__name__})", "a dictionary: save model.state_dict()"
+        )
     return content
 
 
@@ -147,7 +166,9 @@ def _plain_data_of(path: Path, zipped: bool) -> set[tuple[str, str]]:
 
 
 def _globals(stream) -> set[tuple[str, str]]:
-    return {tuple(argument.split(" ", 1)) for opcode, argument, _ in pickletools.genops(stream) if opcode.name == "GLOBAL"}
+    return {
+        tuple(argument.split(" ", 1)) for opcode, argument, _ in pickletools.genops(stream) if opcode.name == "GLOBAL"
+    }
 
 
 def _stand_in(module: str, name: str) -> type:
@@ -193,19 +214,27 @@ def find_weights(content: dict, which: str = "model") -> Weights:
     container = next((name for name in CONTAINERS if _weights_of(content.get(name))), "")
     bare = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if which == "ema" and not ema:
-        raise AudferError(f"no moving average of the weights found, expected it under one of {', '.join(EMA_CONTAINERS)}")
+        raise AudferError(
+            f"no moving average of the weights found, expected it under one of {', '.join(EMA_CONTAINERS)}"
+        )
     if which == "model" and not container and ema:
-        raise AudferError(f"only a moving average of the weights found, under {ema!r}: which=\"ema\" takes it")
+        raise AudferError(f'only a moving average of the weights found, under {ema!r}: which="ema" takes it')
     chosen = ema if which == "ema" else container
     tensors = _weights_of(content[chosen]) if chosen else bare
     if not tensors:
-        raise AudferError(f"no weights found: expected a dictionary of tensors, bare or under one of {', '.join(CONTAINERS)}, "
-                          f"found the entries {some([str(key) for key in content]) or '(none)'}")
+        raise AudferError(
+            f"no weights found: expected a dictionary of tensors, bare or under one of {', '.join(CONTAINERS)}, "
+            f"found the entries {some([str(key) for key in content]) or '(none)'}"
+        )
     wrong = [key for key, value in tensors.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
     if wrong:
-        raise AudferError(f"not only tensors among the weights: {some([f'{key} ({describe(tensors[key])})' for key in wrong])}")
+        raise AudferError(
+            f"not only tensors among the weights: {some([f'{key} ({describe(tensors[key])})' for key in wrong])}"
+        )
 
-    others = {str(key): describe(value) for key, value in content.items() if key != chosen and (chosen or key not in bare)}
+    others = {
+        str(key): describe(value) for key, value in content.items() if key != chosen and (chosen or key not in bare)
+    }
     if "n_averaged" in tensors:  # torch.optim.swa_utils.AveragedModel counts its updates in its state
         tensors = dict(tensors)
         others["n_averaged"] = describe(tensors.pop("n_averaged"))

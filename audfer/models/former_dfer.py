@@ -42,7 +42,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Identity(), nn.Linear(hidden, dim))
+        self.net = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Identity(), nn.Linear(hidden, dim)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
@@ -77,9 +79,14 @@ class Transformer(nn.Module):
     def __init__(self, dim: int, depth: int, heads: int, hidden: int, head_dim: int | None = None):
         super().__init__()
         self.layers = nn.ModuleList(
-            nn.ModuleList((Residual(PreNorm(dim, Attention(dim, heads, head_dim))),
-                           Residual(PreNorm(dim, FeedForward(dim, hidden)))))
-            for _ in range(depth))
+            nn.ModuleList(
+                (
+                    Residual(PreNorm(dim, Attention(dim, heads, head_dim))),
+                    Residual(PreNorm(dim, FeedForward(dim, hidden))),
+                )
+            )
+            for _ in range(depth)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for self_attention, feed_forward in self.layers:
@@ -90,12 +97,22 @@ class Transformer(nn.Module):
 class SpatialFormer(nn.Module):
     """Frames (N, colours, side, side) -> one vector a frame (N, channels[3])."""
 
-    def __init__(self, colours: int, image_size: int, channels: tuple[int, ...], blocks: tuple[int, ...], stem_kernel: int,
-                 stem_pool: bool, depth: int, heads: int, hidden: int):
+    def __init__(
+        self,
+        colours: int,
+        image_size: int,
+        channels: tuple[int, ...],
+        blocks: tuple[int, ...],
+        stem_kernel: int,
+        stem_pool: bool,
+        depth: int,
+        heads: int,
+        hidden: int,
+    ):
         super().__init__()
         side = -(-image_size // 2)
         side = -(-side // 2) if stem_pool else side
-        side = -(-side // 4)                                               # stages 2 and 3 halve, rounding up
+        side = -(-side // 4)  # stages 2 and 3 halve, rounding up
         self.pos_embedding = nn.Parameter(torch.randn(1, side * side, channels[2]))
         self.conv1 = nn.Conv2d(colours, channels[0], stem_kernel, stride=2, padding=stem_kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
@@ -110,10 +127,10 @@ class SpatialFormer(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         x = self.maxpool(F.relu_(self.bn1(self.conv1(frames))))
-        x = self.layer3(self.layer2(self.layer1(x)))                       # N, channels, height, width
+        x = self.layer3(self.layer2(self.layer1(x)))  # N, channels, height, width
         _, _, height, width = x.shape
-        tokens = x.flatten(2).transpose(1, 2) + self.pos_embedding         # N, height * width, channels
-        tokens = self.spatial_transformer(tokens)                          # each frame's places attend to one another
+        tokens = x.flatten(2).transpose(1, 2) + self.pos_embedding  # N, height * width, channels
+        tokens = self.spatial_transformer(tokens)  # each frame's places attend to one another
         x = tokens.transpose(1, 2).unflatten(2, (height, width))
         return self.avgpool(self.layer4(x)).flatten(1)
 
@@ -129,7 +146,7 @@ class TemporalFormer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         cls_token = self.cls_token.expand(len(x), -1, -1).to(x.dtype)
-        x = torch.cat((cls_token, x), dim=1) + self.pos_embedding          # B, 1 + T, dim: the class token comes first
+        x = torch.cat((cls_token, x), dim=1) + self.pos_embedding  # B, 1 + T, dim: the class token comes first
         return self.spatial_transformer(x)[:, 0]
 
 
@@ -147,8 +164,8 @@ class FormerDFER(ClipModel):
         stem_pool: max pooling after it, as in the official network.
         spatial_depth, spatial_heads, spatial_hidden: the transformer between stages 3 and 4.
         temporal_depth, temporal_heads, temporal_hidden: the transformer over frames.
-        contrast: local contrast normalisation of the frames (``local_contrast``) instead of the official input scaling; what
-            the tiny size uses, trained from scratch on few clips.
+        contrast: local contrast normalisation of the frames (``local_contrast``) instead of the official input scaling;
+            what the tiny size uses, trained from scratch on few clips.
         grey: one channel of contrast instead of three (only with ``contrast``).
 
     Raises:
@@ -158,12 +175,26 @@ class FormerDFER(ClipModel):
     classifier_name, au_head_name = "fc", "AU_fc"
     memory_format = torch.channels_last
 
-    def __init__(self, *, num_classes: int = 7, num_aus: int | None = 18, num_frames: int = 16, image_size: int = 112,
-                 channels: tuple[int, ...] = (64, 128, 256, 512), blocks: tuple[int, ...] = (2, 2, 2, 2),
-                 stem_kernel: int = 7, stem_pool: bool = True,
-                 spatial_depth: int = 1, spatial_heads: int = 8, spatial_hidden: int = 512,
-                 temporal_depth: int = 3, temporal_heads: int = 8, temporal_hidden: int = 1024, contrast: bool = False,
-                 grey: bool = False):
+    def __init__(
+        self,
+        *,
+        num_classes: int = 7,
+        num_aus: int | None = 18,
+        num_frames: int = 16,
+        image_size: int = 112,
+        channels: tuple[int, ...] = (64, 128, 256, 512),
+        blocks: tuple[int, ...] = (2, 2, 2, 2),
+        stem_kernel: int = 7,
+        stem_pool: bool = True,
+        spatial_depth: int = 1,
+        spatial_heads: int = 8,
+        spatial_hidden: int = 512,
+        temporal_depth: int = 3,
+        temporal_heads: int = 8,
+        temporal_hidden: int = 1024,
+        contrast: bool = False,
+        grey: bool = False,
+    ):
         super().__init__()
         if num_frames < 1:
             raise AudferError(f"Former-DFER: num_frames is {num_frames}, expected at least 1")
@@ -171,12 +202,21 @@ class FormerDFER(ClipModel):
             raise AudferError(f"Former-DFER: image_size is {image_size}, expected at least 16 pixels")
         self.num_frames, self.image_size = num_frames, image_size
         self.see(contrast, grey)
-        self.s_former = SpatialFormer(self.colours, image_size, channels, blocks, stem_kernel, stem_pool,
-                                      spatial_depth, spatial_heads, spatial_hidden)
+        self.s_former = SpatialFormer(
+            self.colours,
+            image_size,
+            channels,
+            blocks,
+            stem_kernel,
+            stem_pool,
+            spatial_depth,
+            spatial_heads,
+            spatial_hidden,
+        )
         self.t_former = TemporalFormer(num_frames, channels[3], temporal_depth, temporal_heads, temporal_hidden)
         self.add_heads(channels[3], num_classes, num_aus)
 
     def encode(self, clips: Tensor) -> Tensor:
         batch, frames = clips.shape[:2]
-        x = self.s_former(clips.flatten(0, 1))                             # B * T, channels[3]
-        return self.t_former(x.unflatten(0, (batch, frames)))              # B, channels[3]
+        x = self.s_former(clips.flatten(0, 1))  # B * T, channels[3]
+        return self.t_former(x.unflatten(0, (batch, frames)))  # B, channels[3]

@@ -26,10 +26,10 @@ def _remember(layer: nn.Module, args: tuple, kwargs: dict, logits: Tensor) -> No
 class WithAUHead(nn.Module):
     """A network with an AU head beside one of its linear layers. Made by :func:`attach_au_head`.
 
-    ``forward`` takes what the wrapped network takes and gives :class:`Output`: the classifier's own output as expression
-    logits (whatever the network does after it: soft-max, loss, a dictionary), AU logits, and the features that both saw;
-    auxiliary logits where the network itself gives an ``Output`` with them.
-    One forward pass at a time, as for any module that keeps something between two of its lines.
+    ``forward`` takes what the wrapped network takes and gives :class:`Output`: the classifier's own output as
+    expression logits (whatever the network does after it: soft-max, loss, a dictionary), AU logits, and the features
+    that both saw; auxiliary logits where the network itself gives an ``Output`` with them. One forward pass at a time,
+    as for any module that keeps something between two of its lines.
 
     Attributes:
         model: the network, unchanged; ``wrapped.model.state_dict()`` has the keys that it always had.
@@ -59,22 +59,32 @@ class WithAUHead(nn.Module):
             result = self.model(*args, **kwargs)
             calls = layer._au_calls
         finally:
-            layer._au_calls = None                                         # keep no graph alive between steps
+            layer._au_calls = None  # keep no graph alive between steps
         if len(calls) != 1:
             raise AudferError(
                 f"the network's forward pass called its layer {self.classifier!r} {len(calls)} times, expected once: "
-                + ("name the layer that makes the expression logits; if the network was compiled or scripted before, attach "
-                   "the AU head first and compile then" if not calls else
-                   "the AU head would see the last of several views only; make the views one batch, or average them before it"))
+                + (
+                    "name the layer that makes the expression logits; if the network was compiled or scripted before, "
+                    "attach "
+                    "the AU head first and compile then"
+                    if not calls
+                    else "the AU head would see the last of several views only; make the views one batch, or average "
+                    "them before it"
+                )
+            )
         features, logits = calls[0]
         if torch.is_grad_enabled() and layer.weight.requires_grad and not logits.requires_grad:
-            raise AudferError(f"the layer {self.classifier!r} ran without gradients (in a re-entrant checkpoint or under no_grad), "
-                              "so nothing would be learned; call checkpoint with use_reentrant=False")
+            raise AudferError(
+                f"the layer {self.classifier!r} ran without gradients (in a re-entrant checkpoint or under no_grad), "
+                "so nothing would be learned; call checkpoint with use_reentrant=False"
+            )
         if self.pool == "mean" and features.ndim > 2:
             features, logits = (x.flatten(1, -2).mean(dim=1) for x in (features, logits))
         if features.ndim != 2:
-            raise AudferError(f"the layer {self.classifier!r} receives features of the shape {tuple(features.shape)}, expected "
-                              "(batch, features): one vector a clip; pool='mean' averages the tokens of (batch, tokens, features)")
+            raise AudferError(
+                f"the layer {self.classifier!r} receives features of the shape {tuple(features.shape)}, expected "
+                "(batch, features): one vector a clip; pool='mean' averages the tokens of (batch, tokens, features)"
+            )
         auxiliary_logits = result.auxiliary_logits if isinstance(result, Output) else None
         return Output(logits, self.au_head(features), features, auxiliary_logits)
 
@@ -102,7 +112,9 @@ def _linear_layer(model: nn.Module, name: str) -> tuple[str, nn.Linear]:
         raise AudferError(f"{type(model).__name__} has no linear layer named {name!r}{kind}, expected one of: {shown}")
     layer = linears[inside[0]]
     if isinstance(layer, nn.LazyLinear):
-        raise AudferError(f"the layer {inside[0]!r} does not know its sizes yet; run one batch of clips through the network first")
+        raise AudferError(
+            f"the layer {inside[0]!r} does not know its sizes yet; run one batch of clips through the network first"
+        )
     return inside[0], layer
 
 
@@ -119,9 +131,9 @@ def attach_au_head(model: nn.Module, classifier: str = "fc", num_aus: int = 18, 
             container with exactly one linear layer in it. The AU head is put on the same device, in the same precision.
             A 1x1 convolution is no linear layer; wrap or rewrite such a classifier first.
         num_aus: AUs, in ``facs.ACTION_UNITS`` order for 18.
-        pool: "mean" for a classifier that is applied to every token, (batch, tokens, features), and averaged afterwards:
-            features and expression logits are averaged over the axes between the first and the last. ``None`` refuses
-            such features.
+        pool: "mean" for a classifier that is applied to every token, (batch, tokens, features), and averaged
+            afterwards: features and expression logits are averaged over the axes between the first and the last.
+            ``None`` refuses such features.
 
     Returns:
         A module whose forward gives :class:`Output`; train it with ``losses.combined_loss``. Its forward raises
@@ -149,8 +161,11 @@ class _Elements(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         if not func.is_view:
-            touched = [x.numel() for x in (*args, *(result if isinstance(result, tuple | list) else (result,)))
-                       if isinstance(x, Tensor)]
+            touched = [
+                x.numel()
+                for x in (*args, *(result if isinstance(result, tuple | list) else (result,)))
+                if isinstance(x, Tensor)
+            ]
             self.count += max(touched, default=0)
         return result
 
@@ -159,8 +174,8 @@ def count_element_operations(work: Callable[[], object]) -> int:
     """Element-wise operations of ``work()``, which ``count_flops`` does not see: what a loss consists of.
 
     Every tensor operation that PyTorch carries out, forward and backward, counts once for each element of its largest
-    tensor, whether it adds, compares, copies or takes a logarithm. Views count nothing, matrix products are not for this
-    counter. It is an upper bound in the currency of ``count_flops`` for work that is no matrix product.
+    tensor, whether it adds, compares, copies or takes a logarithm. Views count nothing, matrix products are not for
+    this counter. It is an upper bound in the currency of ``count_flops`` for work that is no matrix product.
     """
     with _Elements() as elements:
         work()
@@ -180,8 +195,8 @@ def count_flops(model: nn.Module, clip_shape: tuple[int, ...]) -> dict[str, floa
     the layer sizes.
 
     Args:
-        model: left as it is; runs on tensors without memory (fake tensors), so a paper-size network takes a moment only. It may
-            have been built inside ``weightless()``, which saves drawing its weights.
+        model: left as it is; runs on tensors without memory (fake tensors), so a paper-size network takes a moment
+            only. It may have been built inside ``weightless()``, which saves drawing its weights.
         clip_shape: (T, 3, H, W) of one clip.
 
     Returns:
@@ -192,7 +207,7 @@ def count_flops(model: nn.Module, clip_shape: tuple[int, ...]) -> dict[str, floa
 
     def add_lstm(layer: nn.LSTM, inputs: tuple, output) -> None:
         nonlocal lstm_flops
-        steps = inputs[0].shape[:-1].numel()                               # of all sequences: a clip may have several
+        steps = inputs[0].shape[:-1].numel()  # of all sequences: a clip may have several
         for depth in range(layer.num_layers):
             directions = 2 if layer.bidirectional else 1
             in_features = layer.input_size if depth == 0 else layer.hidden_size * directions
@@ -205,8 +220,11 @@ def count_flops(model: nn.Module, clip_shape: tuple[int, ...]) -> dict[str, floa
             hooks.append(module.register_forward_hook(add_lstm))
     # tensors that are neither parameters nor buffers, as position tables in some networks, come along as they are
     fake = getattr(next(model.parameters()), "fake_mode", None) or weightless()
-    state = {key: tensor.detach() if isinstance(tensor, FakeTensor) else fake.from_tensor(tensor.detach())
-             for group in (model.named_parameters(), model.named_buffers()) for key, tensor in group}
+    state = {
+        key: tensor.detach() if isinstance(tensor, FakeTensor) else fake.from_tensor(tensor.detach())
+        for group in (model.named_parameters(), model.named_buffers())
+        for key, tensor in group
+    }
     device = next(model.parameters()).device
     training = model.training
     # plain matrix products instead of fused attention: every version of the counter knows those

@@ -30,8 +30,10 @@ class ShortConv3d(nn.Conv3d):
             return super().forward(x)
         # output frame o sees input frame i through tap i - stride * o + 1
         out_frames = (frames - 1) // stride + 1
-        taps = [self.weight[:, :, 1 - stride * o:1 - stride * o + frames] for o in range(out_frames)]   # views
-        weight = torch.stack(taps, dim=1) if out_frames > 1 else taps[0].unsqueeze(1)   # C', out_frames, C, frames, kH, kW
+        taps = [self.weight[:, :, 1 - stride * o : 1 - stride * o + frames] for o in range(out_frames)]  # views
+        weight = (
+            torch.stack(taps, dim=1) if out_frames > 1 else taps[0].unsqueeze(1)
+        )  # C', out_frames, C, frames, kH, kW
         y = F.conv2d(x.flatten(1, 2), weight.flatten(2, 3).flatten(0, 1), None, self.stride[1:], self.padding[1:])
         return y.unflatten(1, (-1, out_frames))
 
@@ -42,13 +44,16 @@ class BasicBlock3d(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
         self.conv1 = nn.Sequential(
-            ShortConv3d(in_channels, channels, 3, stride=stride, padding=1, bias=False), nn.BatchNorm3d(channels), nn.ReLU(inplace=True))
-        self.conv2 = nn.Sequential(
-            ShortConv3d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm3d(channels))
+            ShortConv3d(in_channels, channels, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm3d(channels),
+            nn.ReLU(inplace=True),
+        )
+        self.conv2 = nn.Sequential(ShortConv3d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm3d(channels))
         self.downsample = None
         if stride != 1 or in_channels != channels:
             self.downsample = nn.Sequential(
-                nn.Conv3d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm3d(channels))
+                nn.Conv3d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm3d(channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -71,10 +76,10 @@ class DynamicMultiInstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, instances, features) -> the same shape, float32 or wider."""
-        x = at_least_float32(x).transpose(1, 2)                            # B, features, instances
-        mean = x.mean(dim=2, keepdim=True)                                 # B, features, 1
-        var = x.var(dim=2, keepdim=True)                                   # unbiased, as in the replication
-        layer_mean = mean.mean(dim=1, keepdim=True)                        # B, 1, 1
+        x = at_least_float32(x).transpose(1, 2)  # B, features, instances
+        mean = x.mean(dim=2, keepdim=True)  # B, features, 1
+        var = x.var(dim=2, keepdim=True)  # unbiased, as in the replication
+        layer_mean = mean.mean(dim=1, keepdim=True)  # B, 1, 1
         layer_var = (var + mean.square()).mean(dim=1, keepdim=True) - layer_mean.square()
         mean_mix, var_mix = self.mean_weight.softmax(0), self.var_weight.softmax(0)
         mean = mean_mix[0] * mean + mean_mix[1] * layer_mean
@@ -84,7 +89,9 @@ class DynamicMultiInstanceNorm(nn.Module):
 
 
 class FramePool(nn.MaxPool2d):
-    """Max pooling in space of (N, C, T, H, W): frames join the batch axis, which is ten times faster on a CPU than in 3-D."""
+    """Max pooling in space of (N, C, T, H, W): frames join the batch axis, which is ten times faster on a CPU than in
+    3-D.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         count = len(x)
@@ -105,12 +112,13 @@ class M3DFEL(ClipModel):
         channels: of the four stages.
         blocks: basic blocks of the four stages.
         stem_kernel: kernel of the first convolution (time, height, width).
-        stem_pool: max pooling after it, in space; the official network has none, the tiny one trains twice as fast with it.
+        stem_pool: max pooling after it, in space; the official network has none, the tiny one trains twice as fast with
+            it.
         hidden: LSTM units per direction; the clip feature has twice as many.
         lstm_layers: stacked bidirectional LSTM layers.
         heads: attention heads over instances; must divide ``2 * hidden``.
-        contrast: local contrast normalisation of the frames (``local_contrast``) instead of the official input scaling; what
-            the tiny size uses, trained from scratch on few clips.
+        contrast: local contrast normalisation of the frames (``local_contrast``) instead of the official input scaling;
+            what the tiny size uses, trained from scratch on few clips.
         grey: one channel of contrast instead of three (only with ``contrast``).
 
     Raises:
@@ -120,15 +128,30 @@ class M3DFEL(ClipModel):
     classifier_name, au_head_name = "fc", "fc_au"
     memory_format = torch.channels_last_3d
 
-    def __init__(self, *, num_classes: int = 7, num_aus: int | None = 18, num_frames: int = 16, image_size: int = 112,
-                 instance_length: int = 4, channels: tuple[int, ...] = (64, 128, 256, 512),
-                 blocks: tuple[int, ...] = (2, 2, 2, 2), stem_kernel: tuple[int, int, int] = (3, 7, 7),
-                 stem_pool: bool = False,
-                 hidden: int = 512, lstm_layers: int = 2, heads: int = 8, contrast: bool = False, grey: bool = False):
+    def __init__(
+        self,
+        *,
+        num_classes: int = 7,
+        num_aus: int | None = 18,
+        num_frames: int = 16,
+        image_size: int = 112,
+        instance_length: int = 4,
+        channels: tuple[int, ...] = (64, 128, 256, 512),
+        blocks: tuple[int, ...] = (2, 2, 2, 2),
+        stem_kernel: tuple[int, int, int] = (3, 7, 7),
+        stem_pool: bool = False,
+        hidden: int = 512,
+        lstm_layers: int = 2,
+        heads: int = 8,
+        contrast: bool = False,
+        grey: bool = False,
+    ):
         super().__init__()
         if num_frames % instance_length or num_frames < 2 * instance_length:
-            raise AudferError(f"M3DFEL: num_frames is {num_frames}, expected a multiple of the instance length "
-                              f"{instance_length} and at least {2 * instance_length} (two instances)")
+            raise AudferError(
+                f"M3DFEL: num_frames is {num_frames}, expected a multiple of the instance length "
+                f"{instance_length} and at least {2 * instance_length} (two instances)"
+            )
         if image_size < 16:
             raise AudferError(f"M3DFEL: image_size is {image_size}, expected at least 16 pixels")
         self.num_frames, self.image_size = num_frames, image_size
@@ -136,15 +159,31 @@ class M3DFEL(ClipModel):
         self.instance_length, self.heads = instance_length, heads
 
         stem = nn.Sequential(
-            ShortConv3d(self.colours, channels[0], stem_kernel, stride=(1, 2, 2), padding=tuple(k // 2 for k in stem_kernel), bias=False),
-            nn.BatchNorm3d(channels[0]), nn.ReLU(inplace=True))
+            ShortConv3d(
+                self.colours,
+                channels[0],
+                stem_kernel,
+                stride=(1, 2, 2),
+                padding=tuple(k // 2 for k in stem_kernel),
+                bias=False,
+            ),
+            nn.BatchNorm3d(channels[0]),
+            nn.ReLU(inplace=True),
+        )
         if stem_pool:
             stem.append(FramePool(3, stride=2, padding=1))
         stages, width = [], channels[0]
         for stage, (stage_channels, depth) in enumerate(zip(channels, blocks, strict=True)):
-            stages.append(nn.Sequential(*(
-                BasicBlock3d(width if block == 0 else stage_channels, stage_channels, 2 if stage and block == 0 else 1)
-                for block in range(depth))))
+            stages.append(
+                nn.Sequential(
+                    *(
+                        BasicBlock3d(
+                            width if block == 0 else stage_channels, stage_channels, 2 if stage and block == 0 else 1
+                        )
+                        for block in range(depth)
+                    )
+                )
+            )
             width = stage_channels
         self.features = nn.Sequential(stem, *stages, nn.AdaptiveAvgPool3d(1))
         kaiming_init(self.features)
@@ -160,12 +199,12 @@ class M3DFEL(ClipModel):
         bag = frames // self.instance_length
         # instances join the batch axis; time moves behind the colours
         x = clips.reshape(batch * bag, self.instance_length, colours, height, width).transpose(1, 2)
-        x = self.features(x).reshape(batch, bag, -1)                       # B, bag, channels
+        x = self.features(x).reshape(batch, bag, -1)  # B, bag, channels
         # in reduced precision the CPU has no fused LSTM kernel, and four steps cost nothing: always float32
         with torch.autocast(x.device.type, enabled=False):
-            x, _ = self.lstm(x.to(self.lstm.weight_ih_l0.dtype))           # B, bag, 2 hidden
+            x, _ = self.lstm(x.to(self.lstm.weight_ih_l0.dtype))  # B, bag, 2 hidden
         query, key, value = self.to_qkv(x).reshape(batch, bag, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = attention(query, key, value)                            # B, heads, bag, 2 hidden / heads
-        attended = attended.transpose(1, 2).reshape(batch, bag, -1)        # B, bag, 2 hidden
-        gate = torch.sigmoid(self.norm(attended))                          # attention gates, it does not add
-        return self.pwconv(x * gate).squeeze(1)                            # instances are the channels of the fusion
+        attended = attention(query, key, value)  # B, heads, bag, 2 hidden / heads
+        attended = attended.transpose(1, 2).reshape(batch, bag, -1)  # B, bag, 2 hidden
+        gate = torch.sigmoid(self.norm(attended))  # attention gates, it does not add
+        return self.pwconv(x * gate).squeeze(1)  # instances are the channels of the fusion

@@ -24,7 +24,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def sine_positions(tokens: int, dim: int) -> Tensor:
-    """Fixed position table (tokens, dim): even channels sine, odd channels cosine of position / 10000^(2 floor(j/2) / dim).
+    """Fixed position table (tokens, dim): even channels sine, odd channels cosine of position / 10000^(2 floor(j/2) /
+    dim).
 
     Computed in float64 and stored in float32: a float32 computation changes the logits by about 1e-5.
     """
@@ -71,23 +72,28 @@ class Attention(nn.Module):
         if num_queries >= 4 * sources.shape[1] and 2 * self.heads * sources.shape[1] <= dim and shortcuts_allowed():
             return self._folded(queries, sources)
         query = F.linear(queries, self.q.weight, self.q_bias)
-        key, value = F.linear(sources, self.kv.weight, torch.cat((torch.zeros_like(self.v_bias), self.v_bias))).chunk(2, -1)
+        key, value = F.linear(sources, self.kv.weight, torch.cat((torch.zeros_like(self.v_bias), self.v_bias))).chunk(
+            2, -1
+        )
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
         x = attention(query, key, value)
         return self.proj(x.transpose(1, 2).reshape(batch, num_queries, dim))
 
     def _folded(self, queries: Tensor, sources: Tensor) -> Tensor:
-        """The same numbers in another order: the weights of query and output go to the few sources, not to the many queries.
+        """The same numbers in another order: the weights of query and output go to the few sources, not to the many
+        queries.
 
         (x Wq + b) . k = x . (Wq k) + b . k, and sum p (v Wo) = (sum p v) Wo.
         """
         batch, num_sources, dim = sources.shape
-        key, value = F.linear(sources, self.kv.weight, torch.cat((torch.zeros_like(self.v_bias), self.v_bias))).chunk(2, -1)
+        key, value = F.linear(sources, self.kv.weight, torch.cat((torch.zeros_like(self.v_bias), self.v_bias))).chunk(
+            2, -1
+        )
         key, value = (x.unflatten(-1, (self.heads, -1)).permute(2, 0, 1, 3).flatten(1, 2) for x in (key, value))
-        key = key * key.shape[-1] ** -0.5                                  # heads, B * S, head size
-        weight = self.q.weight.unflatten(0, (self.heads, -1))              # heads, head size, dim
-        bias = key @ self.q_bias.view(self.heads, -1, 1)                   # heads, B * S, 1
-        key = key @ weight                                                 # heads, B * S, dim
+        key = key * key.shape[-1] ** -0.5  # heads, B * S, head size
+        weight = self.q.weight.unflatten(0, (self.heads, -1))  # heads, head size, dim
+        bias = key @ self.q_bias.view(self.heads, -1, 1)  # heads, B * S, 1
+        key = key @ weight  # heads, B * S, dim
         value = value @ self.proj.weight.t().unflatten(0, (self.heads, -1))
         key, value, bias = (x.unflatten(1, (batch, -1)).transpose(0, 1).flatten(1, 2) for x in (key, value, bias))
         scores = (queries @ key.transpose(1, 2) + bias.transpose(1, 2)).unflatten(-1, (self.heads, -1))
@@ -132,16 +138,17 @@ class LGIBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, messengers_only: bool = False) -> Tensor:
-        """(clips * regions, 1 + tokens, dim) -> the same shape, or (clips * regions, 1, dim): what becomes of the messengers.
+        """(clips * regions, 1 + tokens, dim) -> the same shape, or (clips * regions, 1, dim): what becomes of the
+        messengers.
 
         With ``messengers_only`` all parameters still take part, with gradients of zero where no token is left.
         """
         normed = self.first_attn_norm0(x)
         if messengers_only:
             x = x[:, :1]
-        x = x + self.drop_path(self.first_attn(normed[:, :x.shape[1]], normed))
+        x = x + self.drop_path(self.first_attn(normed[:, : x.shape[1]], normed))
 
-        per_clip = x.unflatten(0, (-1, self.regions))                      # clips, regions, 1 + tokens, dim
+        per_clip = x.unflatten(0, (-1, self.regions))  # clips, regions, 1 + tokens, dim
         messengers, local = per_clip[:, :, 0], per_clip[:, :, 1:].flatten(1, 2)
         normed = self.second_attn_norm0(messengers)
         messengers = messengers + self.drop_path(self.second_attn(normed, normed))
@@ -158,22 +165,28 @@ class PatchEmbed(nn.Module):
     Args:
         dim: width of a token.
         tubelet: (frames, height, width) of a token in the clip.
-        stem: channels of a small ResNet in front, each frame on its own: a convolution and a max pooling that halve the side
-            each, then stages of one residual block that halve it again; a tubelet is then cut from its output. Official:
-            none. A transformer trained from scratch on little data learns far better with one (Xiao et al., "Early
-            Convolutions Help Transformers See Better", NeurIPS 2021).
+        stem: channels of a small ResNet in front, each frame on its own: a convolution and a max pooling that halve the
+            side each, then stages of one residual block that halve it again; a tubelet is then cut from its output.
+            Official: none. A transformer trained from scratch on little data learns far better with one (Xiao et al.,
+            "Early Convolutions Help Transformers See Better", NeurIPS 2021).
     """
 
     def __init__(self, dim: int, tubelet: tuple[int, int, int], stem: tuple[int, ...] = ()):
         super().__init__()
         shrink = 2 ** (len(stem) + 1) if stem else 1
         if tubelet[1] % shrink or tubelet[2] % shrink:
-            raise AudferError(f"MAE-DFER: tubelet is {tubelet}, expected a height and width that are multiples of {shrink} "
-                              f"(a stem of {len(stem)} widths)")
+            raise AudferError(
+                f"MAE-DFER: tubelet is {tubelet}, expected a height and width that are multiples of {shrink} "
+                f"(a stem of {len(stem)} widths)"
+            )
         kernel = (tubelet[0], tubelet[1] // shrink, tubelet[2] // shrink)
         if stem:
-            first = nn.Sequential(nn.Conv2d(3, stem[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem[0]),
-                                  nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1))
+            first = nn.Sequential(
+                nn.Conv2d(3, stem[0], 5, stride=2, padding=2, bias=False),
+                nn.BatchNorm2d(stem[0]),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(3, stride=2, padding=1),
+            )
             self.stem = nn.Sequential(first, *(residual_stage(stem[i - 1], stem[i], 1, 2) for i in range(1, len(stem))))
             kaiming_init(self.stem)
         else:
@@ -189,7 +202,9 @@ class PatchEmbed(nn.Module):
             length, height, width = self.proj.kernel_size
             batch, frames, colours, rows, columns = clips.shape
             # a convolution whose stride is its kernel is a matrix product over cut-out tubelets, and much faster as one
-            patches = clips.reshape(batch, frames // length, length, colours, rows // height, height, columns // width, width)
+            patches = clips.reshape(
+                batch, frames // length, length, colours, rows // height, height, columns // width, width
+            )
             patches = patches.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(1, 3)
             tokens = F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
         else:
@@ -212,8 +227,8 @@ class MAEDFER(ClipModel):
         head_scale: factor on the initial weights of the heads (the official 0.001 makes the first logits almost 0).
         init_std: standard deviation of the initial linear weights and messengers.
         stem: convolutions in front of the tubelets, see ``PatchEmbed``; official: none.
-        contrast: local contrast normalisation of the frames (``local_contrast``) instead of the official input scaling; what
-            the tiny size uses, trained from scratch on few clips.
+        contrast: local contrast normalisation of the frames (``local_contrast``) instead of the official input scaling;
+            what the tiny size uses, trained from scratch on few clips.
 
     Raises:
         AudferError: sizes that do not divide.
@@ -221,17 +236,34 @@ class MAEDFER(ClipModel):
 
     classifier_name, au_head_name = "head", "head_au"
 
-    def __init__(self, *, num_classes: int = 7, num_aus: int | None = 18, num_frames: int = 16, image_size: int = 160,
-                 tubelet: tuple[int, int, int] = (2, 16, 16), region: tuple[int, int, int] = (2, 5, 10),
-                 dim: int = 512, depth: int = 16, heads: int = 8, hidden: int = 2048, drop_path: float = 0.1,
-                 head_scale: float = 0.001, init_std: float = 0.02, stem: tuple[int, ...] = (), contrast: bool = False):
+    def __init__(
+        self,
+        *,
+        num_classes: int = 7,
+        num_aus: int | None = 18,
+        num_frames: int = 16,
+        image_size: int = 160,
+        tubelet: tuple[int, int, int] = (2, 16, 16),
+        region: tuple[int, int, int] = (2, 5, 10),
+        dim: int = 512,
+        depth: int = 16,
+        heads: int = 8,
+        hidden: int = 2048,
+        drop_path: float = 0.1,
+        head_scale: float = 0.001,
+        init_std: float = 0.02,
+        stem: tuple[int, ...] = (),
+        contrast: bool = False,
+    ):
         super().__init__()
         sizes = (num_frames, image_size, image_size)
         steps = tuple(t * r for t, r in zip(tubelet, region, strict=True))
         for name, size, step in zip(("num_frames", "image_size", "image_size"), sizes, steps, strict=True):
             if size < step or size % step:
-                raise AudferError(f"MAE-DFER: {name} is {size}, expected a multiple of {step} (tubelet {tubelet} times "
-                                  f"region {region})")
+                raise AudferError(
+                    f"MAE-DFER: {name} is {size}, expected a multiple of {step} (tubelet {tubelet} times "
+                    f"region {region})"
+                )
         self.num_frames, self.image_size, self.contrast, self.region = num_frames, image_size, contrast, region
         self.grid = tuple(size // t for size, t in zip(sizes, tubelet, strict=True))
         self.num_regions = math.prod(size // step for size, step in zip(sizes, steps, strict=True))
@@ -239,7 +271,8 @@ class MAEDFER(ClipModel):
         self.lg_region_tokens = nn.Parameter(torch.zeros(self.num_regions, dim))
         self.patch_embed = PatchEmbed(dim, tubelet, stem)
         self.blocks = nn.ModuleList(
-            LGIBlock(dim, heads, hidden, self.num_regions, drop_path * i / max(depth - 1, 1)) for i in range(depth))
+            LGIBlock(dim, heads, hidden, self.num_regions, drop_path * i / max(depth - 1, 1)) for i in range(depth)
+        )
         self.fc_norm = nn.LayerNorm(dim, eps=1e-6)
         self.register_buffer("positions", sine_positions(math.prod(self.grid), dim), persistent=False)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
@@ -263,18 +296,21 @@ class MAEDFER(ClipModel):
     def encode_normalised(self, clips: Tensor) -> Tensor:
         """(B, T, 3, H, W), already normalised (ImageNet mean and deviation, or contrast) -> features (B, dim)."""
         x = self.patch_embed(clips) + self.positions
-        x = self.to_regions(x)                                             # B, regions, tokens, dim
+        x = self.to_regions(x)  # B, regions, tokens, dim
         messengers = self.lg_region_tokens.to(x.dtype).expand(len(x), -1, -1).unsqueeze(2)
         x = torch.cat((messengers, x), dim=2).flatten(0, 1)
         for block in self.blocks[:-1]:
             x = block(x)
-        # nothing looks at the last block's local tokens; left out in training only, so that whoever opens a trained network
-        # finds them
+        # nothing looks at the last block's local tokens; left out in training only, so that whoever opens a trained
+        # network finds them
         x = self.blocks[-1](x, messengers_only=self.training and shortcuts_allowed())
         return self.fc_norm(x[:, 0].unflatten(0, (-1, self.num_regions)).mean(dim=1))
 
     def to_regions(self, tokens: Tensor) -> Tensor:
-        """(B, time * rows * columns, dim) -> (B, regions, tokens of a region, dim); both orders are time, row, column."""
+        """(B, time * rows * columns, dim) -> (B, regions, tokens of a region, dim).
+
+        Both orders are time, row, column.
+        """
         cuts = [n for grid, region in zip(self.grid, self.region, strict=True) for n in (grid // region, region)]
-        x = tokens.unflatten(1, cuts)                                      # B, gt, rt, gh, rh, gw, rw, dim
+        x = tokens.unflatten(1, cuts)  # B, gt, rt, gh, rh, gw, rw, dim
         return x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6).flatten(1, 3)

@@ -1,22 +1,24 @@
 """MAE-DFER's self-supervised pre-training network: a masked autoencoder of appearance and motion.
 
 Sun et al., "MAE-DFER: Efficient Masked Autoencoder for Self-supervised Dynamic Facial Expression Recognition", ACM MM
-2023, on the model of VideoMAE (Tong et al., NeurIPS 2022). Most tokens of an unlabelled clip are hidden, the encoder that
-fine-tuning starts from sees the rest, and a light decoder predicts what the hidden ones show and how it moves. Parameter
-names, shapes and order at paper size are those of the official pre-training checkpoint (92,760,192 parameters).
+2023, on the model of VideoMAE (Tong et al., NeurIPS 2022). Most tokens of an unlabelled clip are hidden, the encoder
+that fine-tuning starts from sees the rest, and a light decoder predicts what the hidden ones show and how it moves.
+Parameter names, shapes and order at paper size are those of the official pre-training checkpoint (92,760,192
+parameters).
 
 What names and shapes leave open, and what was chosen:
 
 - **Mask.** Tubes (the same places in every frame), drawn inside each region, so that every region keeps equally many
   tokens and the local attention stays one batch: 5 of 50 places at the official ratio 0.9.
-- **Encoder.** Sees visible tokens and messengers only. Its final norm is applied to the visible tokens; they alone go on to
-  the decoder, which is a plain transformer over all tokens with a sine table of its own, as VideoMAE's.
-- **Targets.** The decoder's 1536 outputs a token are as many as the values of a tubelet (2 frames x 16 x 16 x 3), so they
-  hold one frame of appearance and one frame difference. Appearance is the tubelet's first frame, less the mean and by the
-  deviation of each colour of the tubelet (VideoMAE). Motion is the change to the tubelet's next frame, by the root mean
-  square change of its clip: one number a clip, so that still places stay still, and both terms of the loss weigh alike.
-- **Order of the outputs**: appearance, then motion; inside, frame, colour, row, column. Known to nobody but the head, which
-  fine-tuning drops.
+- **Encoder.** Sees visible tokens and messengers only. Its final norm is applied to the visible tokens; they alone go
+  on to the decoder, which is a plain transformer over all tokens with a sine table of its own, as VideoMAE's.
+- **Targets.** The decoder's 1536 outputs a token are as many as the values of a tubelet (2 frames x 16 x 16 x 3), so
+  they hold one frame of appearance and one frame difference. Appearance is the tubelet's first frame, less the mean and
+  by the deviation of each colour of the tubelet (VideoMAE). Motion is the change to the tubelet's next frame, by the
+  root mean square change of its clip: one number a clip, so that still places stay still, and both terms of the loss
+  weigh alike.
+- **Order of the outputs**: appearance, then motion; inside, frame, colour, row, column. Known to nobody but the head,
+  which fine-tuning drops.
 - **Loss.** Mean squared error over hidden tokens, (1 - lambda) of appearance and lambda of motion, lambda = 0.5.
 """
 
@@ -35,8 +37,10 @@ from .mae_dfer import MAEDFER, Mlp, sine_positions
 from .output import check_clips, local_contrast
 
 #: decoder of each size; "paper" is what the official checkpoint's shapes say, heads of 64 as everywhere in it
-DECODERS = {"paper": dict(decoder_dim=384, decoder_depth=4, decoder_heads=6),
-            "tiny": dict(decoder_dim=64, decoder_depth=1, decoder_heads=4)}
+DECODERS = {
+    "paper": dict(decoder_dim=384, decoder_depth=4, decoder_heads=6),
+    "tiny": dict(decoder_dim=64, decoder_depth=1, decoder_heads=4),
+}
 
 
 class Reconstruction(NamedTuple):
@@ -55,8 +59,9 @@ class Reconstruction(NamedTuple):
 class VisibleEncoder(MAEDFER):
     """MAE-DFER's encoder on some tokens of a clip, without heads, with a final norm.
 
-    Where the network has no stem, a token's values are those of the fine-tuning network. The tiny network's convolutions and
-    its contrast normalisation look beyond a token; here both see visible pixels only, so nothing hidden leaks.
+    Where the network has no stem, a token's values are those of the fine-tuning network. The tiny network's
+    convolutions and its contrast normalisation look beyond a token; here both see visible pixels only, so nothing
+    hidden leaks.
     """
 
     def __init__(self, **settings):
@@ -78,7 +83,9 @@ class VisibleEncoder(MAEDFER):
         batch, count = visible.shape
         # a tubelet is embedded as a clip of its own
         tubelets = pick(self.tubelets(clips), visible).flatten(0, 1)
-        tubelets = local_contrast(tubelets, side=self.image_size) if self.contrast else (tubelets - self.mean) / self.std
+        tubelets = (
+            local_contrast(tubelets, side=self.image_size) if self.contrast else (tubelets - self.mean) / self.std
+        )
         x = self.patch_embed(tubelets).view(batch, count, -1) + self.positions[visible]
         x = x.unflatten(1, (self.num_regions, -1))
         messengers = self.lg_region_tokens.to(x.dtype).expand(batch, -1, -1).unsqueeze(2)
@@ -91,7 +98,7 @@ class VisibleEncoder(MAEDFER):
         """(B, T, 3, H, W) -> (B, tokens, frames, 3, height, width) in the order of tokens: time, row, column."""
         times, rows, columns = self.grid
         x = clips.unflatten(4, (columns, -1)).unflatten(3, (rows, -1)).unflatten(1, (times, -1))
-        return x.permute(0, 1, 4, 6, 2, 3, 5, 7).flatten(1, 3)             # from B, gt, l, 3, gh, h, gw, w
+        return x.permute(0, 1, 4, 6, 2, 3, 5, 7).flatten(1, 3)  # from B, gt, l, 3, gh, h, gw, w
 
 
 class DecoderAttention(nn.Module):
@@ -157,9 +164,14 @@ class MAEPretraining(nn.Module):
         super().__init__()
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
         self.encoder = VisibleEncoder(**{"drop_path": 0.0, **encoder})
-        tubelet = (self.encoder.num_frames // self.encoder.grid[0], *(self.encoder.image_size // n for n in self.encoder.grid[1:]))
+        tubelet = (
+            self.encoder.num_frames // self.encoder.grid[0],
+            *(self.encoder.image_size // n for n in self.encoder.grid[1:]),
+        )
         if tubelet[0] < 2:
-            raise AudferError(f"MAE pre-training: a tubelet has {tubelet[0]} frame, expected at least 2: motion is predicted too")
+            raise AudferError(
+                f"MAE pre-training: a tubelet has {tubelet[0]} frame, expected at least 2: motion is predicted too"
+            )
         self.frame_values = 3 * tubelet[1] * tubelet[2]
         self.decoder = Decoder(decoder_dim, decoder_depth, decoder_heads, tubelet[0] * self.frame_values)
         self.encoder_to_decoder = nn.Linear(self.encoder.positions.shape[1], decoder_dim, bias=False)
@@ -184,7 +196,9 @@ class MAEPretraining(nn.Module):
         seen = self.encoder_to_decoder(self.encoder(clips, visible)) + self.positions[visible]
         asked = self.mask_token + self.positions[masked]
         predicted = self.decoder(torch.cat((seen, asked.to(seen.dtype)), dim=1), masked.shape[1])
-        return Reconstruction(*predicted.split((self.frame_values, predicted.shape[-1] - self.frame_values), -1), masked)
+        return Reconstruction(
+            *predicted.split((self.frame_values, predicted.shape[-1] - self.frame_values), -1), masked
+        )
 
     def targets(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """What every token's prediction is compared with.
@@ -193,7 +207,8 @@ class MAEPretraining(nn.Module):
             clips: (B, T, 3, H, W), uint8 0..255 or floating point 0..1.
 
         Returns:
-            Appearance (B, tokens, values of one frame) and motion (B, tokens, values of the other frames): see the module's text.
+            Appearance (B, tokens, values of one frame) and motion (B, tokens, values of the other frames): see the
+            module's text.
         """
         tubelets = self.encoder.tubelets(self.checked(clips))
         mean, deviation, change = self.scales(tubelets)
@@ -205,7 +220,8 @@ class MAEPretraining(nn.Module):
         return check_clips(clips, self.encoder.num_frames, self.encoder.image_size, type(self).__name__)
 
     def scales(self, tubelets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and deviation of each tubelet and colour, root mean square change of each clip; broadcastable to the tubelets.
+        """Mean and deviation of each tubelet and colour, root mean square change of each clip; broadcastable to the
+        tubelets.
 
         Args:
             tubelets: (B, tokens, frames, 3, height, width).
@@ -243,7 +259,9 @@ def tube_masks(model: MAEPretraining, count: int, ratio: float, generator: torch
     times = encoder.grid[0] // length
     places = rows * columns
     if places < 2:
-        raise AudferError(f"MAE pre-training: a region has {places} place, expected at least 2: one to see and one to hide")
+        raise AudferError(
+            f"MAE pre-training: a region has {places} place, expected at least 2: one to see and one to hide"
+        )
     keep = min(max(round(places * (1 - ratio)), 1), places - 1)
     windows = encoder.num_regions // times
     chosen = torch.rand(count, windows, places, generator=generator).argsort(-1)[..., :keep].sort(-1).values

@@ -16,10 +16,11 @@ class Output(NamedTuple):
 
     Attributes:
         expression_logits: (B, num_classes), before the soft-max.
-        au_logits: (B, num_aus), before the sigmoid, in ``facs.ACTION_UNITS`` order; ``None`` for a model without AU head.
+        au_logits: (B, num_aus), before the sigmoid, in ``facs.ACTION_UNITS`` order; ``None`` for a model without AU
+            head.
         features: (B, D), the vector that the expression classifier and the AU head both see.
-        auxiliary_logits: (B, num_classes), of a second expression classifier that only training uses, on another vector (in
-            the key-point network the mean over frames); ``None`` for a model without it.
+        auxiliary_logits: (B, num_classes), of a second expression classifier that only training uses, on another vector
+            (in the key-point network the mean over frames); ``None`` for a model without it.
     """
 
     expression_logits: Tensor
@@ -36,7 +37,8 @@ _defining = 0
 def by_definition():
     """Within this context networks compute exactly as they are defined, without equal-valued shortcuts.
 
-    For counting a network's operations, and for timing what the shortcuts gain: both are then of the published architecture.
+    For counting a network's operations, and for timing what the shortcuts gain: both are then of the published
+    architecture.
     """
     global _defining
     _defining += 1
@@ -57,7 +59,8 @@ _part: tuple[int, Tensor] | None = None
 
 @contextmanager
 def part_of_batch(count: int, places: Tensor):
-    """Within this context the clips that networks see are a part of a batch: what is drawn at random is drawn for all of it.
+    """Within this context the clips that networks see are a part of a batch: what is drawn at random is drawn for all
+    of it.
 
     Args:
         count: clips of the whole batch. places: int64 (B,), where in it the clips at hand are.
@@ -93,9 +96,10 @@ class ClipModel(nn.Module):
         classifier_name: official name of the expression classifier.
         au_head_name: name of the AU head's linear layer, as in the AU-DFER release where that is known.
         memory_format: the layout its convolutions are fastest in: ``model.to(memory_format=model.memory_format)``.
-        uses_landmarks: whether ``forward`` looks at its landmarks; ``encode`` then takes them too, and gives the auxiliary
-            classifier's vector beside the features.
-        auxiliary_weight: w of the loss (1 - w) CE(expression_logits) + w CE(auxiliary_logits); 0: no auxiliary classifier.
+        uses_landmarks: whether ``forward`` looks at its landmarks; ``encode`` then takes them too, and gives the
+            auxiliary classifier's vector beside the features.
+        auxiliary_weight: w of the loss (1 - w) CE(expression_logits) + w CE(auxiliary_logits); 0: no auxiliary
+            classifier.
     """
 
     classifier_name = "fc"
@@ -122,7 +126,9 @@ class ClipModel(nn.Module):
             AudferError: grey without contrast: the official input scaling is of colours.
         """
         if grey and not contrast:
-            raise AudferError(f"{type(self).__name__}: grey is True, expected False without contrast: the official input is in colour")
+            raise AudferError(
+                f"{type(self).__name__}: grey is True, expected False without contrast: the official input is in colour"
+            )
         self.contrast, self.grey = contrast, grey
 
     @property
@@ -145,7 +151,8 @@ class ClipModel(nn.Module):
     def encode(self, clips: Tensor) -> Tensor:
         """(B, T, 3, H, W) float, in [0, 1] or contrast-normalised -> features (B, feature_dim).
 
-        Where ``uses_landmarks``: ``encode(clips, landmarks)`` -> features, and the auxiliary classifier's vector of that width.
+        Where ``uses_landmarks``: ``encode(clips, landmarks)`` -> features, and the auxiliary classifier's vector of
+            that width.
         """
         raise NotImplementedError
 
@@ -154,8 +161,8 @@ class ClipModel(nn.Module):
 
         Args:
             clips: (B, T, 3, H, W), uint8 0..255 or floating point 0..1, RGB; B may be 1.
-            landmarks: (B, T, 68, 2) floating point, the iBUG points in units of the frame's side (x right, y down), NaN where
-                unknown. ``None``: all unknown. Networks that do not use them ignore them.
+            landmarks: (B, T, 68, 2) floating point, the iBUG points in units of the frame's side (x right, y down), NaN
+                where unknown. ``None``: all unknown. Networks that do not use them ignore them.
 
         Raises:
             AudferError: the clips or the landmarks do not have the shape or dtype that this model was built for.
@@ -181,10 +188,12 @@ def check_clips(clips: Tensor, num_frames: int, image_size: int, who: str) -> Te
     """Clips as floating point in [0, 1]; refuses a wrong shape or dtype with one sentence."""
     expected = (num_frames, 3, image_size, image_size)
     if clips.ndim != 5 or tuple(clips.shape[1:]) != expected:
-        raise AudferError(f"{who}: clips have the shape {tuple(clips.shape)}, expected (batch, {', '.join(map(str, expected))}): "
-                          "batch, frames, colours, height, width")
+        raise AudferError(
+            f"{who}: clips have the shape {tuple(clips.shape)}, expected (batch, {', '.join(map(str, expected))}): "
+            "batch, frames, colours, height, width"
+        )
     if clips.dtype == torch.uint8:
-        return clips.to(torch.get_default_dtype()).div_(255)               # in place: new memory costs more than the division
+        return clips.to(torch.get_default_dtype()).div_(255)  # in place: new memory costs more than the division
     if not clips.is_floating_point():
         raise AudferError(f"{who}: clips have the type {clips.dtype}, expected uint8 (0..255) or floating point (0..1)")
     return clips
@@ -196,8 +205,10 @@ def check_landmarks(landmarks: Tensor | None, clips: Tensor, who: str) -> Tensor
     if landmarks is None:
         return clips.new_full(expected, float("nan"), dtype=at_least_float32(clips[:0]).dtype)
     if tuple(landmarks.shape) != expected or not landmarks.is_floating_point():
-        raise AudferError(f"{who}: landmarks have the shape {tuple(landmarks.shape)} and the type {landmarks.dtype}, expected "
-                          f"{expected}, floating point: batch, frames, the 68 iBUG points, (x, y) in units of the frame's side")
+        raise AudferError(
+            f"{who}: landmarks have the shape {tuple(landmarks.shape)} and the type {landmarks.dtype}, expected "
+            f"{expected}, floating point: batch, frames, the 68 iBUG points, (x, y) in units of the frame's side"
+        )
     return landmarks.to(clips.device, at_least_float32(clips[:0]).dtype)
 
 
@@ -209,19 +220,22 @@ def at_least_float32(x: Tensor) -> Tensor:
 def local_contrast(frames: Tensor, floor: float = 0.08, side: int | None = None, grey: bool = False) -> Tensor:
     """Local contrast normalisation: what a face does, without its skin tone, light and exposure.
 
-    The logarithm turns light into an offset; the Gaussian mean around each pixel (sigma: 1/24 of the side) is taken away and the
-    rest divided by its local deviation (Jarrett et al., "What is the best multi-stage architecture for object recognition?",
-    ICCV 2009, section 2.1). Small networks trained from scratch on few people learn several times faster from it.
+    The logarithm turns light into an offset; the Gaussian mean around each pixel (sigma: 1/24 of the side) is taken
+    away and the rest divided by its local deviation (Jarrett et al., "What is the best multi-stage architecture for
+    object recognition?", ICCV 2009, section 2.1). Small networks trained from scratch on few people learn several times
+    faster from it.
 
     Args:
         frames: (..., 3, H, W) in [0, 1].
         floor: added in quadrature to the deviation, so that flat regions stay flat.
-        side: of the frame that sigma is a share of, where ``frames`` are cut out of a larger one; ``None``: they are whole.
+        side: of the frame that sigma is a share of, where ``frames`` are cut out of a larger one; ``None``: they are
+            whole.
         grey: average the colours' logarithms first: a third of the work, and a tint is an offset like the light.
 
     Returns:
         The same shape, or (..., 1, H, W) for ``grey``; about -3..3, float32 or wider.
     """
+
     def mean_matrix(size: int) -> Tensor:
         place = torch.arange(size, device=frames.device, dtype=logs.dtype)
         weights = torch.exp(-0.5 * ((place[:, None] - place) * 24 / (side or size)).square())

@@ -1,6 +1,7 @@
 """The 2-D residual network's parts (He et al. 2016), with the usual names in the state dict.
 
-What follows a batch norm works in its place: the norm's own derivative does not look at its output, and on a processor memory is
+What follows a batch norm works in its place: the norm's own derivative does not look at its output, and on a processor
+    memory is
 what small networks wait for.
 """
 
@@ -22,7 +23,8 @@ class BasicBlock(nn.Module):
         self.downsample = None
         if stride != 1 or in_channels != channels:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels))
+                nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -32,5 +34,9 @@ class BasicBlock(nn.Module):
 
 def residual_stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
     """``blocks`` basic blocks; the first one changes width and resolution."""
-    return nn.Sequential(*(BasicBlock(in_channels if block == 0 else channels, channels, stride if block == 0 else 1)
-                           for block in range(blocks)))
+    return nn.Sequential(
+        *(
+            BasicBlock(in_channels if block == 0 else channels, channels, stride if block == 0 else 1)
+            for block in range(blocks)
+        )
+    )

@@ -65,22 +65,45 @@ def _imagenet_key(key: str) -> str:
 #: tried in this order
 FAMILIES = (
     # the encoder's final norm (norm.* after renaming) is not carried into fc_norm: the official code does not either
-    *(Family("MAE pre-training", MAEDFER, (f"{wrapper}lg_region_tokens",), _pretraining_key, ("fc_norm.", "head."),
-             ("decoder.", "encoder_to_decoder.", "mask_token", "norm.")) for wrapper in ("encoder.", "backbone.")),
-    Family("Kinetics R3D-18", M3DFEL, ("stem.0.weight", "layer4.0.conv1.0.weight"), _kinetics_key,
-           ("lstm.", "to_qkv.", "norm.", "pwconv.", "fc."), ("kinetics.fc.",)),
+    *(
+        Family(
+            "MAE pre-training",
+            MAEDFER,
+            (f"{wrapper}lg_region_tokens",),
+            _pretraining_key,
+            ("fc_norm.", "head."),
+            ("decoder.", "encoder_to_decoder.", "mask_token", "norm."),
+        )
+        for wrapper in ("encoder.", "backbone.")
+    ),
+    Family(
+        "Kinetics R3D-18",
+        M3DFEL,
+        ("stem.0.weight", "layer4.0.conv1.0.weight"),
+        _kinetics_key,
+        ("lstm.", "to_qkv.", "norm.", "pwconv.", "fc."),
+        ("kinetics.fc.",),
+    ),
     Family("fine-tuned M3DFEL", M3DFEL, ("features.0.0.weight", "pwconv.weight")),
     Family("fine-tuned Former-DFER", FormerDFER, ("s_former.conv1.weight", "t_former.cls_token")),
     Family("fine-tuned MAE-DFER", MAEDFER, ("lg_region_tokens", "fc_norm.weight")),
     Family("fine-tuned KP-GCN", KeyPointGCN, ("backbone.conv1.weight", "triplet.height_width.conv.weight")),
     # of the whole network only the stages are the usual ones: ImageNet's 1000 classes have no place in it
-    Family("ImageNet ResNet-18", KeyPointGCN, ("conv1.weight", "layer4.1.bn2.weight", "fc.weight"), _imagenet_key,
-           ("triplet.", "whole.", "graph.", "fusion.", "time.", "fc."), ("imagenet.fc.",)),
+    Family(
+        "ImageNet ResNet-18",
+        KeyPointGCN,
+        ("conv1.weight", "layer4.1.bn2.weight", "fc.weight"),
+        _imagenet_key,
+        ("triplet.", "whole.", "graph.", "fusion.", "time.", "fc."),
+        ("imagenet.fc.",),
+    ),
 )
 
 #: networks without an official release, and what there is to start them from
-UNRELEASED = {KeyPointGCN: "KP-GCN's authors have released no weights: what fits are audfer's own files and, for the backbone, "
-                           "torchvision's ImageNet ResNet-18"}
+UNRELEASED = {
+    KeyPointGCN: "KP-GCN's authors have released no weights: what fits are audfer's own files and, for the backbone, "
+    "torchvision's ImageNet ResNet-18"
+}
 
 
 def recognise(keys) -> Family | None:
@@ -108,7 +131,10 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [f"{self.source} weights: {len(self.loaded)} entries loaded"]
-        for title, keys in (("left at initialisation", self.left_at_initialisation), ("not needed, dropped", self.dropped)):
+        for title, keys in (
+            ("left at initialisation", self.left_at_initialisation),
+            ("not needed, dropped", self.dropped),
+        ):
             if keys:
                 lines.append(f"{len(keys)} {title}: {some(keys)}")
         if self.ema:
@@ -116,20 +142,24 @@ class LoadReport:
         return "; ".join(lines)
 
 
-def load_official_state_dict(model: ClipModel, state_dict: dict, which: str = "model", heads: bool = True) -> LoadReport:
+def load_official_state_dict(
+    model: ClipModel, state_dict: dict, which: str = "model", heads: bool = True
+) -> LoadReport:
     """Load official weights into a network. Strict: every key is used, known to be superfluous, or refused.
 
     Understands fine-tuned checkpoints of M3DFEL, Former-DFER and MAE-DFER (with or without AU head, with or without a
     data-parallel ``module.`` prefix, bare or inside the usual containers), MAE-DFER's pre-training checkpoint, and
-    torchvision's Kinetics-400 R3D-18 for M3DFEL's backbone and ImageNet ResNet-18 for KP-GCN's, whose authors have released
-    none; audfer's own files by the same rules. Entries beside the weights (optimizer, scaler, epoch, options) are left alone.
+    torchvision's Kinetics-400 R3D-18 for M3DFEL's backbone and ImageNet ResNet-18 for KP-GCN's, whose authors have
+    released none; audfer's own files by the same rules. Entries beside the weights (optimizer, scaler, epoch, options)
+    are left alone.
 
     Args:
-        model: from ``build_model``, "paper" for official files; its AU head stays at its initial values if the file has none.
+        model: from ``build_model``, "paper" for official files; its AU head stays at its initial values if the file has
+            none.
         state_dict: what ``read_checkpoint`` gives.
         which: "model", or "ema" for the moving average that the file may hold beside it.
-        heads: ``False`` leaves the classifiers and the AU head at their initial values, to go on from a network that was
-            fine-tuned on other expressions.
+        heads: ``False`` leaves the classifiers and the AU head at their initial values, to go on from a network that
+            was fine-tuned on other expressions.
 
     Returns:
         The report; print it.
@@ -142,8 +172,10 @@ def load_official_state_dict(model: ClipModel, state_dict: dict, which: str = "m
         >>> print(load_official_state_dict(model, read_checkpoint("checkpoint-49.pth")))           # doctest: +SKIP
     """
     if not isinstance(model, ClipModel):
-        raise AudferError(f"official weights are for the networks of build_model, not for {type(model).__name__}: load them "
-                          "before wrapping or compiling the network")
+        raise AudferError(
+            f"official weights are for the networks of build_model, not for {type(model).__name__}: load them "
+            "before wrapping or compiling the network"
+        )
     report, state, problems = _plan(model, find_weights(state_dict, which), heads)
     if problems:
         own = any(family.title == report.source and isinstance(model, family.network) for family in FAMILIES)
@@ -166,7 +198,9 @@ def _plan(model: ClipModel, weights: Weights, heads: bool = True) -> tuple[LoadR
         return LoadReport(family.title), {}, [f"they are for {family.network.__name__} ({family.title})"]
     names = {key: family.rename(key) for key in weights.tensors}
     if family.title == "fine-tuned MAE-DFER":
-        names |= {key: f"{model.au_head_name}.{key.partition('.')[2]}" for key in names if key.partition(".")[0] in AU_HEADS}
+        names |= {
+            key: f"{model.au_head_name}.{key.partition('.')[2]}" for key in names if key.partition(".")[0] in AU_HEADS
+        }
     state = {names[key]: value for key, value in weights.tensors.items()}
     clashes = [key for key, name in names.items() if state[name] is not weights.tensors[key]]
 
@@ -181,26 +215,46 @@ def _plan(model: ClipModel, weights: Weights, heads: bool = True) -> tuple[LoadR
 
     may_miss = {*au_head, *auxiliary} if heads else {*au_head, *auxiliary, *head}
     # files of torch before 0.4.1 do not count the batches
-    missing = [key for key in own if key not in state and key not in may_miss and not key.endswith("num_batches_tracked")
-               and not (family.absent and key.startswith(family.absent))]
+    missing = [
+        key
+        for key in own
+        if key not in state
+        and key not in may_miss
+        and not key.endswith("num_batches_tracked")
+        and not (family.absent and key.startswith(family.absent))
+    ]
     unknown = [key for key in state if key not in own]
     reshaped = [key for key in own if key in state and state[key].shape != own[key].shape]
 
     problems = []
-    if any(key in reshaped for key in head):                               # said once, of the classifier itself
+    if any(key in reshaped for key in head):  # said once, of the classifier itself
         reshaped = [key for key in reshaped if key not in auxiliary]
     for (weight, bias), argument, what in ((head, "num_classes", "expressions"), (au_head, "num_aus", "AUs")):
         if weight in reshaped and state[weight].shape[1:] == own[weight].shape[1:]:
             theirs, ours = len(state[weight]), len(own[weight])
-            problems.append(f"{weight} is for {theirs} {what}, this network for {ours} (build it with {argument}={theirs}, "
-                            "or load with heads=False)")
+            problems.append(
+                f"{weight} is for {theirs} {what}, this network for {ours} (build it with {argument}={theirs}, "
+                "or load with heads=False)"
+            )
             reshaped = [key for key in reshaped if key not in (weight, bias)]
     shapes = [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}" for key in reshaped]
-    problems += [f"{len(keys)} {title}: {some(keys)}"
-                 for title, keys in (("missing", missing), ("unknown", unknown), ("of another shape", shapes),
-                                     ("under two names", clashes)) if keys]
-    report = LoadReport(family.title, [key for key in own if key in state], [key for key in own if key not in state], dropped,
-                        weights.ema)
+    problems += [
+        f"{len(keys)} {title}: {some(keys)}"
+        for title, keys in (
+            ("missing", missing),
+            ("unknown", unknown),
+            ("of another shape", shapes),
+            ("under two names", clashes),
+        )
+        if keys
+    ]
+    report = LoadReport(
+        family.title,
+        [key for key in own if key in state],
+        [key for key in own if key not in state],
+        dropped,
+        weights.ema,
+    )
     return report, state, problems
 
 
@@ -234,16 +288,20 @@ class CheckpointReport:
 
     def __str__(self) -> str:
         weights = self.weights
-        types = sorted({str(value.dtype).removeprefix("torch.") for value in weights.tensors.values()
-                        if value.is_floating_point()})
+        types = sorted(
+            {str(value.dtype).removeprefix("torch.") for value in weights.tensors.values() if value.is_floating_point()}
+        )
         kind = self.kind
         if self.num_classes is not None:
             kind += f", {self.num_classes} expressions, " + (f"{self.num_aus} AUs" if self.num_aus else "no AU head")
         rows = [
             ("file", f"{self.path.name}, {self.num_bytes / 1e6:.1f} MB"),
             ("kind", kind),
-            ("weights", (f"under {weights.container!r}" if weights.container else "bare")
-             + f", {len(weights.tensors)} entries, {self.num_parameters:,} parameters, {', '.join(types)}"),
+            (
+                "weights",
+                (f"under {weights.container!r}" if weights.container else "bare")
+                + f", {len(weights.tensors)} entries, {self.num_parameters:,} parameters, {', '.join(types)}",
+            ),
             ("prefix", f"{weights.prefix} (taken off every key)" if weights.prefix else "none"),
             ("EMA", f"under {weights.ema!r}" if weights.ema else "none"),
             ("beside them", "; ".join(f"{name}: {text}" for name, text in weights.others.items()) or "nothing"),
@@ -251,14 +309,18 @@ class CheckpointReport:
         ]
         if self.load:
             rows.append(("loaded", f"{len(self.load.loaded)} entries"))
-            rows += [(title, f"{len(keys)}: {some(keys)}" if keys else "nothing")
-                     for title, keys in (("left initial", self.load.left_at_initialisation), ("dropped", self.load.dropped))]
+            rows += [
+                (title, f"{len(keys)}: {some(keys)}" if keys else "nothing")
+                for title, keys in (("left initial", self.load.left_at_initialisation), ("dropped", self.load.dropped))
+            ]
         elif self.problems:
             rows.append(("because", "; ".join(self.problems)))
         else:
             rows.append(("first keys", some(list(weights.tensors))))
-        return "\n".join(textwrap.fill(f"{title:13}{text}", 79, subsequent_indent=" " * 13, break_on_hyphens=False)
-                         for title, text in rows)
+        return "\n".join(
+            textwrap.fill(f"{title:13}{text}", 79, subsequent_indent=" " * 13, break_on_hyphens=False)
+            for title, text in rows
+        )
 
 
 def inspect_checkpoint(path: str | os.PathLike, model: str = "") -> CheckpointReport:
@@ -284,12 +346,15 @@ def inspect_checkpoint(path: str | os.PathLike, model: str = "") -> CheckpointRe
     family = recognise(weights.tensors)
     name = model or next((name for name, network in MODELS.items() if family and network is family.network), "")
     heads: dict[str, int] = {}
-    if family and not family.absent:                                       # fine-tuned: the file has its classifier
+    if family and not family.absent:  # fine-tuned: the file has its classifier
         tensors = weights.tensors
         classifier = f"{family.network.classifier_name}.weight"
         au_head = next((f"{head}.weight" for head in AU_HEADS if f"{head}.weight" in tensors), "")
-        heads = {argument: len(tensors[key]) for argument, key in (("num_classes", classifier), ("num_aus", au_head))
-                 if key in tensors and tensors[key].ndim == 2}
+        heads = {
+            argument: len(tensors[key])
+            for argument, key in (("num_classes", classifier), ("num_aus", au_head))
+            if key in tensors and tensors[key].ndim == 2
+        }
 
     fits, load, problems = "", None, []
     for size in SIZES if name else ():
@@ -298,12 +363,28 @@ def inspect_checkpoint(path: str | os.PathLike, model: str = "") -> CheckpointRe
         report, _, against = _plan(network, weights)
         if not against:
             defaults = inspect.signature(build_model).parameters
-            settings = [f'"{name}"', *([f'size="{size}"'] if size != defaults["size"].default else []),
-                        *(f"{argument}={number}" for argument, number in heads.items() if number != defaults[argument].default)]
+            settings = [
+                f'"{name}"',
+                *([f'size="{size}"'] if size != defaults["size"].default else []),
+                *(f"{argument}={number}" for argument, number in heads.items() if number != defaults[argument].default),
+            ]
             fits, load, problems = f"build_model({', '.join(settings)})", report, []
             break
         problems = problems or against
-    parameters = sum(math.prod(value.shape) for key, value in weights.tensors.items()
-                     if not key.endswith(("running_mean", "running_var", "num_batches_tracked")))
-    return CheckpointReport(Path(path), os.path.getsize(path), weights, family.title if family else "unknown", parameters,
-                            heads.get("num_classes"), heads.get("num_aus"), fits, load, problems)
+    parameters = sum(
+        math.prod(value.shape)
+        for key, value in weights.tensors.items()
+        if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
+    )
+    return CheckpointReport(
+        Path(path),
+        os.path.getsize(path),
+        weights,
+        family.title if family else "unknown",
+        parameters,
+        heads.get("num_classes"),
+        heads.get("num_aus"),
+        fits,
+        load,
+        problems,
+    )

@@ -89,7 +89,9 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class PretrainingSettings:
-    """MAE-DFER's self-supervised pre-training (notebook 03's appendix) on the training clips of all evaluation datasets."""
+    """MAE-DFER's self-supervised pre-training (notebook 03's appendix) on the training clips of all evaluation
+    datasets.
+    """
 
     epochs: int = 50
     """50 of a 100-epoch schedule is what the official fine-tuning starts from"""
@@ -108,7 +110,9 @@ class GridSettings:
     knowledge_datasets: tuple[str, ...] = KNOWLEDGE_DATASETS
     strategies: tuple[str, ...] = ("global", "distinct", "minor")
     strategy: str = "global"
-    """the strategy of Tables 1 and 2; the paper shows each network's best of three there (M3DFEL global, the others distinct)"""
+    """the strategy of Tables 1 and 2; the paper shows each network's best of three there (M3DFEL global, the others
+    distinct)
+    """
     strategy_dataset: str = "DFEW"
     """the dataset of Tables 2 and 3, Figs. 6 to 8 and the ablations"""
     strategy_datasets: tuple[str, ...] = ()
@@ -139,15 +143,18 @@ class KeypointSettings:
 
 @dataclass(frozen=True)
 class RecognitionSettings:
-    """Lock and Check (appendix A3): its network, and which cells its paper's tables need. The defaults are the paper's."""
+    """Lock and Check (appendix A3): its network, and which cells its paper's tables need.
+
+    The defaults are the paper's.
+    """
 
     size: str = "paper"
     """of ``action_units.recognition.RECIPES``"""
     image_size: int = 0
     """pixels; 0 = the size's own"""
     initialisation: str = "scratch"
-    """"scratch"; "estimator" (size "estimator": the weights of the estimator of notebook 01); or the path of ImageNet weights in
-    torchvision's naming"""
+    """"scratch"; "estimator" (size "estimator": the weights of the estimator of notebook 01); or the path of ImageNet
+    weights in torchvision's naming"""
     window: int = 16
     """t, frames of a window"""
     segments: int = 12
@@ -204,8 +211,12 @@ def load_profile(name: str) -> Profile:
     if not path.is_file():
         near = get_close_matches(str(name), available_profiles(), 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise InputError("profile", "name", repr(str(name)),
-                         f"one of {', '.join(available_profiles())}, or a path ending in .toml{hint}")
+        raise InputError(
+            "profile",
+            "name",
+            repr(str(name)),
+            f"one of {', '.join(available_profiles())}, or a path ending in .toml{hint}",
+        )
     try:
         content = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
@@ -230,8 +241,12 @@ def _build(kind: type, content: dict, path: Path, prefix: str) -> Any:
     for key in content:
         if key not in known:
             near = get_close_matches(key, known, 1)
-            raise InputError(path, prefix + key, "an unknown key",
-                             f"one of {', '.join(known)}" + (f" (did you mean {near[0]}?)" if near else ""))
+            raise InputError(
+                path,
+                prefix + key,
+                "an unknown key",
+                f"one of {', '.join(known)}" + (f" (did you mean {near[0]}?)" if near else ""),
+            )
     values = {}
     for key, spec in known.items():
         if key not in content:
@@ -263,6 +278,7 @@ def _value(hint: Any, found: Any, path: Path, name: str) -> Any:
 
 def _check(profile: Profile, path: Path) -> None:
     data, training, grid = profile.data, profile.training, profile.grid
+
     def one_of(name, found, allowed):
         if found not in allowed:
             raise InputError(path, name, repr(found), "one of " + ", ".join(map(str, allowed)))
@@ -282,18 +298,41 @@ def _check(profile: Profile, path: Path) -> None:
     recognition = profile.recognition
     one_of("recognition.size", recognition.size, ("paper", "small", "tiny", "estimator"))
     if (recognition.initialisation == "estimator") != (recognition.size == "estimator"):
-        raise InputError(path, "recognition.initialisation", repr(recognition.initialisation), "\"estimator\" exactly with size "
-                         "\"estimator\", whose backbone takes those weights")
+        raise InputError(
+            path,
+            "recognition.initialisation",
+            repr(recognition.initialisation),
+            '"estimator" exactly with size "estimator", whose backbone takes those weights',
+        )
     for fold in recognition.folds:
-        one_of("recognition.folds", fold, (profile.estimator.held_out_fold,) if recognition.size == "estimator" else (1, 2, 3))
+        one_of(
+            "recognition.folds",
+            fold,
+            (profile.estimator.held_out_fold,) if recognition.size == "estimator" else (1, 2, 3),
+        )
     for name in ("window", "segments"):
-        if min(getattr(recognition, name), *getattr(recognition, {"window": "windows", "segments": "segment_counts"}[name]), 1) < 1:
+        if (
+            min(
+                getattr(recognition, name),
+                *getattr(recognition, {"window": "windows", "segments": "segment_counts"}[name]),
+                1,
+            )
+            < 1
+        ):
             raise InputError(path, f"recognition.{name}", getattr(recognition, name), "numbers of at least 1")
     one_of("training.device", training.device, ("auto", "cpu", "cuda"))
     one_of("training.precision", training.precision, ("auto", "bf16", "float32"))
-    if profile.pretraining.epochs < 1 or not 0 < profile.pretraining.mask_ratio < 1 or not 0 <= profile.pretraining.motion_weight <= 1:
-        raise InputError(path, "pretraining", f"{profile.pretraining}", "at least 1 epoch, a mask ratio between 0 and 1, and a "
-                         "motion weight from 0 to 1")
+    if (
+        profile.pretraining.epochs < 1
+        or not 0 < profile.pretraining.mask_ratio < 1
+        or not 0 <= profile.pretraining.motion_weight <= 1
+    ):
+        raise InputError(
+            path,
+            "pretraining",
+            f"{profile.pretraining}",
+            "at least 1 epoch, a mask ratio between 0 and 1, and a motion weight from 0 to 1",
+        )
     one_of("grid.knowledge", grid.knowledge, ("paper", "release"))
     one_of("grid.strategy", grid.strategy, grid.strategies)
     one_of("grid.strategy_dataset", grid.strategy_dataset, grid.datasets)
@@ -303,7 +342,9 @@ def _check(profile: Profile, path: Path) -> None:
         one_of("grid.ablations", name, WITH_HEAD)
     for name in (PLAIN_BCE, KNOWLEDGE):
         if grid.ablations and name not in grid.ablations:
-            raise InputError(path, "grid.ablations", ", ".join(grid.ablations), f"{name} among them: others are compared with it")
+            raise InputError(
+                path, "grid.ablations", ", ".join(grid.ablations), f"{name} among them: others are compared with it"
+            )
     if not grid.folds or min(grid.folds) < 1 or len(set(grid.folds)) < len(grid.folds):
         raise InputError(path, "grid.folds", grid.folds, "at least one fold, numbered from 1, each once")
     if data.source == "embedded" and grid.folds != (1,):
@@ -314,12 +355,19 @@ def _check(profile: Profile, path: Path) -> None:
         if not 0 <= ratio < 1:
             raise InputError(path, "grid.au_ratio", ratio, "lambda of Eq. 10, at least 0 and less than 1")
     if training.accumulate < 1 or training.evaluate_every < 1 or not 0 <= training.validation <= 0.5:
-        raise InputError(path, "training.accumulate, evaluate_every, validation",
-                         f"{training.accumulate}, {training.evaluate_every}, {training.validation}",
-                         "at least 1 micro-batch, at least 1 epoch, and a share from 0 to 0.5")
+        raise InputError(
+            path,
+            "training.accumulate, evaluate_every, validation",
+            f"{training.accumulate}, {training.evaluate_every}, {training.validation}",
+            "at least 1 micro-batch, at least 1 epoch, and a share from 0 to 0.5",
+        )
     if training.stored_frames < training.num_frames:
-        raise InputError(path, "training.stored_frames", training.stored_frames,
-                         f"at least training.num_frames ({training.num_frames})")
+        raise InputError(
+            path,
+            "training.stored_frames",
+            training.stored_frames,
+            f"at least training.num_frames ({training.num_frames})",
+        )
     if data.source == "embedded":
         for name in grid.datasets:
             if name not in data.train_clips or name not in data.test_clips:

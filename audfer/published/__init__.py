@@ -26,21 +26,42 @@ METRICS: tuple[str, ...] = ("WAR", "UAR")
 
 #: column codes of KP-GCN's Table 7 -> labels of MAFW's eleven classes
 MAFW_CODES: dict[str, str] = {
-    "AN": "Anger", "DI": "Disgust", "FE": "Fear", "HA": "Happiness", "NE": "Neutral", "SA": "Sadness", "SU": "Surprise",
-    "CO": "Contempt", "AX": "Anxiety", "HL": "Helplessness", "DS": "Disappointment"}
+    "AN": "Anger",
+    "DI": "Disgust",
+    "FE": "Fear",
+    "HA": "Happiness",
+    "NE": "Neutral",
+    "SA": "Sadness",
+    "SU": "Surprise",
+    "CO": "Contempt",
+    "AX": "Anxiety",
+    "HL": "Helplessness",
+    "DS": "Disappointment",
+}
 #: dataset -> table with KP-GCN's results on it
 KPGCN_TABLES: dict[str, int] = {"DFEW": 3, "AFEW": 4, "FERV39k": 5, "MAFW": 7}
 
 # every spelling of a label in class_counts.csv -> ours; MAFW's four compound classes have none
-_LABELS = {"Anger": "angry", "Happiness": "happy", "Sadness": "sad"} | dict(zip(PRINTED_EXPRESSIONS, EXPRESSIONS))
+_LABELS = {"Anger": "angry", "Happiness": "happy", "Sadness": "sad"} | dict(
+    zip(PRINTED_EXPRESSIONS, EXPRESSIONS, strict=True)
+)
 
 
 @lru_cache(maxsize=None)
 def _load(name: str) -> pd.DataFrame:
-    table = pd.read_csv(HERE / f"{name}.csv", dtype={"printed": str, "fold": str, "ref": str, "actor": str},
-                        keep_default_na=False, na_values={"note": [""], "pos_weight": [""], "implied_rate": [""],
-                                                          "implied_frames_minimal": [""],
-                                                          "implied_positive_frames": [""], "UAR": [""]})
+    table = pd.read_csv(
+        HERE / f"{name}.csv",
+        dtype={"printed": str, "fold": str, "ref": str, "actor": str},
+        keep_default_na=False,
+        na_values={
+            "note": [""],
+            "pos_weight": [""],
+            "implied_rate": [""],
+            "implied_frames_minimal": [""],
+            "implied_positive_frames": [""],
+            "UAR": [""],
+        },
+    )
     if "printed" in table:
         table["value"] = pd.to_numeric(table["printed"], errors="coerce")
     return table
@@ -62,6 +83,7 @@ def load(name: str) -> pd.DataFrame:
 
 # ---------------------------------------------------------------------------------------------- dataset statistics
 
+
 def _counts(table: str, unit: str, dataset: str, split: str, fold) -> dict[str, int]:
     rows = _load(table)
     # seven-class MAFW is what the paper's own rows use (AUDIT.md 7); its eleven classes stay reachable through load()
@@ -76,13 +98,17 @@ def _counts(table: str, unit: str, dataset: str, split: str, fold) -> dict[str, 
     if set(rows["fold"]) != {"-"}:  # FERV39k and AFEW have one official split: the fold does not matter there
         found = rows[rows["fold"] == str(fold)]
         if found.empty:
-            raise InputError(HERE / f"{table}.csv", f"fold of {dataset} {split}", repr(fold),
-                             f"one of {', '.join(sorted(set(rows['fold'])))}")
+            raise InputError(
+                HERE / f"{table}.csv",
+                f"fold of {dataset} {split}",
+                repr(fold),
+                f"one of {', '.join(sorted(set(rows['fold'])))}",
+            )
         rows = found
     # two annotation sources hold the same clips with the same labels (AUDIT.md): take the first
     rows = rows[rows["source"] == rows["source"].iloc[0]]
     counts = dict.fromkeys(EXPRESSIONS, 0)
-    for label, number in zip(rows["label"], rows[unit]):
+    for label, number in zip(rows["label"], rows[unit], strict=True):
         counts[_LABELS[label]] += int(number)
     return counts
 
@@ -180,10 +206,15 @@ def knowledge(which: str = "figure") -> np.ndarray:
 # ------------------------------------------------------------------------------------------------- printed results
 
 _VARIANTS = {  # what callers may say -> (table 1 and 2 variant, table 3 strategy); None where a table lacks it
-    "baseline": ("local replication baseline", "Baseline"), "none": ("local replication baseline", "Baseline"),
+    "baseline": ("local replication baseline", "Baseline"),
+    "none": ("local replication baseline", "Baseline"),
     "local replication baseline": ("local replication baseline", "Baseline"),
-    "audfer": ("+AU-DFER", None), "+AU-DFER": ("+AU-DFER", None), "as printed": ("as printed", None),
-    "global": (None, "global pos."), "distinct": (None, "distinct pos."), "minor": (None, "minor pos."),
+    "audfer": ("+AU-DFER", None),
+    "+AU-DFER": ("+AU-DFER", None),
+    "as printed": ("as printed", None),
+    "global": (None, "global pos."),
+    "distinct": (None, "distinct pos."),
+    "minor": (None, "minor pos."),
 }
 
 
@@ -193,7 +224,9 @@ def _plain(name: str) -> str:
 
 @lru_cache
 def _long(table: int) -> pd.DataFrame:
-    """Tables 1 to 3 under one set of columns: table, method, variant, dataset, column, printed, value, key (``_plain``)."""
+    """Tables 1 to 3 under one set of columns: table, method, variant, dataset, column, printed, value, key
+    (``_plain``).
+    """
     rows = _load(f"audfer_table{table}").rename(columns={"metric": "column", "strategy": "variant"})
     rows = rows.assign(table=table, method=rows["method"].replace("R(2+1)D", "R(2+1)D18"))
     rows = rows.assign(key=rows["method"].map(_plain))
@@ -203,29 +236,65 @@ def _long(table: int) -> pd.DataFrame:
 @lru_cache(maxsize=None)
 def _corrections() -> pd.DataFrame:
     rows: list[tuple] = [
-        (2, "C3D", "as printed", "DFEW", "Fea.", 20.51,
-         "0.51 drops a digit: only 20.51 gives the printed UAR, and KP-GCN prints it"),
+        (
+            2,
+            "C3D",
+            "as printed",
+            "DFEW",
+            "Fea.",
+            20.51,
+            "0.51 drops a digit: only 20.51 gives the printed UAR, and KP-GCN prints it",
+        ),
         (2, "P3D", "as printed", "DFEW", "Sur.", 50.99, "only 50.99 gives the printed UAR, and KP-GCN prints it"),
-        (2, "MAE-DFER", "+AU-DFER", "DFEW", "Fea.", 34.25,
-         "Table 3 prints 34.25 = 62/181 for the same run, and it gives the printed UAR"),
-        (1, "ResNet18+LSTM", "as printed", "FERV39k", "WAR", 42.59,
-         "63.85 is its DFEW number; KP-GCN prints 42.59 = 3342/7847"),
+        (
+            2,
+            "MAE-DFER",
+            "+AU-DFER",
+            "DFEW",
+            "Fea.",
+            34.25,
+            "Table 3 prints 34.25 = 62/181 for the same run, and it gives the printed UAR",
+        ),
+        (
+            1,
+            "ResNet18+LSTM",
+            "as printed",
+            "FERV39k",
+            "WAR",
+            42.59,
+            "63.85 is its DFEW number; KP-GCN prints 42.59 = 3342/7847",
+        ),
         (1, "ResNet18+LSTM", "as printed", "FERV39k", "UAR", 30.92, "51.32 is its DFEW number; KP-GCN prints 30.92"),
     ]
-    shifted = dict(zip(EXPRESSION_HEADINGS + METRICS, (79.18, 49.05, 57.85, 60.98, 46.15, 2.76, 21.51, 56.51, 45.35)))
-    rows += [(2, "EC-STFL", "as printed", "DFEW", column, value,
-              "the Sad value was lost and the row slipped left by one; Sad is solved from the WAR")
-             for column, value in shifted.items() if column != "Hap."]
+    shifted = dict(
+        zip(EXPRESSION_HEADINGS + METRICS, (79.18, 49.05, 57.85, 60.98, 46.15, 2.76, 21.51, 56.51, 45.35), strict=True)
+    )
+    rows += [
+        (
+            2,
+            "EC-STFL",
+            "as printed",
+            "DFEW",
+            column,
+            value,
+            "the Sad value was lost and the row slipped left by one; Sad is solved from the WAR",
+        )
+        for column, value in shifted.items()
+        if column != "Hap."
+    ]
     first = _long(1)
     wide = first.pivot(index=["method", "variant", "dataset"], columns="column", values="value").reset_index()
     swapped = ((wide["method"] == "FRU-Adapter") | (wide["dataset"] == "MAFW")) & (wide["variant"] == "as printed")
     for row in wide[swapped & wide["WAR"].notna()].itertuples():
-        rows += [(1, row.method, row.variant, row.dataset, column, value, "WAR and UAR are swapped")
-                 for column, value in (("WAR", row.UAR), ("UAR", row.WAR))]
+        rows += [
+            (1, row.method, row.variant, row.dataset, column, value, "WAR and UAR are swapped")
+            for column, value in (("WAR", row.UAR), ("UAR", row.WAR))
+        ]
     keys = ["table", "method", "variant", "dataset", "column"]
     table = pd.DataFrame(rows, columns=[*keys, "corrected", "why"])
-    return table.merge(pd.concat([_long(t) for t in (1, 2, 3)]).rename(columns={"value": "number"}),
-                       on=keys, how="left")[[*keys, "printed", "corrected", "why"]]
+    return table.merge(
+        pd.concat([_long(t) for t in (1, 2, 3)]).rename(columns={"value": "number"}), on=keys, how="left"
+    )[[*keys, "printed", "corrected", "why"]]
 
 
 def corrections() -> pd.DataFrame:
@@ -237,14 +306,16 @@ def corrections() -> pd.DataFrame:
     return _corrections().copy()
 
 
-def printed_metric(method: str, variant: str, dataset: str = "DFEW", column: str = "WAR", *,
-                   corrected: bool = False) -> float:
+def printed_metric(
+    method: str, variant: str, dataset: str = "DFEW", column: str = "WAR", *, corrected: bool = False
+) -> float:
     """One result as the paper prints it, in percent.
 
     Args:
         method: a method's name as in the tables, any capitals or punctuation ("m3dfel", "MAE-DFER", "former_dfer").
-        variant: "baseline" (the authors' local replication; also "none"; of KP-GCN its own paper's row), "audfer" (Tables 1
-            and 2), one of Table 3's strategies "global", "distinct", "minor", or "as printed" for the literature's rows.
+        variant: "baseline" (the authors' local replication; also "none"; of KP-GCN its own paper's row), "audfer"
+            (Tables 1 and 2), one of Table 3's strategies "global", "distinct", "minor", or "as printed" for the
+            literature's rows.
         dataset: "DFEW", "FERV39k" or "MAFW"; classes, FLOPs and strategies exist for DFEW only.
         column: "WAR", "UAR", a class ("happy" or "Hap.") or "FLOPs_G".
         corrected: replace known misprints (``corrections``).
@@ -265,7 +336,7 @@ def printed_metric(method: str, variant: str, dataset: str = "DFEW", column: str
         raise InputError("published results", "variant", repr(variant), f"one of {', '.join(_VARIANTS)}")
     in_first, in_third = _VARIANTS[variant]
     if _plain(method) == _plain("KP-GCN") and in_third == "Baseline":
-        row, name = kpgcn_row(dataset), dict(zip(EXPRESSION_HEADINGS, EXPRESSIONS)).get(column, column)
+        row, name = kpgcn_row(dataset), dict(zip(EXPRESSION_HEADINGS, EXPRESSIONS, strict=True)).get(column, column)
         if name in row:
             return row[name]
     if column in EXPRESSIONS:
@@ -274,19 +345,28 @@ def printed_metric(method: str, variant: str, dataset: str = "DFEW", column: str
     candidates = [(1, in_first), (2, in_first), (3, in_third)]
     for table, stored in candidates:
         rows = _long(table)
-        rows = rows[(rows["key"] == _plain(method)) & (rows["variant"] == stored)
-                    & (rows["dataset"] == dataset) & (rows["column"] == column)]
+        rows = rows[
+            (rows["key"] == _plain(method))
+            & (rows["variant"] == stored)
+            & (rows["dataset"] == dataset)
+            & (rows["column"] == column)
+        ]
         if len(rows):
             break
     else:
-        raise InputError("published results", "cell", f"{method}, {variant}, {dataset}, {column}",
-                         "a cell of Tables 1 to 3")
+        raise InputError(
+            "published results", "cell", f"{method}, {variant}, {dataset}, {column}", "a cell of Tables 1 to 3"
+        )
     row = rows.iloc[0]
     if corrected:
         fixed = _corrections()
-        fixed = fixed[(fixed["table"] == table) & (fixed["method"] == row["method"])
-                      & (fixed["variant"] == row["variant"]) & (fixed["dataset"] == dataset)
-                      & (fixed["column"] == column)]
+        fixed = fixed[
+            (fixed["table"] == table)
+            & (fixed["method"] == row["method"])
+            & (fixed["variant"] == row["variant"])
+            & (fixed["dataset"] == dataset)
+            & (fixed["column"] == column)
+        ]
         if len(fixed):
             return float(fixed["corrected"].iloc[0])
     return float(row["value"])
@@ -296,7 +376,8 @@ def kpgcn_row(dataset: str) -> dict[str, float]:
     """KP-GCN's own row on a dataset as its paper prints it (Tables 3, 4, 5, 7; AU-DFER's paper has none).
 
     Returns:
-        Percent right of each class (our name where it is one of the seven, MAFW's others as printed), WAR, UAR, and Params_M.
+        Percent right of each class (our name where it is one of the seven, MAFW's others as printed), WAR, UAR, and
+        Params_M.
         UAR and WAR are over all classes that are printed: eleven on MAFW.
 
     Raises:
@@ -311,7 +392,7 @@ def kpgcn_row(dataset: str) -> dict[str, float]:
     rows = _load(f"kpgcn_table{KPGCN_TABLES[dataset]}")
     rows = rows[rows["method"].str.casefold() == "ours"]
     labels = [MAFW_CODES.get(column, column) for column in rows["column"]]
-    return {_LABELS.get(label, label): float(value) for label, value in zip(labels, rows["value"])}
+    return {_LABELS.get(label, label): float(value) for label, value in zip(labels, rows["value"], strict=True)}
 
 
 def printed_row(method: str, variant: str, dataset: str = "DFEW", *, corrected: bool = False) -> pd.Series:
@@ -333,6 +414,7 @@ def printed_row(method: str, variant: str, dataset: str = "DFEW", *, corrected: 
 
 
 # ------------------------------------------------------------------------------------------- clips behind a percentage
+
 
 def integer_count(percent: float, total: int, decimals: int = 2) -> int | None:
     """The whole number of clips k with 100 k / total equal to ``percent`` at its printed precision, or ``None``.

@@ -87,7 +87,7 @@ class _List:
     def done(self) -> Bumps:
         table = self.like.new_tensor(self.template)[:, None].repeat(1, len(self.like), 1)
         for row, start, many, sides, value in self.columns:
-            target = table[row, :, start:start + many * sides]
+            target = table[row, :, start : start + many * sides]
             if sides == 1:
                 target.copy_(value)
             else:
@@ -100,7 +100,7 @@ class _List:
 @dataclass
 class Anatomy:
     """One batch of moved faces. (n,) for midline parts, (n, 2) for parts of both sides,
-                                  distances from the midline."""
+    distances from the midline."""
 
     skull: Skull
     a: dict[str, torch.Tensor]
@@ -164,9 +164,11 @@ def move(identity: Identity, action_units: torch.Tensor) -> Anatomy:
     age = identity.age
 
     jaw = 0.13 * mid["AU26"]
-    skull = Skull(0.60 * identity.face_width[:, None],
-                  (_CHIN_Y * identity.face_length + 0.95 * jaw)[:, None],
-                  (1 + 0.55 * (identity.jaw - 1))[:, None].clamp(0.7, 1.4))
+    skull = Skull(
+        0.60 * identity.face_width[:, None],
+        (_CHIN_Y * identity.face_length + 0.95 * jaw)[:, None],
+        (1 + 0.55 * (identity.jaw - 1))[:, None].clamp(0.7, 1.4),
+    )
 
     # eyes
     eye_x = 0.255 * (identity.eye_spacing * identity.face_width)[:, None] * both
@@ -216,11 +218,34 @@ def move(identity: Identity, action_units: torch.Tensor) -> Anatomy:
     wing_y = (nose_y + 0.040)[:, None] - 0.040 * au09 - 0.020 * au10
 
     anatomy = Anatomy(
-        skull=skull, a=a, jaw=jaw, eye_x=eye_x, eye_y=eye_y, eye_half=eye_half, upper_lid=upper_lid,
-        lower_lid=lower_lid, closed=closed, eye_tilt=identity.eye_tilt[:, None] * both, brow_x=brow_x, brow_y=brow_y,
-        brow_half=brow_half, mouth_y=mouth_y, corner_x=corner_x, corner_y=corner_y, arch=arch,
-        upper_lip=upper_lip + 0.15 * raise_upper, lower_lip=lower_lip, upper_gap=upper_gap, lower_gap=lower_gap,
-        nose_y=nose_y, wing_x=wing_x, wing_y=wing_y, forms=None, blush=None, beard=None)
+        skull=skull,
+        a=a,
+        jaw=jaw,
+        eye_x=eye_x,
+        eye_y=eye_y,
+        eye_half=eye_half,
+        upper_lid=upper_lid,
+        lower_lid=lower_lid,
+        closed=closed,
+        eye_tilt=identity.eye_tilt[:, None] * both,
+        brow_x=brow_x,
+        brow_y=brow_y,
+        brow_half=brow_half,
+        mouth_y=mouth_y,
+        corner_x=corner_x,
+        corner_y=corner_y,
+        arch=arch,
+        upper_lip=upper_lip + 0.15 * raise_upper,
+        lower_lip=lower_lip,
+        upper_gap=upper_gap,
+        lower_gap=lower_gap,
+        nose_y=nose_y,
+        wing_x=wing_x,
+        wing_y=wing_y,
+        forms=None,
+        blush=None,
+        beard=None,
+    )
     forms, blush = _List(like), _List(like)
     _rest(anatomy, identity, forms, blush)
     _folds(anatomy, age, forms)
@@ -242,8 +267,14 @@ def _rest(m: Anatomy, identity: Identity, forms: _List, blush: _List) -> None:
     forms.add(0, nose * 0.62, 0.060, 0.075, 0.046, lift=0.05)
     forms.add(0, nose, 0.064 * wide, 0.054, 0.074, lift=0.10)
     forms.mirrored(m.wing_x[:, :, None], m.wing_y[:, :, None], 0.036, 0.036, 0.040, lift=0.03)
-    forms.mirrored(0.044 * wide[:, :, None], (nose + 0.062)[:, :,
-                   None] - 0.026 * side["AU09"] - 0.010 * side["AU10"], 0.020, 0.014, shade=0.85, lift=0.06)
+    forms.mirrored(
+        0.044 * wide[:, :, None],
+        (nose + 0.062)[:, :, None] - 0.026 * side["AU09"] - 0.010 * side["AU10"],
+        0.020,
+        0.014,
+        shade=0.85,
+        lift=0.06,
+    )
     forms.add(0, nose + 0.088, 0.085 * wide, 0.022, shade=0.30, lift=0.03)
     forms.mirrored(m.wing_x[:, :, None] + 0.034, m.wing_y[:, :, None] + 0.01, 0.014, 0.028, shade=0.30)
     # sockets, brow ridge, forehead, temples
@@ -273,8 +304,9 @@ def _rest(m: Anatomy, identity: Identity, forms: _List, blush: _List) -> None:
     forms.add(0, bottom + 0.030, 0.085, 0.020, shade=0.24 + 0.12 * mid["AU17"])
     boss = col["chin"] - 0.145 - 0.035 * mid["AU17"]
     forms.add(0, boss, 0.095, 0.065, 0.040 + 0.040 * mid["AU17"])
-    forms.mirrored(m.corner_x[:, :, None] + 0.008, col["mouth"][:, :, None] + m.corner_y[:, :, None], 0.018, 0.018,
-                   shade=0.32)
+    forms.mirrored(
+        m.corner_x[:, :, None] + 0.008, col["mouth"][:, :, None] + m.corner_y[:, :, None], 0.018, 0.018, shade=0.32
+    )
     # the jaw turns under; hollow of the cheek
     forms.add(0, col["chin"] + 0.01, 0.30, 0.050, shade=0.55)
     forms.mirrored(0.42, 0.34 + 0.4 * m.jaw[:, None, None], 0.10, 0.12, -0.016 - 0.012 * side["AU26"])
@@ -291,7 +323,7 @@ def _folds(m: Anatomy, age: torch.Tensor, forms: _List) -> None:
     def line(start, control, end, pieces, sigma, groove, shade):
         """Gaussians along the quadratic Bezier curve through three (x, y) pairs, fainter towards its ends."""
         first, second, third, fade = _bezier(pieces, age.device)
-        x, y = (first * p + second * q + third * r for p, q, r in zip(start, control, end))
+        x, y = (first * p + second * q + third * r for p, q, r in zip(start, control, end, strict=True))
         forms.mirrored(x, y, *sigma, -groove * fade, shade * fade)
 
     # forehead: AU01 wrinkles its middle, AU02 its sides
@@ -299,11 +331,25 @@ def _folds(m: Anatomy, age: torch.Tensor, forms: _List) -> None:
         lift = -0.020 * side["AU01"] - 0.012 * side["AU02"]
         depth = (1.0, 0.9, 0.7)[k]
         central = depth * (side["AU01"] + 0.10 * old) * (1 - 0.5 * side["AU04"] * (1 - side["AU01"]).clamp(min=0))
-        line((0.0, height - 0.012 + lift), (0.10, height - 0.012 + lift), (0.19, height + 0.024 + lift), 4,
-             (0.035, 0.014), 0.016 * central, 0.34 * central)
+        line(
+            (0.0, height - 0.012 + lift),
+            (0.10, height - 0.012 + lift),
+            (0.19, height + 0.024 + lift),
+            4,
+            (0.035, 0.014),
+            0.016 * central,
+            0.34 * central,
+        )
         lateral = depth * (side["AU02"] + 0.08 * old)
-        line((0.17, height + 0.020 + lift), (0.30, height - 0.045 + lift), (0.43, height + 0.035 + lift), 5,
-             (0.032, 0.014), 0.016 * lateral, 0.32 * lateral)
+        line(
+            (0.17, height + 0.020 + lift),
+            (0.30, height - 0.045 + lift),
+            (0.43, height + 0.035 + lift),
+            5,
+            (0.032, 0.014),
+            0.016 * lateral,
+            0.32 * lateral,
+        )
     # between the brows
     frown = side["AU04"] + 0.06 * old
     line((0.030, -0.345), (0.040, -0.27), (0.034, -0.185), 4, (0.012, 0.030), 0.022 * frown, 0.55 * frown)
@@ -313,18 +359,39 @@ def _folds(m: Anatomy, age: torch.Tensor, forms: _List) -> None:
     feet = side["AU06"] + 0.10 * old
     ex = m.eye_x[:, :, None] + m.eye_half[:, :, None]
     for rise, reach in ((-0.070, 0.105), (-0.005, 0.125), (0.060, 0.105)):
-        line((ex + 0.030, _EYE_Y + 0.30 * rise), (ex + 0.07, _EYE_Y + 0.60 * rise), (ex + reach, _EYE_Y + rise), 4,
-             (0.020, 0.012), 0.016 * feet, 0.46 * feet)
+        line(
+            (ex + 0.030, _EYE_Y + 0.30 * rise),
+            (ex + 0.07, _EYE_Y + 0.60 * rise),
+            (ex + reach, _EYE_Y + rise),
+            4,
+            (0.020, 0.012),
+            0.016 * feet,
+            0.46 * feet,
+        )
     bag = side["AU06"] + 0.15 * side["AU12"] + 0.26 * old
-    line((m.eye_x[:, :, None] - 0.10, -0.055), (m.eye_x[:, :, None], -0.005), (ex + 0.02, -0.045), 6,
-         (0.030, 0.014), 0.016 * bag, 0.40 * bag)
+    line(
+        (m.eye_x[:, :, None] - 0.10, -0.055),
+        (m.eye_x[:, :, None], -0.005),
+        (ex + 0.02, -0.045),
+        6,
+        (0.030, 0.014),
+        0.016 * bag,
+        0.40 * bag,
+    )
     forms.mirrored(m.eye_x[:, :, None], -0.062, 0.085, 0.018, 0.012 * side["AU07"] + 0.008 * side["AU06"])
     forms.mirrored(m.eye_x[:, :, None], -0.030, 0.085, 0.013, shade=0.22 * side["AU07"])
     # nose wrinkles: across the root, and down its sides
     for k in range(3):
         y = -0.165 + 0.058 * k
-        line((0.0, y + 0.004), (0.030, y), (0.078, y + 0.036), 4, (0.018, 0.0105), 0.016 * side["AU09"],
-             0.50 * side["AU09"])
+        line(
+            (0.0, y + 0.004),
+            (0.030, y),
+            (0.078, y + 0.036),
+            4,
+            (0.018, 0.0105),
+            0.016 * side["AU09"],
+            0.50 * side["AU09"],
+        )
     line((0.085, -0.10), (0.105, -0.02), (0.125, 0.075), 5, (0.014, 0.026), 0.014 * side["AU09"], 0.34 * side["AU09"])
     # nasolabial fold: from the wing of the nose around the corner of the mouth
     fold = 0.95 * side["AU12"] + 0.95 * side["AU10"] + 0.55 * side["AU09"] + 0.12 * side["AU20"] + 0.45 * old**1.5
@@ -333,34 +400,76 @@ def _folds(m: Anatomy, age: torch.Tensor, forms: _List) -> None:
     end = (corner_x + 0.080, corner_y + 0.050 + 0.020 * side["AU12"])
     bend = (wing[0] + 0.80 * (end[0] - wing[0]), wing[1] + 0.25 * (end[1] - wing[1]) - 0.015 * side["AU12"])
     line(wing, bend, end, 12, (0.0135, 0.0175), 0.021 * fold, 0.30 * fold)
-    forms.mirrored(0.245 + 0.035 * side["AU12"], 0.235 - 0.035 * side["AU12"], 0.055, 0.065,
-                   0.020 * (fold - 0.45 * old**1.5))
+    forms.mirrored(
+        0.245 + 0.035 * side["AU12"], 0.235 - 0.035 * side["AU12"], 0.055, 0.065, 0.020 * (fold - 0.45 * old**1.5)
+    )
     # AU10: the upper nasolabial part and the pouch beside the nose
-    line((wing[0] - 0.005, wing[1] - 0.035), (wing[0] + 0.03, wing[1] + 0.03), (wing[0] + 0.055, wing[1] + 0.085), 5,
-         (0.015, 0.020), 0.014 * side["AU10"], 0.38 * side["AU10"])
+    line(
+        (wing[0] - 0.005, wing[1] - 0.035),
+        (wing[0] + 0.03, wing[1] + 0.03),
+        (wing[0] + 0.055, wing[1] + 0.085),
+        5,
+        (0.015, 0.020),
+        0.014 * side["AU10"],
+        0.38 * side["AU10"],
+    )
     # AU14: a pit beside each corner and the bulge around it
-    line((corner_x + 0.050, corner_y - 0.060), (corner_x + 0.082, corner_y - 0.005), (corner_x + 0.052,
-         corner_y + 0.060),
-         5, (0.0155, 0.020), 0.026 * side["AU14"], 0.58 * side["AU14"])
+    line(
+        (corner_x + 0.050, corner_y - 0.060),
+        (corner_x + 0.082, corner_y - 0.005),
+        (corner_x + 0.052, corner_y + 0.060),
+        5,
+        (0.0155, 0.020),
+        0.026 * side["AU14"],
+        0.58 * side["AU14"],
+    )
     forms.mirrored(corner_x + 0.018, corner_y, 0.024, 0.034, 0.020 * side["AU14"])
     forms.mirrored(corner_x + 0.125, corner_y, 0.035, 0.060, 0.018 * side["AU14"])
     # AU15: grooves that run down from the corners, pouches under them
-    line((corner_x + 0.020, corner_y + 0.010), (corner_x + 0.045, corner_y + 0.055), (corner_x + 0.048,
-         corner_y + 0.120),
-         5, (0.015, 0.021), 0.018 * (side["AU15"] + 0.25 * old), 0.42 * (side["AU15"] + 0.2 * old))
+    line(
+        (corner_x + 0.020, corner_y + 0.010),
+        (corner_x + 0.045, corner_y + 0.055),
+        (corner_x + 0.048, corner_y + 0.120),
+        5,
+        (0.015, 0.021),
+        0.018 * (side["AU15"] + 0.25 * old),
+        0.42 * (side["AU15"] + 0.2 * old),
+    )
     forms.mirrored(corner_x - 0.035, corner_y + 0.075, 0.040, 0.032, 0.016 * side["AU15"])
     # AU17: the dimpled chin
-    dots = age.new_tensor([(0.012, -0.185), (0.055, -0.165), (0.030, -0.135), (0.075, -0.120), (0.010, -0.110),
-                           (0.050, -0.090), (0.085, -0.150)])
+    dots = age.new_tensor(
+        [
+            (0.012, -0.185),
+            (0.055, -0.165),
+            (0.030, -0.135),
+            (0.075, -0.120),
+            (0.010, -0.110),
+            (0.050, -0.090),
+            (0.085, -0.150),
+        ]
+    )
     forms.mirrored(dots[:, 0], chin + dots[:, 1] - 0.02, 0.017, 0.015, -0.012 * side["AU17"])
     forms.mirrored(dots[:, 0], chin + dots[:, 1] - 0.02, 0.017, 0.015, shade=0.26 * side["AU17"])
-    line((0.0, mouth + 0.100), (0.07, mouth + 0.100), (0.125, mouth + 0.150), 4, (0.030, 0.014), 0.012 * side["AU17"],
-         0.28 * side["AU17"])
+    line(
+        (0.0, mouth + 0.100),
+        (0.07, mouth + 0.100),
+        (0.125, mouth + 0.150),
+        4,
+        (0.030, 0.014),
+        0.012 * side["AU17"],
+        0.28 * side["AU17"],
+    )
     # AU20: lines across beside the corners, hollow cheeks
     for rise in (-0.028, 0.020, 0.068):
-        line((corner_x + 0.035, corner_y + 0.6 * rise), (corner_x + 0.065, corner_y + rise),
-             (corner_x + 0.095, corner_y + 1.4 * rise + 0.010), 3, (0.017, 0.013), 0.015 * side["AU20"],
-             0.42 * side["AU20"])
+        line(
+            (corner_x + 0.035, corner_y + 0.6 * rise),
+            (corner_x + 0.065, corner_y + rise),
+            (corner_x + 0.095, corner_y + 1.4 * rise + 0.010),
+            3,
+            (0.017, 0.013),
+            0.015 * side["AU20"],
+            0.42 * side["AU20"],
+        )
     # AU23, AU28: lips pressed; skin bulges over and under them
     press = (side["AU23"] + side["AU28"]).clamp(max=1.3)
     forms.mirrored(0.075, mouth - 0.058, 0.060, 0.018, 0.010 * press)
@@ -377,11 +486,26 @@ def _beard(m: Anatomy, identity: Identity) -> Bumps:
     amount = identity.beard[:, None]
     chin, mouth = m.skull.chin, m.mouth_y[:, None]
     top = mouth - m.upper_gap[:, None] - m.upper_lip[:, None]
-    beard.mirrored(identity.age.new_tensor([0.045, 0.125])[None, None], (top - 0.035)[:, :, None], 0.05, 0.022,
-                   shade=0.75 * amount[:, :, None])
-    rows = identity.age.new_tensor([
-        (0.06, -0.09, 0.10), (0.18, -0.12, 0.10), (0.28, -0.18, 0.09), (0.36, -0.26, 0.085), (0.43, -0.35, 0.08),
-        (0.48, -0.45, 0.075), (0.515, -0.55, 0.07), (0.54, -0.65, 0.06), (0.26, -0.30, 0.07)])
+    beard.mirrored(
+        identity.age.new_tensor([0.045, 0.125])[None, None],
+        (top - 0.035)[:, :, None],
+        0.05,
+        0.022,
+        shade=0.75 * amount[:, :, None],
+    )
+    rows = identity.age.new_tensor(
+        [
+            (0.06, -0.09, 0.10),
+            (0.18, -0.12, 0.10),
+            (0.28, -0.18, 0.09),
+            (0.36, -0.26, 0.085),
+            (0.43, -0.35, 0.08),
+            (0.48, -0.45, 0.075),
+            (0.515, -0.55, 0.07),
+            (0.54, -0.65, 0.06),
+            (0.26, -0.30, 0.07),
+        ]
+    )
     beard.mirrored(rows[:, 0], chin[:, :, None] + rows[:, 1], rows[:, 2], rows[:, 2], shade=0.75 * amount[:, :, None])
     return beard.done()
 
@@ -395,13 +519,21 @@ _LIP_KINDS = "cuuuuuclllllcUUUcLLL"
 def _lip_weights() -> torch.Tensor:
     """(7, 20): how y of both corners, arch, upper and lower gap, upper and lower lip make each mouth landmark's y."""
     rows = []
-    for t, kind in zip(_LIP_PLACES, _LIP_KINDS):
+    for t, kind in zip(_LIP_PLACES, _LIP_KINDS, strict=True):
         bow, side = max(1 - t * t, 0.0), int(t > 0)
         bend = abs(t) ** 1.7
         cupid = 0.82 if t == 0 else 1.05
-        rows.append([bend * (side == 0), bend * (side == 1), bow,
-                     -(bow**0.6) * (kind in "uU"), bow**0.6 * (kind in "lL"),
-                     -cupid * bow**0.70 * (kind == "u"), bow**0.62 * (kind == "l")])
+        rows.append(
+            [
+                bend * (side == 0),
+                bend * (side == 1),
+                bow,
+                -(bow**0.6) * (kind in "uU"),
+                bow**0.6 * (kind in "lL"),
+                -cupid * bow**0.70 * (kind == "u"),
+                bow**0.62 * (kind == "l"),
+            ]
+        )
     return torch.tensor(rows).T
 
 
@@ -411,8 +543,11 @@ _EYE_PLACES, _EYE_LIDS = (-1.0, -0.36, 0.36, 1.0, 0.36, -0.36), (0, 1, 1, 0, -1,
 
 def brow_curve(u, low, arch, tail, node):
     """Height of a brow at ``u`` (0 inner, 1 outer end): the parabola through its three points, one at ``node``."""
-    return (low * (u - node) * (u - 1) / node + arch * u * (u - 1) / (node * (node - 1))
-            + tail * u * (u - node) / (1 - node))
+    return (
+        low * (u - node) * (u - 1) / node
+        + arch * u * (u - 1) / (node * (node - 1))
+        + tail * u * (u - node) / (1 - node)
+    )
 
 
 def points(m: Anatomy) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -14,7 +14,9 @@ from .population import PRESENT, sample_intensities
 from .scene import neutral_scene
 
 
-def rendered_clips(count: int, frames: int = 16, size: int = 112, seed: int = 0, landmarks: bool = False) -> tuple[Tensor, ...]:
+def rendered_clips(
+    count: int, frames: int = 16, size: int = 112, seed: int = 0, landmarks: bool = False
+) -> tuple[Tensor, ...]:
     """Clips whose AUs move as in the embedded DFEW; every clip another person, frontal, in plain light.
 
     Args:
@@ -26,8 +28,8 @@ def rendered_clips(count: int, frames: int = 16, size: int = 112, seed: int = 0,
 
     Returns:
         clips, uint8 (count, frames, 3, size, size) in RGB; expressions, int64 (count,), an index in ``EXPRESSIONS``; AU
-        presence, float32 (count, frames, 18), 0 or 1, as ``losses.clip_au_labels`` takes it; and the landmarks, where asked for,
-        float32 (count, frames, 68, 2) in units of the side, as networks take them.
+        presence, float32 (count, frames, 18), 0 or 1, as ``losses.clip_au_labels`` takes it; and the landmarks, where
+        asked for, float32 (count, frames, 68, 2) in units of the side, as networks take them.
 
     Raises:
         InputError: a count below 1 or another impossible size.

@@ -27,8 +27,7 @@ from .anatomy import SIDES, Anatomy, Bumps, brow_curve, move, part, points
 from .identity import SKIN_TONES, Identity, sample_identities
 from .scene import OCCLUDERS, Scene, neutral_scene
 
-__all__ = ["OCCLUDERS", "SKIN_TONES", "Identity", "Scene", "au_region", "neutral_scene", "render",
-           "sample_identities"]
+__all__ = ["OCCLUDERS", "SKIN_TONES", "Identity", "Scene", "au_region", "neutral_scene", "render", "sample_identities"]
 
 _CHUNK_PIXELS = 64 * 64 * 64
 _PIVOT_Y = 0.45  # the head rolls about the neck
@@ -64,16 +63,27 @@ class _View:
         scale = torch.where(rolled, (_ZOOM * scene.scale).clamp(max=1.02), _ZOOM * scene.scale)
         # the middle of the whole head, hair included, is a little above the origin of head units
         middle = 0.5 * scale * (0.05 - _CENTRE_Y)
-        return cls._window(scene, size, scale, torch.where(rolled, 0.0, scene.shift_x),
-                           torch.where(rolled, middle, scene.shift_y))
+        return cls._window(
+            scene, size, scale, torch.where(rolled, 0.0, scene.shift_x), torch.where(rolled, middle, scene.shift_y)
+        )
 
     @classmethod
     def _window(cls, scene: Scene, size: int, scale, shift_x, shift_y) -> _View:
         centres = (torch.arange(size, device=scene.yaw.device, dtype=torch.float32) + 0.5) * (2 / size) - 1
         scale, shift_x, shift_y = scale[:, None], 2 * shift_x[:, None], 2 * shift_y[:, None]
-        return cls(size, scene.yaw.cos()[:, None], scene.yaw.sin()[:, None], scene.pitch.cos()[:, None],
-                   scene.pitch.sin()[:, None], scale, shift_x, shift_y, (centres - shift_x) / scale,
-                   (centres - shift_y) / scale - _CENTRE_Y, 2 / size / scale)
+        return cls(
+            size,
+            scene.yaw.cos()[:, None],
+            scene.yaw.sin()[:, None],
+            scene.pitch.cos()[:, None],
+            scene.pitch.sin()[:, None],
+            scale,
+            shift_x,
+            shift_y,
+            (centres - shift_x) / scale,
+            (centres - shift_y) / scale - _CENTRE_Y,
+            2 / size / scale,
+        )
 
     def __getitem__(self, index: torch.Tensor) -> _View:
         return _View(self.size, *[getattr(self, f.name)[index] for f in fields(self)[1:]])
@@ -99,8 +109,9 @@ class _View:
         return torch.stack([px, py], 2)
 
 
-def render(identity: Identity, action_units: torch.Tensor, scene: Scene, size: int = 64,
-           chunk: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def render(
+    identity: Identity, action_units: torch.Tensor, scene: Scene, size: int = 64, chunk: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Render one face a frame.
 
     Args:
@@ -109,8 +120,8 @@ def render(identity: Identity, action_units: torch.Tensor, scene: Scene, size: i
             right half of the face as seen in the picture; values outside 0..5 are clamped.
         scene: length B.
         size: side of the picture in pixels, at least 16.
-        chunk: frames worked on at once; ``None`` takes a number that suits the processor's cache, on a GPU all. It changes speed
-            only, and so does ``torch.set_num_threads``.
+        chunk: frames worked on at once; ``None`` takes a number that suits the processor's cache, on a GPU all. It
+            changes speed only, and so does ``torch.set_num_threads``.
 
     Returns:
         images, uint8 (B, size, size, 3) in RGB; landmarks, float32 (B, 68, 2) in iBUG order, x and y in pixels (0 is
@@ -160,8 +171,12 @@ def _checked(identity: Identity, action_units, scene: Scene, size: int) -> torch
     action_units = torch.as_tensor(action_units, dtype=torch.float32, device=identity.age.device)
     count, aus = len(identity), len(facs.ACTION_UNITS)
     if action_units.shape not in ((count, aus), (count, aus, 2)):
-        raise InputError("render", "shape of action_units", tuple(action_units.shape),
-                         f"({count}, {aus}) or ({count}, {aus}, 2) for {count} identities")
+        raise InputError(
+            "render",
+            "shape of action_units",
+            tuple(action_units.shape),
+            f"({count}, {aus}) or ({count}, {aus}, 2) for {count} identities",
+        )
     if len(scene) != count:
         raise InputError("render", "length of scene", len(scene), f"{count}, that of identity")
     if count < 1:
@@ -240,8 +255,8 @@ def _relief(m: Anatomy, view: _View) -> tuple[torch.Tensor, torch.Tensor, torch.
     left = across.new_empty(step, many, 2 * size)
     for start in range(0, count, step):
         span = slice(start, min(start + step, count))
-        gx, pull_x, gy, pull_y, raised = buffers[:, :span.stop - start]
-        stacked = left[:span.stop - start]
+        gx, pull_x, gy, pull_y, raised = buffers[:, : span.stop - start]
+        stacked = left[: span.stop - start]
         _profile(view.x[span, None], across[span], inverse_x[span], gx, pull_x)
         _profile(view.y[span, None], down[span], inverse_y[span], gy, pull_y)
         torch.mul(gy, raise_by[span], out=raised)
@@ -281,7 +296,8 @@ class _Round:
         slope[:, 1:-1] = (radius[:, 2:] - radius[:, :-2]) / (2 * view.pixel)
         self.steep = torch.rsqrt(1 + slope * slope)[:, :, None] * inside[:, :, None]
         self.y, self.radius, self.sine, self.cosine, self.tilt, self.bulge, self.offset = (
-            v[:, :, None] for v in (y, radius, sine, cosine, tilt, bulge, offset))
+            v[:, :, None] for v in (y, radius, sine, cosine, tilt, bulge, offset)
+        )
         #: distance of every pixel from its row's centre, its share of the half width, and the root of 1 - s^2
         self.distance = view.x[:, None] - (self.offset * view.sin_yaw[:, :, None])
         self.s = (self.distance / self.radius).clamp_(-0.985, 0.985)
@@ -638,8 +654,9 @@ def _roll(layer, scene: Scene, view: _View, picture: _View):
     x, y = picture.x[:, None, :], picture.y[:, :, None] - _PIVOT_Y
     from_x = (x * cos + y * sin) * view.scale[:, :, None] + view.shift_x[:, :, None]
     from_y = (y * cos - x * sin + (_PIVOT_Y + _CENTRE_Y)) * view.scale[:, :, None] + view.shift_y[:, :, None]
-    layer[turned] = F.grid_sample(layer[turned], torch.stack([from_x, from_y], 3), mode="bilinear",
-                                  padding_mode="border", align_corners=False)
+    layer[turned] = F.grid_sample(
+        layer[turned], torch.stack([from_x, from_y], 3), mode="bilinear", padding_mode="border", align_corners=False
+    )
     return layer
 
 

@@ -16,16 +16,37 @@ from ..errors import InputError
 #: ten skin tones from light to dark (sRGB 0..1), spaced like the Monk skin tone scale and a little warmer than it,
 #: because that scale's swatches are colours of lit skin while these are multiplied by a light
 SKIN_TONES: tuple[tuple[float, float, float], ...] = (
-    (0.96, 0.83, 0.76), (0.94, 0.79, 0.70), (0.92, 0.76, 0.63), (0.87, 0.70, 0.55), (0.79, 0.61, 0.45),
-    (0.68, 0.50, 0.36), (0.57, 0.40, 0.29), (0.47, 0.32, 0.235), (0.38, 0.26, 0.195), (0.31, 0.21, 0.165),
+    (0.96, 0.83, 0.76),
+    (0.94, 0.79, 0.70),
+    (0.92, 0.76, 0.63),
+    (0.87, 0.70, 0.55),
+    (0.79, 0.61, 0.45),
+    (0.68, 0.50, 0.36),
+    (0.57, 0.40, 0.29),
+    (0.47, 0.32, 0.235),
+    (0.38, 0.26, 0.195),
+    (0.31, 0.21, 0.165),
 )
 #: black, dark brown, brown, chestnut, auburn, dark blond, blond
-_HAIR = ((0.09, 0.08, 0.08), (0.17, 0.12, 0.09), (0.29, 0.19, 0.13), (0.38, 0.22, 0.13), (0.47, 0.25, 0.14),
-         (0.58, 0.44, 0.28), (0.74, 0.60, 0.40))
+_HAIR = (
+    (0.09, 0.08, 0.08),
+    (0.17, 0.12, 0.09),
+    (0.29, 0.19, 0.13),
+    (0.38, 0.22, 0.13),
+    (0.47, 0.25, 0.14),
+    (0.58, 0.44, 0.28),
+    (0.74, 0.60, 0.40),
+)
 _GREY = (0.70, 0.69, 0.68)
 #: dark brown, brown, hazel, green, blue, grey
-_IRIS = ((0.20, 0.11, 0.06), (0.33, 0.19, 0.10), (0.42, 0.31, 0.15), (0.34, 0.43, 0.26), (0.28, 0.45, 0.62),
-         (0.42, 0.50, 0.55))
+_IRIS = (
+    (0.20, 0.11, 0.06),
+    (0.33, 0.19, 0.10),
+    (0.42, 0.31, 0.15),
+    (0.34, 0.43, 0.26),
+    (0.28, 0.45, 0.62),
+    (0.42, 0.50, 0.55),
+)
 _STRANDS = 96
 
 
@@ -157,18 +178,38 @@ def sample_identities(count: int, seed: int) -> Identity:
     wave = (uniform(0, 1) ** 1.7 + darkness[:, 0] * uniform(0, 0.9)).clamp(max=1)
     volume = uniform(0.03, 0.13) + 0.09 * ((wave - 0.6) / 0.4).clamp(0, 1)  # curls stand off the head
     return Identity(
-        skin_tone=tone.float(), skin=skin, lips=lips.clamp(0.06, 0.95), hair=hair.clamp(0.03, 0.9),
-        brows=(0.72 * hair + 0.04).clamp(0.05, 0.6), iris=iris.clamp(0, 1), clothes=uniform(0.08, 0.8, 3),
-        frame=uniform(0.04, 0.30, 1).expand(-1, 3) * torch.tensor([1.0, 0.85, 0.8]), age=age,
-        face_width=around(1.0, 0.07), face_length=around(1.0, 0.06), jaw=around(1.0, 0.22),
-        brow_height=around(1.0, 0.12), brow_thickness=around(1.0, 0.30) - 0.15 * rouge[:, 0],
-        brow_arch=around(1.0, 0.45), eye_size=around(1.0, 0.09), eye_spacing=around(1.0, 0.05),
-        eye_tilt=around(0.008, 0.018), nose_width=around(1.0, 0.16) + 0.10 * darkness[:, 0],
-        nose_length=around(1.0, 0.08), mouth_width=around(1.0, 0.09),
-        lip_thickness=around(0.95, 0.22) + 0.25 * darkness[:, 0], hairline=around(-0.62, 0.07) - 0.10 * age * bearded,
-        hair_length=long_hair, hair_volume=volume, hair_part=uniform(-1, 1), hair_wave=wave,
-        beard=bearded * uniform(0.15, 1.0), glasses=(uniform(0, 1) > 0.80).float(), oiliness=uniform(0.05, 0.22),
-        expressiveness=expressiveness, strands=_strands(count, generator),
+        skin_tone=tone.float(),
+        skin=skin,
+        lips=lips.clamp(0.06, 0.95),
+        hair=hair.clamp(0.03, 0.9),
+        brows=(0.72 * hair + 0.04).clamp(0.05, 0.6),
+        iris=iris.clamp(0, 1),
+        clothes=uniform(0.08, 0.8, 3),
+        frame=uniform(0.04, 0.30, 1).expand(-1, 3) * torch.tensor([1.0, 0.85, 0.8]),
+        age=age,
+        face_width=around(1.0, 0.07),
+        face_length=around(1.0, 0.06),
+        jaw=around(1.0, 0.22),
+        brow_height=around(1.0, 0.12),
+        brow_thickness=around(1.0, 0.30) - 0.15 * rouge[:, 0],
+        brow_arch=around(1.0, 0.45),
+        eye_size=around(1.0, 0.09),
+        eye_spacing=around(1.0, 0.05),
+        eye_tilt=around(0.008, 0.018),
+        nose_width=around(1.0, 0.16) + 0.10 * darkness[:, 0],
+        nose_length=around(1.0, 0.08),
+        mouth_width=around(1.0, 0.09),
+        lip_thickness=around(0.95, 0.22) + 0.25 * darkness[:, 0],
+        hairline=around(-0.62, 0.07) - 0.10 * age * bearded,
+        hair_length=long_hair,
+        hair_volume=volume,
+        hair_part=uniform(-1, 1),
+        hair_wave=wave,
+        beard=bearded * uniform(0.15, 1.0),
+        glasses=(uniform(0, 1) > 0.80).float(),
+        oiliness=uniform(0.05, 0.22),
+        expressiveness=expressiveness,
+        strands=_strands(count, generator),
     )
 
 

@@ -194,10 +194,10 @@ def planned_counts(dataset: str, config: SynthConfig) -> dict[str, tuple[dict[st
         split -> ({expression: clips}, clips added beyond the asked total to reach the minimum).
     """
     out = {}
-    for split, minimum in zip(("train", "test"), config.minimum):
+    for split, minimum in zip(("train", "test"), config.minimum, strict=True):
         counts = published.class_counts(dataset, split, 1)
         scaled, plus = population.scaled_counts(list(counts.values()), config.counts[dataset][split], minimum)
-        out[split] = (dict(zip(counts, scaled)), plus)
+        out[split] = (dict(zip(counts, scaled, strict=True)), plus)
     return out
 
 
@@ -231,7 +231,7 @@ def _plan_clips(name: str, config: SynthConfig, generator) -> _Plan:
         scene = generator.choice(_FERV39K_SCENES, len(label))
         seen: dict[tuple, int] = {}
         ids = []
-        for place, text in zip(scene, label):
+        for place, text in zip(scene, label, strict=True):
             seen[place, text] = seen.get((place, text), 0) + 1
             ids.append(f"{place}/{text}/{seen[place, text]:04d}")
     else:
@@ -311,7 +311,7 @@ def _plan_affwild2(config: SynthConfig, generator) -> _Plan:
     expression = np.array([EXPRESSIONS.index(text) if text in EXPRESSIONS else -1 for text in label])
     pattern = np.where(expression < 0, EXPRESSIONS.index("neutral"), expression)
     space = LABEL_SPACES["AffWild2"]
-    written = [space.write(e) if e >= 0 else text for e, text in zip(expression, label)]
+    written = [space.write(e) if e >= 0 else text for e, text in zip(expression, label, strict=True)]
     subjects = [f"AffWild2_{index + 1:03d}" for index in range(config.affwild2_videos)]
     return _Plan(
         "AffWild2",
@@ -548,7 +548,9 @@ def _layout_dfew(drawn: _Drawn, folder: Path):
     plan = drawn.plan
     for split in ("train", "test"):
         rows = [
-            f"{int(clip)},{label}" for clip, part, label in zip(plan.clip_id, plan.split, plan.label) if part == split
+            f"{int(clip)},{label}"
+            for clip, part, label in zip(plan.clip_id, plan.split, plan.label, strict=True)
+            if part == split
         ]
         _write_text(
             folder / "EmoLabel_DataSplit" / f"{split}(single-labeled)" / "set_1.csv", ["video_name,label", *rows]
@@ -561,7 +563,11 @@ def _layout_ferv39k(drawn: _Drawn, folder: Path):
     for split in ("train", "test"):
         _write_text(
             folder / "4_setups" / "All_scenes" / f"{split}_All.csv",
-            [f"{clip} {label}" for clip, part, label in zip(plan.clip_id, plan.split, plan.label) if part == split],
+            [
+                f"{clip} {label}"
+                for clip, part, label in zip(plan.clip_id, plan.split, plan.label, strict=True)
+                if part == split
+            ],
         )
     return lambda clip, frame: Path("2_ClipsforFaceCrop", plan.clip_id[clip], f"{frame + 1}.jpg")
 
@@ -573,7 +579,7 @@ def _layout_mafw(drawn: _Drawn, folder: Path):
             folder / "Train & Test Set" / "single" / "no_caption" / "set_1" / f"{split}.txt",
             [
                 f"{clip}.mp4 {label}"
-                for clip, part, label in zip(plan.clip_id, plan.split, plan.label)
+                for clip, part, label in zip(plan.clip_id, plan.split, plan.label, strict=True)
                 if part == split
             ],
         )
@@ -599,9 +605,7 @@ def _layout_affwild2(drawn: _Drawn, folder: Path):
 
     def path_of(clip, frame):
         position = first[clip] + frame
-        return (
-            None if missing[position] else Path("cropped_aligned", plan.clip_id[clip], f"{number[position]:05d}.jpg")
-        )
+        return None if missing[position] else Path("cropped_aligned", plan.clip_id[clip], f"{number[position]:05d}.jpg")
 
     return path_of
 
@@ -692,9 +696,7 @@ def write_benchmark(
         if name not in ALL:
             raise InputError("write_benchmark", "datasets", repr(name), f"names from {', '.join(ALL)}")
         if name in ("DFEW", "FERV39k", "MAFW") and name not in config.counts:
-            raise InputError(
-                "SynthConfig", "counts", f"nothing for {name}", f'{{"{name}": {{"train": n, "test": n}}}}'
-            )
+            raise InputError("SynthConfig", "counts", f"nothing for {name}", f'{{"{name}": {{"train": n, "test": n}}}}')
     for name in ALL:
         if name not in datasets or is_written(root, name, config):
             continue
@@ -729,7 +731,8 @@ def _existing(path: Path) -> Path:
 
 
 def read_truth(root: str | os.PathLike, dataset: str) -> pd.DataFrame:
-    """What was planted, one row a frame. For evaluating recovery, and for cells that ask for planted action units by name.
+    """What was planted, one row a frame. For evaluating recovery, and for cells that ask for planted action units by
+    name.
 
     Args:
         root: where ``write_benchmark`` wrote.

@@ -186,7 +186,7 @@ def rate_adjustments(dataset: str) -> pd.DataFrame:
     source, planted = source_presence_rates(dataset), planted_presence_rates(dataset)
     rows = [
         (EXPRESSIONS[e], ACTION_UNITS[a], source[e, a], planted[e, a], planted[e, a] - source[e, a])
-        for e, a in zip(*np.nonzero(source != planted))
+        for e, a in zip(*np.nonzero(source != planted), strict=True)
     ]
     return pd.DataFrame(rows, columns=["expression", "au", "source", "planted", "change"])
 
@@ -303,7 +303,7 @@ def sample_intensities(
     # those that characterise it run through their range in every clip
     shares = style.between + (style.indifferent - style.between) * np.clip(1 - loadings, 0, 1)
     scores, shown = [], []
-    for expression, length, other in zip(expressions, lengths, second):
+    for expression, length, other in zip(expressions, lengths, second, strict=True):
         pattern = loadings[expression]
         if other >= 0:
             # the second expression's own signs stand out against what is usual for the label
@@ -430,7 +430,7 @@ def sample_scenes(style: Style, lengths, generator: np.random.Generator, *, plac
     memory: dict[int, dict] = {}
     parts: list[dict] = []
     quality = np.empty(len(lengths), int)
-    for clip, (length, place) in enumerate(zip(lengths, places)):
+    for clip, (length, place) in enumerate(zip(lengths, places, strict=True)):
         if place not in memory:
             memory[place] = _place(style, generator)
         fixed = memory[place]
@@ -465,8 +465,7 @@ def _place(style: Style, generator: np.random.Generator) -> dict:
     # rooms and streets are greyish: one brightness, a little colour
     wild = style.light > 0.2
     top = np.clip(
-        (generator.uniform(0.15, 0.8) if wild else 0.8)
-        * (1 + (0.12 if wild else 0.01) * generator.standard_normal(3)),
+        (generator.uniform(0.15, 0.8) if wild else 0.8) * (1 + (0.12 if wild else 0.01) * generator.standard_normal(3)),
         0,
         1,
     )

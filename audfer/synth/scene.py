@@ -77,9 +77,19 @@ def neutral_scene(count: int) -> Scene:
     zeros = torch.zeros(count)
     background = torch.tensor([[0.52, 0.57, 0.62], [0.40, 0.44, 0.48]])
     return Scene(
-        yaw=zeros.clone(), pitch=zeros.clone(), roll=zeros.clone(), shift_x=zeros.clone(), shift_y=zeros.clone(),
-        scale=1.2 * ones, light=torch.tensor([-0.40, -0.62, 0.80]).repeat(count, 1),
-        light_colour=torch.ones(count, 3), ambient=0.36 * ones, background=background.repeat(count, 1, 1),
-        gaze=torch.zeros(count, 2), blur=zeros.clone(), noise=zeros.clone(), occluder=torch.zeros(count, 5),
+        yaw=zeros.clone(),
+        pitch=zeros.clone(),
+        roll=zeros.clone(),
+        shift_x=zeros.clone(),
+        shift_y=zeros.clone(),
+        scale=1.2 * ones,
+        light=torch.tensor([-0.40, -0.62, 0.80]).repeat(count, 1),
+        light_colour=torch.ones(count, 3),
+        ambient=0.36 * ones,
+        background=background.repeat(count, 1, 1),
+        gaze=torch.zeros(count, 2),
+        blur=zeros.clone(),
+        noise=zeros.clone(),
+        occluder=torch.zeros(count, 5),
         seed=torch.arange(count),
     )

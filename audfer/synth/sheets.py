@@ -35,8 +35,12 @@ def contact_sheet(seed: int = 0, size: int = 96, identities: int = 3, moments: i
     for au in range(aus):
         intensities[au, :, :, au] = torch.tensor(_INTENSITIES)
     frames = aus * identities * steps
-    pictures, _ = render(people[chosen[:, :, None].expand(-1, -1, steps).flatten()], intensities.view(frames, aus),
-                         neutral_scene(frames), size)
+    pictures, _ = render(
+        people[chosen[:, :, None].expand(-1, -1, steps).flatten()],
+        intensities.view(frames, aus),
+        neutral_scene(frames),
+        size,
+    )
 
     # a quick onset, a held apex and a slower offset
     time = torch.linspace(0, 1, moments)

@@ -28,13 +28,13 @@ from PIL import Image
 
 from audfer import datasets
 from audfer.action_units.estimator import ActionUnitEstimator, predict
-from audfer.action_units.recognition import Recogniser
-from audfer.action_units.streaming import judge_streams
 from audfer.datasets.manifest import stream_frames
 from audfer.facs import EXPRESSIONS
-from audfer.models.lac import build_lac, lac_flops
+from audfer.lock_and_check.network import build_lac, lac_flops
+from audfer.lock_and_check.streaming import judge_streams
+from audfer.lock_and_check.training import Recogniser
 from audfer.synth import rendered_clips
-from audfer.training import threads
+from audfer.training.loop import threads
 
 FRAMES = 16
 #: network -> clips of a turn, and clips of a batch

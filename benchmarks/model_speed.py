@@ -28,10 +28,10 @@ import torch
 
 from audfer.files import write_json
 from audfer.losses import AULoss, clip_au_labels, combined_loss, expression_loss
-from audfer.models import MODELS, build_model, count_flops, default_clip_shape
+from audfer.models import NETWORKS, build_model, count_flops, default_clip_shape
 from audfer.models.output import by_definition
 from audfer.synth import rendered_clips
-from audfer.training import resolve_device, resolve_precision
+from audfer.training.loop import resolve_device, resolve_precision
 
 VARIANTS = ("official", "ours")
 #: what is to be reached on two CPU cores: steps a second, ours over official's
@@ -249,7 +249,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[str, Clock, dict]:
 def arguments_for(description: str, repeats: int) -> argparse.ArgumentParser:
     """The arguments that the benchmarks of this folder share."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--batch", type=int, help="clips a step (default: 2 on a CPU, 16 on a GPU)")

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from audfer.models import MODELS, build_model, count_flops, default_clip_shape
+from audfer.models import NETWORKS, build_model, count_flops, default_clip_shape
 
 
 def measure(name: str, size: str, precision: str, own_layout: bool, batch: int, repeats: int) -> dict:
@@ -89,7 +89,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     batch = arguments.batch or {"tiny": 32, "paper": 2}[arguments.size]
     results = []
-    for name in MODELS:
+    for name in NETWORKS:
         for precision, own_layout in (("float32", False), ("float32", True), ("bf16", False), ("bf16", True)):
             results.append(measure(name, arguments.size, precision, own_layout, batch, arguments.repeats))
             print(json.dumps(results[-1]), flush=True)

@@ -23,14 +23,12 @@ import pandas as pd
 import torch
 from model_speed import Clock, arguments_for, prepare, spread, write_record
 
-from audfer.augmentation import augment_with_points
 from audfer.datasets import open_packed
-from audfer.experiments import RunStore, run_cells
 from audfer.files import write_json
 from audfer.knowledge import KnowledgeMatrix
 from audfer.models import count_flops, default_clip_shape
-from audfer.recipes import build_optimizer
-from audfer.training import (
+from audfer.training.augmentation import augment_with_points
+from audfer.training.loop import (
     Cell,
     CellInputs,
     _au_loss,
@@ -45,6 +43,8 @@ from audfer.training import (
     resolve_precision,
     threads,
 )
+from audfer.training.recipes import build_optimizer
+from audfer.training.records import RunStore, run_cells
 
 FACTORS = (1, 2, 4, 8)
 

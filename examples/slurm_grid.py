@@ -12,7 +12,7 @@ jobs=8 gpus=1 ...``.
 import argparse
 
 from audfer.action_units.running import dask_client
-from audfer.executors import job_script, slurm_cluster
+from audfer.jobs.executors import job_script, slurm_cluster
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--profile", default="gpu")
@@ -37,7 +37,7 @@ cluster = {
 if chosen.dry_run:
     print(job_script(cluster))
 else:
-    from audfer.study import OUTPUTS, open_study
+    from audfer.study.study import OUTPUTS, open_study
 
     study = open_study(chosen.profile, chosen.work)
     with dask_client(slurm=slurm_cluster(cluster, str(study.work / "slurm_logs"))) as client:

@@ -30,11 +30,12 @@ second_openface_folder = ""  # another extractor's CSVs of the same clips; "" = 
 # **Which study?** The profile's numbers, and where everything is made.
 
 # %%
-from audfer import facs, figure_data, plots, tables
+from audfer import facs
 from audfer.action_units import baseline, comparison
-from audfer.outputs import save_figure, save_table
-from audfer.panel import face_panel
-from audfer.study import open_study
+from audfer.companion.panel import face_panel
+from audfer.results import figure_data, plots, tables
+from audfer.results.outputs import save_figure, save_table
+from audfer.study.study import open_study
 from audfer.synth import sheets
 
 study = open_study(profile, work, figures)

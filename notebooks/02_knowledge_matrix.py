@@ -30,10 +30,11 @@ openface_folder = ""  # a folder of real OpenFace CSVs with a labels.csv; "" = n
 import numpy as np
 from scipy.special import logit
 
-from audfer import figure_data, knowledge, plots, published
+from audfer import knowledge, published
 from audfer.action_units.table import table_from_openface_folder
-from audfer.outputs import save_figure, save_table
-from audfer.study import open_study
+from audfer.results import figure_data, plots
+from audfer.results.outputs import save_figure, save_table
+from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
 study

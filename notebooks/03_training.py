@@ -27,9 +27,11 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 # **Which study?** The profile's numbers, and where everything is made.
 
 # %%
-from audfer import audit, figure_data, plots, printed, results
-from audfer.outputs import save_figure
-from audfer.study import open_study
+from audfer.published import audit, printed
+from audfer.results import builder as results
+from audfer.results import figure_data, plots
+from audfer.results.outputs import save_figure
+from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
 study

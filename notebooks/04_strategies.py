@@ -27,8 +27,9 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 # **Which study?** The profile's numbers, and where everything is made.
 
 # %%
-from audfer import facs, losses, published, results
-from audfer.study import open_study
+from audfer import facs, losses, published
+from audfer.results import builder as results
+from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
 study

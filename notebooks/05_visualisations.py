@@ -28,8 +28,9 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 # %%
 import torch
 
-from audfer import losses, results
-from audfer.study import open_study
+from audfer import losses
+from audfer.results import builder as results
+from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
 study

@@ -23,9 +23,10 @@ work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 
 # %%
-from audfer import audit, figure_data, plots, printed, release
-from audfer.outputs import save_figure, save_table
-from audfer.study import open_study
+from audfer.published import audit, printed, release
+from audfer.results import figure_data, plots
+from audfer.results.outputs import save_figure, save_table
+from audfer.study.study import open_study
 
 folder = open_study(profile, work, figures).figures
 

@@ -28,10 +28,10 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 # **Which study?** The profile's numbers, and where everything is made.
 
 # %%
-from audfer import keypoint_results
+from audfer.keypoint_gcn import results as keypoint_results
+from audfer.keypoint_gcn.network import EDGES, POINT_NAMES, REGIONS
 from audfer.models import build_model
-from audfer.models.keypoint_gcn import EDGES, POINT_NAMES, REGIONS
-from audfer.study import open_study
+from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
 study

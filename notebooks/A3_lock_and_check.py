@@ -29,11 +29,10 @@ figures = ""  # folder for tables and figures; "" = figures/ of the repository
 # **Which study?** The profile's numbers, and where everything is made.
 
 # %%
-from audfer import recognition
-from audfer import recognition_results as results
-from audfer.action_units import regions
 from audfer.facs import ACTION_UNITS
-from audfer.study import open_study
+from audfer.lock_and_check import regions, results
+from audfer.lock_and_check import study as recognition
+from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
 if not results.has_annotated_set(study):

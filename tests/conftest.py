@@ -53,8 +53,8 @@ segment_counts = [1, 2]
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory):
-    from audfer.profiles import load_profile
-    from audfer.study import Study
+    from audfer.study.profiles import load_profile
+    from audfer.study.study import Study
 
     root = tmp_path_factory.mktemp("study")
     (root / "tests.toml").write_text(PROFILE)
@@ -69,5 +69,5 @@ def fresh_process():
     from multiprocessing import get_context
 
     context = get_context("forkserver")
-    context.set_forkserver_preload(["audfer.experiments"])
+    context.set_forkserver_preload(["audfer.training.records"])
     return lambda target, arguments: context.Process(target=target, args=arguments, daemon=True)

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from audfer.ablations import ABLATIONS, WITH_HEAD
 from audfer.facs import ACTION_UNITS
 from audfer.files import digest
+from audfer.study.ablations import ABLATIONS, WITH_HEAD
 
 COUNTS = {
     "DFEW": (60, 46, 66, 54, 37, 4, 23),

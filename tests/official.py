@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from pathlib import Path
 
 import torch
+from paths import DATA
 from torch import nn
 
-from audfer.models import MODELS, build_model, default_clip_shape
+from audfer.models import NETWORKS, build_model, default_clip_shape
 
-DATA = Path(__file__).parent / "data" / "models"
-_spec = importlib.util.spec_from_file_location("fill", DATA / "fill.py")
+MODEL_DATA = DATA / "models"
+_spec = importlib.util.spec_from_file_location("fill", MODEL_DATA / "fill.py")
 fill = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fill)
-GOLDENS = json.loads((DATA / "goldens.json").read_text())
+GOLDENS = json.loads((MODEL_DATA / "goldens.json").read_text())
 #: networks with an official release, and all of them
-NAMES = tuple(name for name in MODELS if name in GOLDENS["models"])
-EVERY = tuple(MODELS)
-MANIFESTS = {name: json.loads((DATA / f"{name}.keys.json").read_text()) for name in NAMES}
+NAMES = tuple(name for name in NETWORKS if name in GOLDENS["models"])
+EVERY = tuple(NETWORKS)
+MANIFESTS = {name: json.loads((MODEL_DATA / f"{name}.keys.json").read_text()) for name in NAMES}
 
 
 def filled(model: nn.Module, seed: int) -> nn.Module:

@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from audfer import datasets, synth
 from audfer.errors import AudferError
 from audfer.files import atomic_folder, remove_tree, replace_folder
 
-ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ("help", "env", "reproduce", "test", "lab", "bench", "clean", "distclean")
 
 

@@ -13,14 +13,14 @@ from conftest import PROFILE
 from official import EVERY, GOLDENS, MANIFESTS, NAMES, fill, official_forward, relative_error, tiny, tiny_clips
 from torch import nn
 
-from audfer.augmentation import augment
 from audfer.losses import AULoss, combined_loss
 from audfer.models import attach_au_head, build_model, load_official_state_dict
-from audfer.profiles import load_profile
-from audfer.recipes import RECIPES
-from audfer.study import Study
+from audfer.study.profiles import load_profile
+from audfer.study.study import Study
 from audfer.synth import face, population
-from audfer.training import fit
+from audfer.training.augmentation import augment
+from audfer.training.loop import fit
+from audfer.training.recipes import RECIPES
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 
@@ -160,7 +160,7 @@ def test_a_cell_is_trained_interrupted_and_gone_on_with(gpu_study, tmp_path, nam
 
 
 def test_pretraining_and_lock_and_check_run(gpu_study):
-    from audfer import recognition
+    from audfer.lock_and_check import study as recognition
 
     assert gpu_study.pretrained_weights.is_file()
     assert len(recognition.lac_table(gpu_study, "DFEW").frames)

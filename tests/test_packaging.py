@@ -14,8 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-ROOT = Path(__file__).parents[1]
+from paths import ROOT
 
 
 def constraints() -> dict[str, str]:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audfer.datasets.sampling import (
+from audfer.errors import InputError
+from audfer.sampling import (
     SAMPLING,
     all_indices,
     former_dfer_indices,
@@ -16,7 +17,6 @@ from audfer.datasets.sampling import (
     stored_indices,
     uniform_indices,
 )
-from audfer.errors import InputError
 
 
 def generator(seed=0):

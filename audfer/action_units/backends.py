@@ -33,9 +33,9 @@ from ..datasets.packing import PackedClips, open_packed
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
 from ..files import atomic_file, digest, file_digest
+from ..jobs.processes import ONE_THREAD, ChildEnded, OutOfTime, PythonChild, how_it_ended, run_limited
 from ..openface import PRESENCE_COLUMNS, AUTrack, extraction_command
 from .importing import DETAILS, ImportOptions, read_clip_file
-from .processes import ONE_THREAD, ChildEnded, OutOfTime, PythonChild, how_it_ended, run_limited
 
 ENGINES = ("docker", "podman", "apptainer")
 #: frames that audfer's estimator is given at once
@@ -505,7 +505,7 @@ class LAC:
         return digest([file_digest(path) for path in sorted(Path(self.folder).glob("recogniser.*"))])
 
     def check(self) -> None:
-        from .recognition import Recogniser
+        from ..lock_and_check.training import Recogniser
 
         if self.batch < 1:
             raise InputError("command line", "--batch", self.batch, "at least one window")
@@ -530,7 +530,7 @@ class LAC:
 def _recogniser(folder: str, written: tuple[int, ...]):
     import torch
 
-    from .recognition import Recogniser
+    from ..lock_and_check.training import Recogniser
 
     torch.set_num_threads(1)
     return Recogniser.load(folder)
@@ -544,7 +544,7 @@ def _recognise(backend: LAC, clips: list[Clip], refuse: bool = False) -> Iterato
     """Tracks of each clip as it is done; a clip that cannot be read is left out, or with ``refuse`` its error is
     raised.
     """
-    from .streaming import judge_streams
+    from ..lock_and_check.streaming import judge_streams
 
     recogniser = _recogniser(backend.folder, _written(backend.folder))
     streams = ((position, clip.stream(recogniser.image_size)) for position, clip in enumerate(clips))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from ..evaluation import LEVEL, wilson_interval
+from ..evaluation.statistics import LEVEL, wilson_interval
 from ..facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
 from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 from .estimator import _intensity_agreement, _ratio

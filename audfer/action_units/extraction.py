@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..datasets import Manifest, frame_numbers, load_frames
-from ..datasets.workers import ahead
+from ..jobs.workers import ahead
 from ..openface import AUTrack
 from ..progress import progress
 from .backends import estimated_track

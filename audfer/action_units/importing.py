@@ -21,12 +21,12 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ..datasets.manifest import frame_numbers
-from ..datasets.workers import each
 from ..errors import AudferError, InputError
 from ..files import atomic_file, code_version, digest, locked, remove_tree
+from ..jobs.processes import end_with_parent
+from ..jobs.workers import each
 from ..openface import SMOOTHING_RADII, SUCCESS_BOUNDARY, AUTrack, check_choices, read_openface
 from ..progress import progress
-from .processes import end_with_parent
 from .table import AUTable, table_writer, to_arrow
 
 SUFFIXES = (".csv", ".txt")

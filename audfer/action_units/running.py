@@ -25,13 +25,13 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ..datasets import Manifest, PackedClips
-from ..datasets.workers import chunks
 from ..errors import AudferError, InputError
 from ..files import atomic_file, digest, locked, write_json
+from ..jobs.processes import Stopped, allow_children, stop_children
+from ..jobs.workers import chunks
 from ..openface import AUTrack
 from ..progress import LineProgress, progress
 from .backends import Backend, Clip, ExtractionFailed, sources
-from .processes import Stopped, allow_children, stop_children
 from .table import AUTable, table_writer, to_arrow
 
 #: counts up when a stored result means something else

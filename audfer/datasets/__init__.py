@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import afew, affwild2, dfew, disfa, ferv39k, folder, mafw, ravdess, sampling
+from . import afew, affwild2, dfew, disfa, ferv39k, folder, mafw, ravdess
 from .annotated import annotated_labels, annotated_landmarks, load_annotated_frames, read_annotated
 from .check import AnnotatedCheck, DatasetCheck, check_dataset
 from .common import known_name, reader_choices

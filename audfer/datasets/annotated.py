@@ -14,12 +14,12 @@ import pandas as pd
 from PIL import Image
 
 from ..errors import InputError
+from ..jobs.workers import IO_THREADS
 from ..openface import read_openface
 from ..progress import progress as progress_bar
 from . import alignment, bp4d, disfa
 from .common import dataset_folder, known_name, locate, numbered_images, reader_choices
 from .manifest import RENDERED_STAMP, is_video, read_image, resize_image, resized, video_frames
-from .workers import IO_THREADS
 
 #: dataset -> reader of its annotated frames
 READERS = {"DISFA": disfa.read_disfa, "BP4D": bp4d.read_bp4d}

@@ -19,6 +19,7 @@ from PIL import Image
 from .. import published as paper
 from ..errors import InputError
 from ..facs import EXPRESSIONS, LABEL_SPACES
+from ..jobs.workers import chunks, each
 from ..progress import progress as progress_bar
 from .common import check_fold, dataset_folder, known_name
 from .manifest import (
@@ -32,7 +33,6 @@ from .manifest import (
     read_image,
     video_shape,
 )
-from .workers import chunks, each
 
 #: clips with fewer frames have to repeat some for the papers' 16
 SHORT = 16
@@ -211,12 +211,12 @@ def check_dataset(
     Raises:
         InputError: as ``read_dataset``, if no fold can be read.
     """
-    from . import (
+    from . import (  # the registry is made from the readers, after this module
         FOLDS,
         annotated,
         dataset_name,
         read_dataset,
-    )  # the registry is made from the readers, after this module
+    )
 
     if name.lower() in map(str.lower, annotated.READERS):
         name = known_name(name, annotated.READERS, "check_dataset")

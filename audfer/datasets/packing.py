@@ -13,11 +13,11 @@ import pandas as pd
 
 from .. import files
 from ..errors import InputError
+from ..jobs.workers import ahead, chunks, each
 from ..progress import progress as progress_bar
+from ..sampling import uniform_indices
 from . import alignment
 from .manifest import Manifest, frame_numbers, load_frames
-from .sampling import uniform_indices
-from .workers import ahead, chunks, each
 
 #: of the store on disk. 1: frames, frame numbers, manifest, meta; 2: with quarantine and alignment, otherwise the same
 FORMAT = 2
@@ -38,7 +38,7 @@ _FILES = (
     "contact_sheet.png",
 )
 #: whose code decides about the bytes
-_CODE = ("datasets/manifest.py", "datasets/packing.py", "datasets/sampling.py", "datasets/alignment.py", "openface.py")
+_CODE = ("datasets/manifest.py", "datasets/packing.py", "sampling.py", "datasets/alignment.py", "openface.py")
 
 
 @dataclass

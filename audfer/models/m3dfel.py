@@ -7,13 +7,17 @@ one clip keeps its batch axis (the replication squeezes it away).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import AudferError
+from ..recipes import JITTER, TINY, Recipe
 from .attention import attention
 from .output import ClipModel, at_least_float32, kaiming_init, shortcuts_allowed
+from .registry import NETWORKS, Family, Network
 
 
 class ShortConv3d(nn.Conv3d):
@@ -208,3 +212,83 @@ class M3DFEL(ClipModel):
         attended = attended.transpose(1, 2).reshape(batch, bag, -1)  # B, bag, 2 hidden
         gate = torch.sigmoid(self.norm(attended))  # attention gates, it does not add
         return self.pwconv(x * gate).squeeze(1)  # instances are the channels of the fusion
+
+
+def _kinetics_key(key: str) -> str:
+    """torchvision's stages by name -> the replication's by number; its 400-way classifier gets a name of its own."""
+    stage, _, rest = key.partition(".")
+    number = "0" if stage == "stem" else stage.removeprefix("layer")
+    return f"features.{number}.{rest}" if number.isdigit() else f"kinetics.{key}"
+
+
+_PAPER = Recipe(
+    "AU-DFER section 4.3 (rates, decay, 100 epochs); batch, warm-up, smoothing and augmentation: its release; frames: "
+    "ours",
+    "adamw",
+    5e-4,
+    0.05,
+    decay_norms=True,
+    batch_size=64,
+    minimum_learning_rate=5e-6,
+    warmup=0.2,
+    label_smoothing=0.1,
+    augmentation=JITTER,
+)
+_RELEASE = replace(
+    _PAPER,
+    source="the replication of M3DFEL that AU-DFER builds on (4 GPUs), quirks included",
+    batch_size=256,
+    epochs=300,
+    warmup=20 / 300,
+    warmup_from_zero=True,
+    cosine_ignores_warmup=True,
+    schedule_lag=1,
+    train_sampling="m3dfel",
+    test_sampling="m3dfel",
+    selection="best test WAR and best test UAR, each of its own epoch",
+)
+_AUDFER = replace(
+    _RELEASE,
+    source="AU-DFER's release, quirks included (one GPU, batch 64, 100 epochs)",
+    batch_size=64,
+    epochs=100,
+    warmup=0.2,
+    selection="best sum of test WAR and UAR",
+)
+
+NETWORKS.add(
+    "m3dfel",
+    Network(
+        build=M3DFEL,
+        title="M3DFEL",
+        colour="#0072B2",
+        sizes={
+            "paper": {},
+            "tiny": dict(
+                num_frames=8,
+                image_size=48,
+                contrast=True,
+                grey=True,
+                instance_length=2,
+                channels=(12, 24, 48, 96),
+                blocks=(1, 1, 1, 1),
+                stem_kernel=(3, 5, 5),
+                stem_pool=True,
+                hidden=48,
+                lstm_layers=1,
+                heads=4,
+            ),
+        },
+        recipes={"paper": _PAPER, "audfer": _AUDFER, "release": _RELEASE, "tiny": TINY},
+        weights=(
+            Family(
+                "Kinetics R3D-18",
+                ("stem.0.weight", "layer4.0.conv1.0.weight"),
+                _kinetics_key,
+                ("lstm.", "to_qkv.", "norm.", "pwconv.", "fc."),
+                ("kinetics.fc.",),
+            ),
+            Family("fine-tuned M3DFEL", ("features.0.0.weight", "pwconv.weight")),
+        ),
+    ),
+)

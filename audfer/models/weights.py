@@ -6,7 +6,7 @@ import inspect
 import math
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,100 +15,22 @@ from torch import Tensor, nn
 
 from ..errors import AudferError
 from .checkpoint import Weights, find_weights, read_checkpoint, some
-from .former_dfer import FormerDFER
-from .keypoint_gcn import KeyPointGCN
-from .m3dfel import M3DFEL
-from .mae_dfer import MAEDFER
 from .output import ClipModel
+from .registry import NETWORKS, Family, build_model
 
 #: names of the AU head in the AU-DFER release; MAE-DFER's is not known there, so any of them is taken as its head
 AU_HEADS = ("fc_au", "AU_fc", "head_au")
 
 
-@dataclass(frozen=True)
-class Family:
-    """A kind of weights that can be told by its keys.
-
-    Attributes:
-        title: what to call it.
-        network: the class of the network that it starts.
-        marks: keys that only this kind has.
-        rename: official key of the file -> key of the network.
-        absent: beginnings of the network's keys that such a file does not have.
-        unneeded: beginnings of the file's keys, renamed, that the network does not have.
-    """
-
-    title: str
-    network: type[ClipModel]
-    marks: tuple[str, ...]
-    rename: Callable[[str], str] = str
-    absent: tuple[str, ...] = ()
-    unneeded: tuple[str, ...] = ()
+def families() -> Iterator[tuple[str, Family]]:
+    """(name of a network, a kind of weights that starts it), of all networks."""
+    return ((name, family) for name, network in NETWORKS.items() for family in network.weights)
 
 
-def _pretraining_key(key: str) -> str:
-    wrapper = "backbone." if key.startswith("backbone.") else "encoder."
-    return key.removeprefix(wrapper)
-
-
-def _kinetics_key(key: str) -> str:
-    """torchvision's stages by name -> the replication's by number; its 400-way classifier gets a name of its own."""
-    stage, _, rest = key.partition(".")
-    number = "0" if stage == "stem" else stage.removeprefix("layer")
-    return f"features.{number}.{rest}" if number.isdigit() else f"kinetics.{key}"
-
-
-def _imagenet_key(key: str) -> str:
-    return f"imagenet.{key}" if key.startswith("fc.") else f"backbone.{key}"
-
-
-#: tried in this order
-FAMILIES = (
-    # the encoder's final norm (norm.* after renaming) is not carried into fc_norm: the official code does not either
-    *(
-        Family(
-            "MAE pre-training",
-            MAEDFER,
-            (f"{wrapper}lg_region_tokens",),
-            _pretraining_key,
-            ("fc_norm.", "head."),
-            ("decoder.", "encoder_to_decoder.", "mask_token", "norm."),
-        )
-        for wrapper in ("encoder.", "backbone.")
-    ),
-    Family(
-        "Kinetics R3D-18",
-        M3DFEL,
-        ("stem.0.weight", "layer4.0.conv1.0.weight"),
-        _kinetics_key,
-        ("lstm.", "to_qkv.", "norm.", "pwconv.", "fc."),
-        ("kinetics.fc.",),
-    ),
-    Family("fine-tuned M3DFEL", M3DFEL, ("features.0.0.weight", "pwconv.weight")),
-    Family("fine-tuned Former-DFER", FormerDFER, ("s_former.conv1.weight", "t_former.cls_token")),
-    Family("fine-tuned MAE-DFER", MAEDFER, ("lg_region_tokens", "fc_norm.weight")),
-    Family("fine-tuned KP-GCN", KeyPointGCN, ("backbone.conv1.weight", "triplet.height_width.conv.weight")),
-    # of the whole network only the stages are the usual ones: ImageNet's 1000 classes have no place in it
-    Family(
-        "ImageNet ResNet-18",
-        KeyPointGCN,
-        ("conv1.weight", "layer4.1.bn2.weight", "fc.weight"),
-        _imagenet_key,
-        ("triplet.", "whole.", "graph.", "fusion.", "time.", "fc."),
-        ("imagenet.fc.",),
-    ),
-)
-
-#: networks without an official release, and what there is to start them from
-UNRELEASED = {
-    KeyPointGCN: "KP-GCN's authors have released no weights: what fits are audfer's own files and, for the backbone, "
-    "torchvision's ImageNet ResNet-18"
-}
-
-
-def recognise(keys) -> Family | None:
-    """The kind of weights with these keys; ``None`` for anything else."""
-    return next((family for family in FAMILIES if all(mark in keys for mark in family.marks)), None)
+def recognise(keys) -> tuple[str, Family] | tuple[str, None]:
+    """The kind of weights with these keys and the network's name; ``("", None)`` for anything else."""
+    known = (pair for pair in families() if all(mark in keys for mark in pair[1].marks))
+    return next(known, ("", None))
 
 
 @dataclass
@@ -178,8 +100,9 @@ def load_official_state_dict(
         )
     report, state, problems = _plan(model, find_weights(state_dict, which), heads)
     if problems:
-        own = any(family.title == report.source and isinstance(model, family.network) for family in FAMILIES)
-        hint = [UNRELEASED[type(model)]] if type(model) in UNRELEASED and not own else []
+        own = next((network for network in NETWORKS.values() if type(model) is network.build), None)
+        fits = own and any(family.title == report.source for family in own.weights)
+        hint = [own.unreleased] if own and own.unreleased and not fits else []
         raise AudferError(f"these weights do not fit {type(model).__name__}: " + "; ".join([*problems, *hint]))
     own = model.state_dict()
     nn.Module.load_state_dict(model, {key: state.get(key, own[key]) for key in own}, strict=True)
@@ -193,9 +116,10 @@ def _plan(model: ClipModel, weights: Weights, heads: bool = True) -> tuple[LoadR
     auxiliary = tuple(f"{model.auxiliary_name}.{leaf}" for leaf in ("weight", "bias") if model.auxiliary_weight)
     au_head = tuple(f"{model.au_head_name}.{leaf}" for leaf in ("weight", "bias"))
     # keys of no known kind are taken as the model's own: what is wrong with them is then said key by key
-    family = recognise(weights.tensors) or Family("unknown", type(model), ())
-    if not isinstance(model, family.network):
-        return LoadReport(family.title), {}, [f"they are for {family.network.__name__} ({family.title})"]
+    name, family = recognise(weights.tensors)
+    family = family or Family("unknown", ())
+    if name and not isinstance(model, NETWORKS[name].build):
+        return LoadReport(family.title), {}, [f"they are for {NETWORKS[name].build.__name__} ({family.title})"]
     names = {key: family.rename(key) for key in weights.tensors}
     if family.title == "fine-tuned MAE-DFER":
         names |= {
@@ -333,8 +257,6 @@ def inspect_checkpoint(path: str | os.PathLike, model: str = "") -> CheckpointRe
     Raises:
         AudferError: the file is no checkpoint or holds no weights.
     """
-    from . import MODELS, SIZES, build_model
-
     content = read_checkpoint(path, mmap=True)
     try:
         weights = find_weights(content)
@@ -343,12 +265,12 @@ def inspect_checkpoint(path: str | os.PathLike, model: str = "") -> CheckpointRe
             weights = find_weights(content, "ema")
         except AudferError:
             raise AudferError(f"{path}: {error}") from error
-    family = recognise(weights.tensors)
-    name = model or next((name for name, network in MODELS.items() if family and network is family.network), "")
+    resembled, family = recognise(weights.tensors)
+    name = model or resembled
     heads: dict[str, int] = {}
     if family and not family.absent:  # fine-tuned: the file has its classifier
         tensors = weights.tensors
-        classifier = f"{family.network.classifier_name}.weight"
+        classifier = f"{NETWORKS[resembled].build.classifier_name}.weight"
         au_head = next((f"{head}.weight" for head in AU_HEADS if f"{head}.weight" in tensors), "")
         heads = {
             argument: len(tensors[key])
@@ -357,7 +279,7 @@ def inspect_checkpoint(path: str | os.PathLike, model: str = "") -> CheckpointRe
         }
 
     fits, load, problems = "", None, []
-    for size in SIZES if name else ():
+    for size in NETWORKS[name].sizes if name else ():
         with torch.device("meta"):
             network = build_model(name, size=size, **heads)
         report, _, against = _plan(network, weights)

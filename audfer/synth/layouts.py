@@ -20,9 +20,9 @@ import torch
 from PIL import Image
 
 from .. import files, published
-from ..datasets.workers import IO_THREADS
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, EXPRESSIONS, LABEL_SPACES
+from ..jobs.workers import IO_THREADS
 from ..progress import progress as progress_bar
 from . import face, population
 from .population import PRESENT, STYLES

@@ -1,0 +1,105 @@
+"""The numbers in README.md, written from the tables of the last run: ``python -m audfer.readme`` (for maintainers).
+
+Nothing between the markers is typed by hand; a test compares README.md with ``figures/laptop``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from ..files import atomic_file
+from ..results.tables import MODEL_NAMES, markdown_table
+
+
+def results(figures: Path) -> str:
+    """The block of results: accuracies, recovery and the AU estimator of one profile's tables.
+
+    Args:
+        figures: a profile's folder of tables and figures.
+    """
+    figures = Path(figures)
+    table = pd.read_csv(figures / "table1_war_uar.csv")
+    table = table[table["metric"].isin(["WAR", "UAR"])]
+    rows = []
+    for (dataset, model), part in table.groupby(["dataset", "model"], sort=False):
+        row = {"dataset (rendered)": dataset, "network (tiny)": MODEL_NAMES[model]}
+        for metric in ("WAR", "UAR"):
+            for variant in ("without AU", "with AU"):
+                cell = part[(part["metric"] == metric) & (part["variant"] == variant)].iloc[0]
+                row[f"{metric} {variant}"] = f"{cell['ours']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]"
+        rows.append(row)
+    recovery = pd.read_csv(figures / "knowledge_recovery.csv")
+    rank = recovery[["planted", "recovered"]].corr(method="spearman").iloc[0, 1]
+    estimator = pd.read_csv(figures / "au_estimator.csv")
+    gains = {metric: table[(table["metric"] == metric) & (table["variant"] == "with AU")] for metric in ("WAR", "UAR")}
+    ratios = pd.read_csv(figures / "fig5_au_ratio.csv").query("metric == 'WAR'")
+    most = ratios["au_ratio"].max()
+    pairs = [
+        f"{dataset} {part.loc[part['au_ratio'] == 0, 'value'].item():.1f} to "
+        f"{part.loc[part['au_ratio'] == most, 'value'].item():.1f}"
+        for dataset, part in ratios.groupby("dataset", sort=False)
+    ]
+    clear = sum(int((part["p_holm"] < 0.05).sum()) for part in gains.values())
+    words = pd.read_csv(figures / "ablation_conclusions.csv").set_index("question")["answer"]
+    knowledge = next(answer.rstrip(".") for question, answer in words.items() if "plain BCE" in question)
+    recognised = pd.read_csv(figures / "a3_f1.csv").query("action_unit == 'mean of 18'")
+    looked = pd.read_csv(figures / "a3_localisation.csv").query("action_unit == 'mean'")
+    joined, seeds = gains["WAR"].iloc[0], int(table["seeds"].max())
+    return "\n".join(
+        [
+            f"Laptop profile, embedded benchmark: percent with 95 % intervals, last epoch, "
+            f"{'one seed' if seeds == 1 else f'{seeds} seeds'}. "
+            f"With AU: lambda = {joined['au_ratio']:g}, {joined['strategy']} weights. "
+            "The paper's printed rows stand beside ours in [Table 1](figures/laptop/table1_war_uar.md), as another "
+            "input.",
+            "",
+            markdown_table(pd.DataFrame(rows)),
+            "",
+            f"- With the AU head WAR changes by {gains['WAR']['difference'].mean():+.1f} and UAR by "
+            f"{gains['UAR']['difference'].mean():+.1f} points on "
+            f"average over the {len(gains['WAR'])} pairs; {clear} of the {2 * len(gains['WAR'])} differences are "
+            f"significant after Holm's correction.",
+            f"- Is it the knowledge? On DFEW, {knowledge[0].lower() + knowledge[1:]} "
+            f"([ablations](figures/laptop/ablations.md)).",
+            f"- From no AU head to the largest ratio tried, lambda = {most:g}, WAR of "
+            f"{MODEL_NAMES[ratios['model'].iloc[0]]} goes: "
+            f"{', '.join(pairs)} ([Fig. 5](figures/laptop/fig5_au_ratio.png)).",
+            f"- Knowledge recovered from pixels: Spearman rank correlation {rank:.2f} with what was planted, over "
+            f"{len(recovery)} cells "
+            "([Fig. 4](figures/laptop/fig4_knowledge.png)).",
+            f"- AU estimator on subjects it has not seen: mean F1 {estimator['f1'].mean():.2f} over {len(estimator)} "
+            f"AUs, mean intensity "
+            f"correlation {estimator['intensity_r'].mean():.2f} ([table](figures/laptop/au_estimator.md)).",
+            f"- Lock and Check on the same subjects, mean F1 (%): {_ranges(recognised, 'f1', 1)} "
+            f"([table](figures/laptop/a3_f1.md)). Share (%) of the "
+            f"activation map inside the AU's regions: {_ranges(looked, 'share', 100)} "
+            f"([table](figures/laptop/a3_localisation.md)).",
+        ]
+    )
+
+
+def _ranges(rows: pd.DataFrame, column: str, scale: float) -> str:
+    return ", ".join(
+        f"{row['network']} {scale * row[column]:.1f} [{scale * row['low']:.1f}, {scale * row['high']:.1f}]"
+        for _, row in rows.iterrows()
+    )
+
+
+def write(readme: Path, figures: Path) -> None:
+    """Fill the marked block of a README."""
+    text = _fill(readme.read_text(encoding="utf-8"), "results", results(figures))
+    with atomic_file(readme) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _fill(text: str, name: str, block: str) -> str:
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    return re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{block}\n{end}", text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    root = Path(__file__).resolve().parents[2]
+    write(root / "README.md", root / "figures" / "laptop")

@@ -1,0 +1,1 @@
+"""Running many things: processes, Dask, SLURM, retries."""

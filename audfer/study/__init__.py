@@ -1,0 +1,1 @@
+"""A profile and its chain of steps, each made once and found again."""

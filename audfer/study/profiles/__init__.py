@@ -1,0 +1,374 @@
+"""Profiles: one small TOML file each; a profile changes numbers, never code paths.
+
+``smoke`` runs every code path in a few minutes, ``laptop`` (default) makes all tables and figures on the embedded
+benchmark on two CPU cores, ``gpu`` does the same with paper-size networks and several seeds, ``paper`` takes the
+real datasets and the paper's protocol.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from ...errors import InputError
+from ...facs import EVALUATION_DATASETS, KNOWLEDGE_DATASETS
+from ..ablations import KNOWLEDGE, PLAIN_BCE, WITH_HEAD
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where clips come from and, for the embedded benchmark, how many are rendered."""
+
+    source: str
+    """"embedded" (rendered here) or "disk" (real datasets below ``AUDFER_DATA``, one folder a dataset)"""
+    render_size: int = 64
+    """side of a rendered frame, pixels"""
+    clip_frames: tuple[int, int] = (12, 18)
+    """shortest and longest rendered clip, frames"""
+    train_clips: dict[str, int] = field(default_factory=dict)
+    """training clips a dataset (DFEW, FERV39k, MAFW)"""
+    test_clips: dict[str, int] = field(default_factory=dict)
+    """test clips a dataset"""
+    ravdess_actors: int = 4
+    affwild2_videos: int = 12
+    affwild2_frames: int = 250
+    """frames a video"""
+    disfa_subjects: int = 18
+    disfa_frames: int = 240
+    """frames a subject"""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EstimatorSettings:
+    """The action-unit estimator of notebook 01."""
+
+    epochs: int
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    held_out_fold: int = 1
+    """which third of the annotated subjects is kept for evaluation (1 to 3)"""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How every cell is trained."""
+
+    size: str
+    """"tiny" or "paper" """
+    epochs: int
+    """0 = the recipe's own"""
+    num_frames: int
+    """frames of a clip that a network sees"""
+    stored_frames: int
+    """frames of a clip kept in the packed store; training draws ``num_frames`` of them with jitter"""
+    image_size: int
+    """pixels"""
+    seeds: tuple[int, ...] = (0,)
+    device: str = "auto"
+    """"auto", "cpu" or "cuda" """
+    precision: str = "auto"
+    """"auto" (bfloat16 where the processor has it), "bf16" or "float32" """
+    workers: int = 0
+    """cells trained at once; 0 = one a CPU core on CPU, one on a GPU"""
+    recipes: dict[str, str] = field(default_factory=dict)
+    """network -> recipe of ``audfer.recipes.RECIPES``, where it is not the default of the size"""
+    accumulate: int = 1
+    """micro-batches that each batch of a recipe is cut into, for networks that do not fit a GPU otherwise"""
+    evaluate_every: int = 1
+    """epochs from one look at the test clips to the next; the last is always looked at"""
+    validation: float = 0.0
+    """share of the training clips held out to choose an epoch by ("best-on-validation"); 0 = none"""
+
+
+@dataclass(frozen=True)
+class PretrainingSettings:
+    """MAE-DFER's self-supervised pre-training (notebook 03's appendix) on the training clips of all evaluation
+    datasets.
+    """
+
+    epochs: int = 50
+    """50 of a 100-epoch schedule is what the official fine-tuning starts from"""
+    mask_ratio: float = 0.9
+    """share of places that are hidden, the official one"""
+    motion_weight: float = 0.5
+    """lambda of (1 - lambda) L_appearance + lambda L_motion"""
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    """Which cells the tables and figures need."""
+
+    models: tuple[str, ...] = ("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn")
+    datasets: tuple[str, ...] = EVALUATION_DATASETS
+    knowledge_datasets: tuple[str, ...] = KNOWLEDGE_DATASETS
+    strategies: tuple[str, ...] = ("global", "distinct", "minor")
+    strategy: str = "global"
+    """the strategy of Tables 1 and 2; the paper shows each network's best of three there (M3DFEL global, the others
+    distinct)
+    """
+    strategy_dataset: str = "DFEW"
+    """the dataset of Tables 2 and 3, Figs. 6 to 8 and the ablations"""
+    strategy_datasets: tuple[str, ...] = ()
+    """further datasets for Table 3"""
+    folds: tuple[int, ...] = (1,)
+    """folds of Tables 1 to 3 on datasets that have several; figures and ablations take the first"""
+    ablations: tuple[str, ...] = WITH_HEAD
+    """variants of ``audfer.ablations`` besides the network alone"""
+    au_ratio: float = 0.25
+    """lambda of Eq. 10; the paper gives none, its release defaults to 0.25"""
+    au_ratios: tuple[float, ...] = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75)
+    """lambdas of Fig. 5"""
+    ratio_model: str = "m3dfel"
+    """network of Figs. 5, 7 and 8"""
+    knowledge: str = "paper"
+    """"paper" or "release" reading of section 3.1"""
+    thetas: tuple[float, ...] = (0.0, 0.3, 0.5)
+    """thresholds of Eq. 3 that notebook 02 compares"""
+
+
+@dataclass(frozen=True)
+class KeypointSettings:
+    """The key-point network's own ablations (notebook A2), on ``GridSettings.strategy_dataset``."""
+
+    variants: tuple[str, ...] = ()
+    """names of ``models.NETWORKS["keypoint_gcn"].variants``; () = all"""
+
+
+@dataclass(frozen=True)
+class RecognitionSettings:
+    """Lock and Check (appendix A3): its network, and which cells its paper's tables need.
+
+    The defaults are the paper's.
+    """
+
+    size: str = "paper"
+    """of ``action_units.recognition.RECIPES``"""
+    image_size: int = 0
+    """pixels; 0 = the size's own"""
+    initialisation: str = "scratch"
+    """"scratch"; "estimator" (size "estimator": the weights of the estimator of notebook 01); or the path of ImageNet
+    weights in torchvision's naming"""
+    window: int = 16
+    """t, frames of a window"""
+    segments: int = 12
+    """N_sep, windows of each subject in an epoch"""
+    epochs: int = 0
+    """of the cells of the tables; 0 = the recipe's"""
+    final_epochs: int = 0
+    """of the profile's recogniser; 0 = as the cells"""
+    windows: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
+    """of Table V"""
+    segment_counts: tuple[int, ...] = (1, 2, 4, 8, 12, 16)
+    """of Table VI"""
+    folds: tuple[int, ...] = ()
+    """of the annotated set that are held out in turn; () = the estimator's held-out one"""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All numbers of one run; see the groups."""
+
+    name: str
+    summary: str
+    data: DataSettings
+    estimator: EstimatorSettings
+    training: TrainingSettings
+    grid: GridSettings
+    pretraining: PretrainingSettings = PretrainingSettings()
+    keypoint: KeypointSettings = KeypointSettings()
+    recognition: RecognitionSettings = RecognitionSettings()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the clips are rendered (then every caption says so)."""
+        return self.data.source == "embedded"
+
+    def to_dict(self) -> dict:
+        """Plain nested dictionary, for records."""
+        return asdict(self)
+
+
+def available_profiles() -> list[str]:
+    """Names of the profiles that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_profile(name: str) -> Profile:
+    """Read a profile by name, or from a path that ends in ``.toml``.
+
+    Raises:
+        InputError: unknown name, unknown or missing key, or a value of the wrong type; the sentence names the nearest
+            valid name.
+    """
+    path = Path(name) if str(name).endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        near = get_close_matches(str(name), available_profiles(), 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError(
+            "profile",
+            "name",
+            repr(str(name)),
+            f"one of {', '.join(available_profiles())}, or a path ending in .toml{hint}",
+        )
+    try:
+        content = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(path, "TOML syntax", str(error), "a valid TOML file") from None
+    return profile_from({"name": path.stem, **content}, path)
+
+
+def profile_from(content: dict, path: Path) -> Profile:
+    """A profile from a nested dictionary (``Profile.to_dict``); ``path`` is where it is from, for errors.
+
+    Raises:
+        InputError: as ``load_profile``.
+    """
+    profile = _build(Profile, content, path, "")
+    _check(profile, path)
+    return profile
+
+
+def _build(kind: type, content: dict, path: Path, prefix: str) -> Any:
+    hints = get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}
+    for key in content:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            raise InputError(
+                path,
+                prefix + key,
+                "an unknown key",
+                f"one of {', '.join(known)}" + (f" (did you mean {near[0]}?)" if near else ""),
+            )
+    values = {}
+    for key, spec in known.items():
+        if key not in content:
+            if spec.default is MISSING and spec.default_factory is MISSING:
+                raise InputError(path, prefix + key, "nothing", "a value: this key has no default")
+            continue
+        values[key] = _value(hints[key], content[key], path, prefix + key)
+    return kind(**values)
+
+
+def _value(hint: Any, found: Any, path: Path, name: str) -> Any:
+    if is_dataclass(hint):
+        if not isinstance(found, dict):
+            raise InputError(path, name, repr(found), f"a table [{name}]")
+        return _build(hint, found, path, name + ".")
+    origin = get_origin(hint)
+    if origin is UnionType:
+        hint, origin = next((a, get_origin(a)) for a in get_args(hint) if a is not type(None))
+    if origin is tuple and isinstance(found, list):
+        return tuple(_value(get_args(hint)[0], item, path, name) for item in found)
+    if origin is dict and isinstance(found, dict):
+        return {str(k): _value(get_args(hint)[1], v, path, f"{name}.{k}") for k, v in found.items()}
+    if hint is float and isinstance(found, int) and not isinstance(found, bool):
+        return float(found)
+    if origin is None and isinstance(found, hint) and not (hint is int and isinstance(found, bool)):
+        return found
+    raise InputError(path, name, repr(found), f"a value of type {getattr(hint, '__name__', hint)}")
+
+
+def _check(profile: Profile, path: Path) -> None:
+    data, training, grid = profile.data, profile.training, profile.grid
+
+    def one_of(name, found, allowed):
+        if found not in allowed:
+            raise InputError(path, name, repr(found), "one of " + ", ".join(map(str, allowed)))
+
+    one_of("data.source", data.source, ("embedded", "disk"))
+    one_of("training.size", training.size, ("tiny", "paper"))
+    if training.recipes:
+        from ...training.recipes import RECIPES  # brings torch, which most profiles do without
+
+        for model, recipe in training.recipes.items():
+            one_of(f"training.recipes.{model}", recipe, [name for name in RECIPES if name.startswith(f"{model}-")])
+    if profile.keypoint.variants:
+        from ...models import NETWORKS  # as above
+
+        for name in profile.keypoint.variants:
+            one_of("keypoint.variants", name, NETWORKS["keypoint_gcn"].variants)
+    recognition = profile.recognition
+    one_of("recognition.size", recognition.size, ("paper", "small", "tiny", "estimator"))
+    if (recognition.initialisation == "estimator") != (recognition.size == "estimator"):
+        raise InputError(
+            path,
+            "recognition.initialisation",
+            repr(recognition.initialisation),
+            '"estimator" exactly with size "estimator", whose backbone takes those weights',
+        )
+    for fold in recognition.folds:
+        one_of(
+            "recognition.folds",
+            fold,
+            (profile.estimator.held_out_fold,) if recognition.size == "estimator" else (1, 2, 3),
+        )
+    for name in ("window", "segments"):
+        if (
+            min(
+                getattr(recognition, name),
+                *getattr(recognition, {"window": "windows", "segments": "segment_counts"}[name]),
+                1,
+            )
+            < 1
+        ):
+            raise InputError(path, f"recognition.{name}", getattr(recognition, name), "numbers of at least 1")
+    one_of("training.device", training.device, ("auto", "cpu", "cuda"))
+    one_of("training.precision", training.precision, ("auto", "bf16", "float32"))
+    if (
+        profile.pretraining.epochs < 1
+        or not 0 < profile.pretraining.mask_ratio < 1
+        or not 0 <= profile.pretraining.motion_weight <= 1
+    ):
+        raise InputError(
+            path,
+            "pretraining",
+            f"{profile.pretraining}",
+            "at least 1 epoch, a mask ratio between 0 and 1, and a motion weight from 0 to 1",
+        )
+    one_of("grid.knowledge", grid.knowledge, ("paper", "release"))
+    one_of("grid.strategy", grid.strategy, grid.strategies)
+    one_of("grid.strategy_dataset", grid.strategy_dataset, grid.datasets)
+    for name in grid.strategy_datasets:
+        one_of("grid.strategy_datasets", name, grid.datasets)
+    for name in grid.ablations:
+        one_of("grid.ablations", name, WITH_HEAD)
+    for name in (PLAIN_BCE, KNOWLEDGE):
+        if grid.ablations and name not in grid.ablations:
+            raise InputError(
+                path, "grid.ablations", ", ".join(grid.ablations), f"{name} among them: others are compared with it"
+            )
+    if not grid.folds or min(grid.folds) < 1 or len(set(grid.folds)) < len(grid.folds):
+        raise InputError(path, "grid.folds", grid.folds, "at least one fold, numbered from 1, each once")
+    if data.source == "embedded" and grid.folds != (1,):
+        raise InputError(path, "grid.folds", grid.folds, "[1]: the embedded benchmark has one fold")
+    one_of("grid.ratio_model", grid.ratio_model, grid.models)
+    one_of("estimator.held_out_fold", profile.estimator.held_out_fold, (1, 2, 3))
+    for ratio in (grid.au_ratio, *grid.au_ratios):
+        if not 0 <= ratio < 1:
+            raise InputError(path, "grid.au_ratio", ratio, "lambda of Eq. 10, at least 0 and less than 1")
+    if training.accumulate < 1 or training.evaluate_every < 1 or not 0 <= training.validation <= 0.5:
+        raise InputError(
+            path,
+            "training.accumulate, evaluate_every, validation",
+            f"{training.accumulate}, {training.evaluate_every}, {training.validation}",
+            "at least 1 micro-batch, at least 1 epoch, and a share from 0 to 0.5",
+        )
+    if training.stored_frames < training.num_frames:
+        raise InputError(
+            path,
+            "training.stored_frames",
+            training.stored_frames,
+            f"at least training.num_frames ({training.num_frames})",
+        )
+    if data.source == "embedded":
+        for name in grid.datasets:
+            if name not in data.train_clips or name not in data.test_clips:
+                raise InputError(path, f"data.train_clips.{name}", "nothing", "how many clips to render")

@@ -1,0 +1,423 @@
+"""Self-supervised pre-training of MAE-DFER's encoder on unlabelled clips: the loop around ``models.mae_pretraining``.
+
+Labels are never read. Deterministic under its seed, checkpointed after every epoch, resumed after a kill with the
+numbers it would have had. The weights have the official pre-training checkpoint's layout, so
+``models.load_official_state_dict`` takes them as it takes the official file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..datasets import PackedClips, open_packed
+from ..errors import AudferError, InputError
+from ..files import atomic_file, code_version, digest, locked, remove_tree, write_json
+from ..models import NETWORKS
+from ..models.mae_pretraining import DECODERS, MAEPretraining, tube_masks
+from ..progress import progress
+from ..recipes import Recipe
+from ..sampling import stored_indices
+from .loop import autocast, gather_frames, threads
+from .recipes import build_optimizer, learning_rate, set_learning_rate
+from .records import environment
+
+#: how each size is pre-trained; augmentation is ``CROP_SCALES``
+RECIPES: dict[str, Recipe] = {
+    "paper": Recipe(
+        "100-epoch schedule: the release of MAE-DFER; betas, decay and crops: VideoMAE; 3e-4 for 256 clips, batch and "
+        "5 "
+        "epochs of warm-up: not verified, as no text that states them was at hand; frames: ours",
+        "adamw",
+        3e-4 * 128 / 256,
+        0.05,
+        betas=(0.9, 0.95),
+        no_decay=("mask_token", "lg_region_tokens"),
+        batch_size=128,
+        epochs=100,
+        warmup=0.05,
+    ),
+    "tiny": Recipe(
+        "ours, for networks that train on a laptop",
+        "adamw",
+        1e-3,
+        0.05,
+        betas=(0.9, 0.95),
+        no_decay=("mask_token", "lg_region_tokens"),
+        batch_size=32,
+        epochs=20,
+        warmup=0.1,
+        clip_gradient=5.0,
+    ),
+}
+#: sides of the crop, as shares of the frame's; VideoMAE's for the paper's size
+CROP_SCALES: dict[str, tuple[float, ...]] = {"paper": (1.0, 0.875, 0.75, 0.66), "tiny": (1.0, 0.925, 0.85)}
+#: where a crop may lie, as shares of the room there is: corners, edges and centre, and half-way to the corners
+_PLACES = (
+    (0, 0),
+    (1, 0),
+    (0, 1),
+    (1, 1),
+    (0.5, 0.5),
+    (0, 0.5),
+    (1, 0.5),
+    (0.5, 0),
+    (0.5, 1),
+    (0.25, 0.25),
+    (0.75, 0.25),
+    (0.25, 0.75),
+    (0.75, 0.75),
+)
+_HISTORY = ["epoch", "loss", "loss_appearance", "loss_motion", "learning_rate", "seconds"]
+_CODE = (
+    "training/pretraining.py",
+    "models/mae_pretraining.py",
+    "models/mae_dfer.py",
+    "models/output.py",
+    "sampling.py",
+)
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What to pre-train. Equal settings on equal clips give equal weights.
+
+    Attributes:
+        size: "tiny" or "paper", as of ``models.build_model("mae_dfer")``.
+        epochs: passes over the clips; the recipe's schedule is stretched or shrunk to them.
+        num_frames: of a clip that the network sees; image_size: side of a frame in pixels.
+        mask_ratio: share of places that are hidden; officially 0.9.
+        motion_weight: lambda of the loss (1 - lambda) L_appearance + lambda L_motion.
+        precision: "bf16" (autocast) or "float32". device: "cpu" or "cuda".
+    """
+
+    size: str = "tiny"
+    epochs: int = 20
+    num_frames: int = 8
+    image_size: int = 48
+    mask_ratio: float = 0.75
+    motion_weight: float = 0.5
+    seed: int = 0
+    precision: str = "float32"
+    device: str = "cpu"
+
+    def __post_init__(self):
+        if self.size not in NETWORKS["mae_dfer"].sizes:
+            raise InputError("pre-training", "size", repr(self.size), f"one of {', '.join(NETWORKS['mae_dfer'].sizes)}")
+        if self.epochs < 1:
+            raise InputError("pre-training", "epochs", self.epochs, "at least 1")
+        if not 0 < self.mask_ratio < 1:
+            raise InputError("pre-training", "mask_ratio", self.mask_ratio, "a share above 0 and below 1")
+        if not 0 <= self.motion_weight <= 1:
+            raise InputError("pre-training", "motion_weight", self.motion_weight, "a share from 0 to 1")
+
+    @property
+    def recipe(self) -> Recipe:
+        """Optimizer, schedule and batch of its size."""
+        return RECIPES[self.size]
+
+
+def build_pretraining(settings: Pretraining) -> MAEPretraining:
+    """The network with fresh weights, drawn from torch's global generator."""
+    return MAEPretraining(
+        **DECODERS[settings.size],
+        **{
+            **NETWORKS["mae_dfer"].sizes[settings.size],
+            "drop_path": 0.0,
+            "num_frames": settings.num_frames,
+            "image_size": settings.image_size,
+        },
+    )
+
+
+def load_pretrained(path: str | Path) -> MAEPretraining:
+    """The network that ``pretrain`` wrote, decoder included, in evaluation mode.
+
+    Raises:
+        InputError: the file or the json beside it is missing or of something else.
+    """
+    path = Path(path)
+    try:
+        settings = Pretraining(**json.loads(path.with_suffix(".json").read_text())["settings"])
+        state = load_file(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            path,
+            "pre-trained weights",
+            f"{type(error).__name__}: {error}",
+            "a .safetensors file of audfer train --objective mae, with its .json beside it",
+        ) from None
+    model = build_pretraining(settings)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def multi_scale_crop(clips: Tensor, scales: Sequence[float], generator: torch.Generator, image_size: int) -> Tensor:
+    """VideoMAE's crop: a rectangle whose sides are neighbouring scales, at one of 13 places, resized; one draw a clip.
+
+    Args:
+        clips: (B, T, 3, H, W) uint8.
+        scales: shares of the frame's side, falling.
+        generator: CPU generator of the draw.
+
+    Returns:
+        (B, T, 3, image_size, image_size) float32 in [0, 1].
+    """
+    count = len(clips)
+    pairs = [(w, h) for i, w in enumerate(scales) for j, h in enumerate(scales) if abs(i - j) <= 1]
+    sides = torch.tensor(pairs)[torch.randint(len(pairs), (count,), generator=generator)]
+    places = torch.tensor(_PLACES)[torch.randint(len(_PLACES), (count,), generator=generator)]
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = sides.T
+    theta[:, :, 2] = (2 * places - 1) * (1 - sides)
+    # frames of a clip share the grid, so they travel as channels of one picture
+    flat = clips.flatten(1, 2).float().div_(255)
+    grid = F.affine_grid(theta.to(flat.device), (count, 1, image_size, image_size), align_corners=False)
+    return F.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False).unflatten(
+        1, clips.shape[1:3]
+    )
+
+
+class _Clips:
+    """Clips of several packed stores under one numbering, without those of test splits."""
+
+    def __init__(self, folders: Sequence[str | Path]):
+        if not folders:
+            raise InputError("pre-training", "clips", "no packed store", "at least one folder made by audfer data pack")
+        self.stores: list[PackedClips] = [open_packed(folder) for folder in folders]
+        self.rows = [
+            (number, row)
+            for number, store in enumerate(self.stores)
+            for row in np.flatnonzero(store.manifest["split"].to_numpy() != "test")
+        ]
+        if not self.rows:
+            raise InputError(folders[0], "clips", "test clips only", "clips to pre-train on")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(
+            [{key: store.meta[key] for key in ("fingerprint", "num_frames", "size", "rule")} for store in self.stores]
+        )
+
+    def batch(self, numbers: np.ndarray, settings: Pretraining, generator: np.random.Generator) -> Tensor:
+        """Clips (B, T, 3, H, W) uint8, as stored, their frames drawn with jitter."""
+        parts = []
+        for number, store in enumerate(self.stores):
+            rows = np.array([self.rows[n][1] for n in numbers if self.rows[n][0] == number], int)
+            if len(rows):
+                rule = settings.recipe.train_sampling
+                chosen = np.concatenate(
+                    [stored_indices(rule, store.frame_numbers[row], settings.num_frames, generator) for row in rows]
+                )
+                # stores may differ in size; one of them needs no resizing before the crop
+                side = None if len({store.frames.shape[2] for store in self.stores}) == 1 else settings.image_size
+                parts.append(gather_frames(store, rows, chosen, side, settings.device))
+        return torch.cat(parts)
+
+
+def pretrain(settings: Pretraining, stores: Sequence[str | Path], out: str | Path, report=None) -> pd.DataFrame:
+    """Pre-train and write the weights, or find them written.
+
+    Args:
+        stores: folders of packed clips (``audfer data pack``); their test splits are left out.
+        out: file to write, ``.safetensors``; beside it ``.json`` with settings, recipe, fingerprint of the clips,
+            history and environment. Both appear whole. An unfinished run with equal settings, clips and code is gone on
+            with.
+        report: called with each epoch's row (a dict).
+
+    Returns:
+        One row an epoch: epoch, loss, loss_appearance, loss_motion, learning_rate, seconds.
+
+    Raises:
+        InputError: no clips, or another file name.
+        AudferError: the loss stopped being finite, or another process writes the same file.
+    """
+    out = Path(out)
+    if out.suffix != ".safetensors":
+        raise InputError(out, "file to write", repr(out.suffix), "a name that ends in .safetensors")
+    clips = _Clips(stores)
+    key = digest(
+        {
+            "settings": asdict(settings),
+            "recipe": asdict(settings.recipe),
+            "crops": CROP_SCALES[settings.size],
+            "clips": clips.fingerprint,
+            "code": code_version(*_CODE),
+            "torch": torch.__version__.split("+")[0],
+        }
+    )
+    record = out.with_suffix(".json")
+    if out.is_file() and record.is_file() and json.loads(record.read_text()).get("key") == key:
+        return pd.DataFrame(json.loads(record.read_text())["history"], columns=_HISTORY)
+    scratch = out.parent / f".{out.stem}.unfinished"
+    with (
+        locked(scratch, "pre-training", "with --out"),
+        threads(1 if settings.device == "cpu" else torch.get_num_threads()),
+        torch.random.fork_rng(),
+    ):
+        torch.manual_seed(settings.seed)
+        model = build_pretraining(settings).to(settings.device)
+        history = _fit(model, settings, clips, scratch / "state.pt", key, report)
+        record.unlink(missing_ok=True)  # a record never stands beside weights that it does not describe
+        with atomic_file(out) as temporary:
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary
+            )
+        write_json(
+            record,
+            {
+                "key": key,
+                "settings": asdict(settings),
+                "recipe": asdict(settings.recipe),
+                "crop_scales": CROP_SCALES[settings.size],
+                "clips": {
+                    "fingerprint": clips.fingerprint,
+                    "count": len(clips),
+                    "stores": [store.meta["dataset"] for store in clips.stores],
+                    "embedded": [bool(store.meta["embedded"]) for store in clips.stores],
+                },
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "history": history,
+                "environment": environment(settings.device),
+            },
+        )
+    remove_tree(scratch, out.parent)
+    return pd.DataFrame(history, columns=_HISTORY)
+
+
+def _fit(model: MAEPretraining, settings: Pretraining, clips: _Clips, checkpoint: Path, key: str, report) -> list[dict]:
+    recipe = settings.recipe
+    optimizer = build_optimizer(model, recipe)
+    order = np.random.default_rng([settings.seed, 1])
+    draws = torch.Generator().manual_seed(settings.seed + 1)  # crops and masks
+    size = min(recipe.batch_size, len(clips))
+    batches = len(clips) // size
+    steps = batches * settings.epochs
+    history: list[dict] = []
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, weights_only=True)
+        if state["key"] == key:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            order.bit_generator.state = state["order"]
+            draws.set_state(state["draws"])
+            history = state["history"]
+
+    model.train()
+    with progress(total=settings.epochs, desc="pre-train mae_dfer", unit="epoch") as bar:
+        bar.update(len(history))
+        for epoch in range(len(history), settings.epochs):
+            started = time.perf_counter()
+            sums = {"loss": 0.0, "loss_appearance": 0.0, "loss_motion": 0.0}
+            shuffled = order.permutation(len(clips))
+            for batch in range(batches):
+                rate = learning_rate(recipe, epoch * batches + batch, steps)
+                set_learning_rate(optimizer, rate)
+                seen = clips.batch(shuffled[batch * size : (batch + 1) * size], settings, order)
+                seen = multi_scale_crop(seen, CROP_SCALES[settings.size], draws, settings.image_size)
+                visible = tube_masks(model, len(seen), settings.mask_ratio, draws).to(settings.device)
+                with autocast(settings):
+                    made = model(seen, visible)
+                appearance, motion = model.losses(seen, made)
+                loss = (1 - settings.motion_weight) * appearance + settings.motion_weight * motion
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                if recipe.clip_gradient:
+                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_gradient)
+                optimizer.step()
+                for name, value in zip(sums, (loss, appearance, motion), strict=True):
+                    sums[name] = sums[name] + value.detach()  # stays on the device: no synchronisation a step
+            means = {name: float(value) / batches for name, value in sums.items()}
+            if not math.isfinite(means["loss"]):
+                raise AudferError(
+                    f"pre-training: the loss became {means['loss']} in epoch {epoch + 1}; "
+                    "lower the learning rate or train in float32"
+                )
+            history.append(
+                {"epoch": epoch + 1, **means, "learning_rate": rate, "seconds": time.perf_counter() - started}
+            )
+            if report:
+                report(history[-1])
+            bar.set_postfix_str(f"loss {means['loss_appearance']:.2f} + {means['loss_motion']:.2f}")
+            bar.update(1)
+            if epoch + 1 < settings.epochs:
+                with atomic_file(checkpoint) as temporary:
+                    torch.save(
+                        {
+                            "key": key,
+                            "model": model.state_dict(),
+                            "optimizer": optimizer.state_dict(),
+                            "order": order.bit_generator.state,
+                            "draws": draws.get_state(),
+                            "history": history,
+                        },
+                        temporary,
+                    )
+    return history
+
+
+@torch.inference_mode()
+def reconstruct(model: MAEPretraining, clips: Tensor, mask_ratio: float, seed: int = 0) -> dict[str, np.ndarray]:
+    """What a pre-trained network makes of masked clips, as pictures: one a tubelet in time.
+
+    A hidden token's prediction is put back into pixels with its true mean and deviation, which the network was not
+    asked for.
+
+    Args:
+        clips: (B, T, 3, H, W) uint8.
+        seed: of the masks.
+
+    Returns:
+        ``original``, ``masked`` (hidden places grey), ``appearance`` (predicted at hidden places, else original): uint8
+        (B, tubelets, H, W, 3), the first frame of each tubelet; ``motion`` and ``predicted_motion``: float32 of the
+        same shape without colours, change to the tubelet's next frame in shares of white, mean of the colours; the
+        prediction is NaN where nothing was hidden.
+    """
+    encoder = model.encoder
+    visible = tube_masks(model, len(clips), mask_ratio, torch.Generator().manual_seed(seed)).to(clips.device)
+    made = model(clips, visible)
+    tubelets = encoder.tubelets(model.checked(clips))
+    mean, deviation, change = (scale[:, :, 0] for scale in model.scales(tubelets))
+    shape = tubelets.shape[3:]  # 3, height, width of a token
+    chosen = made.masked[..., None]
+
+    def filled(values: Tensor, predicted: Tensor) -> Tensor:
+        return (
+            values.flatten(2)
+            .scatter(1, chosen.expand(-1, -1, predicted.shape[-1]), predicted.float())
+            .unflatten(2, shape)
+        )
+
+    def picture(tokens: Tensor) -> np.ndarray:
+        times, rows, columns = encoder.grid
+        x = tokens.unflatten(1, (times, rows, columns)).permute(0, 1, 2, 5, 3, 6, 4)
+        return x.flatten(4, 5).flatten(2, 3).cpu().numpy()  # B, tubelets, H, W, 3
+
+    def colours(tokens: Tensor) -> np.ndarray:
+        return (picture(tokens).clip(0, 1) * 255).round().astype(np.uint8)
+
+    first, step = tubelets[:, :, 0], tubelets[:, :, 1] - tubelets[:, :, 0]
+    values = math.prod(shape)
+    grey = first.new_full((), 0.5).expand(*made.masked.shape, values)
+    unknown = torch.full_like(step, float("nan"))
+    return {
+        "original": colours(first),
+        "masked": colours(filled(first, grey)),
+        "appearance": colours(filled((first - mean) / deviation, made.appearance) * deviation + mean),
+        "motion": picture(step).mean(-1),
+        "predicted_motion": picture(filled(unknown, made.motion[..., :values]) * change).mean(-1),
+    }

@@ -1,0 +1,841 @@
+"""Grids of cells and the store of their run records.
+
+A record is one folder, named by a digest of everything that can change the result: the cell, the recipe, the data's
+fingerprint and the version of the code that computes it. It is written atomically and found again by a later call,
+so that a second run trains nothing, and deleting one record re-makes only that one. Several runs may use one store at
+the
+same time: whoever trains a cell holds its lock, the others go on with other cells and then take the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import save_file
+
+from ..errors import AudferError, InputError
+from ..facs import EXPRESSIONS
+from ..files import DiskFull, atomic_folder, code_version, digest, remove_tree, write_json
+from ..jobs.executors import Here, lost_worker, opened, was_stopped
+from ..jobs.processes import Stopped
+from ..models import NETWORKS
+from ..progress import GridProgress
+from ..sampling import SAMPLING
+from .distributed import world_size
+from .loop import Cell, CellInputs, fit
+
+#: what a record's numbers depend on, besides the network's own file
+_CODE = (
+    "training/loop.py",
+    "training/distributed.py",
+    "training/recipes.py",
+    "training/augmentation.py",
+    "losses.py",
+    "sampling.py",
+    "models/heads.py",
+    "models/__init__.py",
+    "models/output.py",
+    "models/attention.py",
+    "models/resnet.py",
+)
+
+#: the trained network in a record's folder; every other file of it is small
+WEIGHTS_FILE = "weights.safetensors"
+#: of a record's files; counts up when something in them means something else. 1 had no number, and one protocol
+FORMAT = 2
+#: of ``grid.json``
+GRID_FORMAT = 1
+#: seconds between two looks at cells that another run is training
+_LOOK = 2.0
+#: seconds by which a network disk may show a record late
+_LATE = 30.0
+#: a process trains one cell at a time: seeds and the number of threads are the whole process's
+_ONE_CELL = threading.Lock()
+
+
+@dataclass
+class RunRecord:
+    """What one trained cell left behind; everything that tables and figures need.
+
+    Attributes:
+        path: the record's folder; its name is the digest.
+        cell: the cell's fields as a dictionary.
+        history: one row an epoch: epoch, loss, loss_expression, loss_au (NaN without an AU head), train_war,
+            train_uar, test_war, test_uar (shares 0..1; NaN in epochs that were not looked at), test_loss,
+            learning_rate, seconds.
+        clip_ids, expressions: of the test split, (N,).
+            With a validation split also validation_war, validation_uar and validation_loss.
+        scores: (N, 7) soft-max probabilities after the last epoch; ``best_scores`` after the epoch ``best_epoch`` with
+            the highest WAR + UAR on the test split (the protocol of the official releases, kept under its own name).
+        au_scores: (N, 18) AU probabilities or None; features: (N, D) what both heads see.
+        flops: ``gflops``, ``gmacs``, ``parameters`` of one clip. seconds: training time.
+        environment: versions, processor, device; precision is a field of the cell.
+        groups: (N,) subject of each test clip, or the video that it was cut from; the clip itself where neither is
+            known. ``None`` where nothing is known of any clip.
+        au_labels: (N, 18) clip AU labels (Eq. 4) of the test clips, 0, 1 or NaN = unknown; ``None`` without an AU head.
+        validated_scores: (N, 7) after the epoch ``validated_epoch`` with the highest WAR + UAR on the validation split;
+            both ``None`` in a cell without one.
+        costs: what training took, see ``training.fit``. Timings: not for tables that are to come out the same twice.
+        positive_weights: (7, 18) positive class weights that the AU loss had (Eqs. 6 to 8); ``None`` without an AU
+            head.
+    """
+
+    path: Path
+    cell: dict
+    history: pd.DataFrame
+    clip_ids: list[str]
+    expressions: np.ndarray
+    scores: np.ndarray
+    best_scores: np.ndarray
+    best_epoch: int
+    au_scores: np.ndarray | None
+    features: np.ndarray
+    flops: dict
+    seconds: float
+    environment: dict
+    groups: np.ndarray | None = None
+    au_labels: np.ndarray | None = None
+    validated_scores: np.ndarray | None = None
+    validated_epoch: int | None = None
+    costs: dict = field(default_factory=dict)
+    positive_weights: np.ndarray | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> RunRecord:
+        """Read a record's folder.
+
+        Raises:
+            InputError: a file of the record is missing, unreadable or not what was written; or another version of
+                audfer made it, in a format that this one does not know.
+        """
+        path = Path(path)
+        try:
+            meta = _read_meta(path)
+            for name in ("test.npz", "history.csv"):
+                if name in meta["files"] and _file_state(path / name) != meta["files"][name]:
+                    raise ValueError(f"{name} is not what was written")
+            with np.load(path / "test.npz", allow_pickle=False) as arrays:
+                stored = {name: arrays[name] for name in arrays.files}
+            groups = stored.get("groups")
+            return cls(
+                path=path,
+                cell=meta["cell"],
+                history=pd.read_csv(path / "history.csv"),
+                clip_ids=stored["clip_ids"].tolist(),
+                expressions=stored["expressions"],
+                scores=stored["scores"],
+                best_scores=stored["best_scores"],
+                best_epoch=meta["protocols"]["best-on-test"]["epoch"],
+                au_scores=stored.get("au_scores"),
+                features=stored["features"],
+                flops=meta["flops"],
+                seconds=meta["seconds"],
+                environment=meta["environment"],
+                groups=None if groups is None else _known_groups(groups, stored["clip_ids"]),
+                au_labels=stored.get("au_labels"),
+                validated_scores=stored.get("validated_scores"),
+                validated_epoch=meta["protocols"].get("best-on-validation", {}).get("epoch"),
+                costs=meta["costs"],
+                positive_weights=stored.get("positive_weights"),
+            )
+        except InputError:
+            raise
+        except _UNREADABLE as error:
+            raise InputError(
+                path,
+                "run record",
+                f"{type(error).__name__}: {str(error).split('. ')[0]}",
+                "record.json, history.csv and test.npz; delete the folder to make it again",
+            ) from None
+
+
+#: what reading a damaged record raises
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def _read_meta(path: Path) -> dict:
+    """A record's ``record.json`` in the present format.
+
+    Raises:
+        InputError: another format. Any of ``_UNREADABLE``: damaged.
+    """
+    meta = json.loads((path / "record.json").read_text())
+    found = meta.get("format", 1)
+    if found not in (1, FORMAT):
+        raise InputError(
+            path / "record.json",
+            "format",
+            found,
+            f"{FORMAT} or 1: another version of audfer made this record; use that one, or another store",
+        )
+    if found == 1:  # costs, groups and validation splits were not recorded
+        chosen = meta["best_epoch"] if "best_epoch" in meta else meta["protocols"]["best-on-test"]["epoch"]
+        meta = {"protocols": {"best-on-test": {"epoch": chosen}}, "costs": {}, "files": {}, **meta}
+    return meta
+
+
+def _file_state(path: Path) -> dict:
+    with open(path, "rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+class RunStore:
+    """A folder of run records.
+
+    Args:
+        folder: made if missing. Inside, beside the records: ``grid.json`` (which table needs which), ``log.jsonl`` (who
+            trained what and when), ``.unfinished`` (cells that are being trained), ``.failed`` (why a cell failed when
+            it was last tried) and ``.locks``. Machines that share it need a disk with file locks (NFS 4, Lustre with
+            flock).
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def key(self, cell: Cell, inputs: CellInputs) -> str:
+        """Digest of everything that can change the cell's result.
+
+        The recipe counts by its numbers, not by its name; AU labels only where an AU head uses them, initial weights
+        only where the cell starts from them, landmarks only where the network looks at them.
+        """
+        content = {
+            "cell": asdict(replace(cell, recipe="")),
+            "recipe": asdict(cell.training_recipe),
+            "data": inputs.fingerprint,
+            "code": code_version(*_CODE, f"models/{cell.model}.py"),
+            "torch": torch.__version__.split("+")[0],
+        }
+        if cell.uses_aus:
+            content["au"] = inputs.au_fingerprint
+            if cell.weights != "none":
+                content["knowledge"] = inputs.knowledge_fingerprint
+        if cell.uses_landmarks:
+            content["landmarks"] = inputs.landmarks_fingerprint
+        if cell.initialisation != "scratch":
+            if not inputs.initial_fingerprint:
+                raise InputError(
+                    "cell",
+                    "initialisation",
+                    f"{cell.initialisation!r} without a digest of the weights",
+                    "CellInputs.initial_weights and .initial_fingerprint, or initialisation 'scratch'",
+                )
+            content["initial weights"] = inputs.initial_fingerprint
+        return digest(content)
+
+    def path(self, key: str) -> Path:
+        """Where the record of that key lies or will lie."""
+        return self.folder / key
+
+    def has(self, key: str, weights: bool = True) -> bool:
+        """Whether a whole record is there; a damaged one is not. ``weights`` as in ``damage``."""
+        return (self.path(key) / "record.json").is_file() and not self.damage(key, weights)
+
+    def damage(self, key: str, weights: bool = True) -> str:
+        """What is wrong with the record of that key, as far as reading its files' sizes tells; "" if nothing is.
+
+        Args:
+            weights: whether the network's weights have to be there: they are most of a record, and tables need none.
+
+        Raises:
+            InputError: the record is of another version's format.
+        """
+        path = self.path(key)
+        if not path.is_dir():
+            return ""
+        try:
+            meta = _read_meta(path)
+            names = [
+                name
+                for name in meta["files"] or ("test.npz", "history.csv")
+                if weights or name != WEIGHTS_FILE or (path / name).is_file()
+            ]
+            sizes = {name: (path / name).stat().st_size for name in names}
+        except InputError:
+            raise
+        except _UNREADABLE as error:
+            return f"{type(error).__name__}: {error}"
+        wrong = [name for name, state in meta["files"].items() if sizes.get(name, state["bytes"]) != state["bytes"]]
+        return "".join(f"{name} has {sizes[name]} of {meta['files'][name]['bytes']} bytes" for name in wrong[:1])
+
+    def failure(self, key: str) -> str:
+        """Why the cell failed when it was last tried; "" if it did not."""
+        try:
+            return json.loads((self.folder / ".failed" / f"{key}.json").read_text())["error"]
+        except (OSError, ValueError, KeyError):
+            return ""
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """A folder for the files of a record, which is the record once the block has ended; its unfinished state goes
+        then.
+        """
+        for left in self.folder.glob(f".{key}.*"):  # by a process that was killed while it wrote this record
+            remove_tree(left, self.folder)
+        with atomic_folder(self.path(key)) as folder:
+            yield folder
+        remove_tree(self.scratch(key), self.folder)
+
+    # ------------------------------------------------- what ``run_cells`` asks a store; stores of other cells have
+    # their own
+
+    def make(self, key: str, cell: Cell, inputs: CellInputs, report=None) -> None:
+        """Train a cell that this process holds and write its record; ``report`` is called with each epoch's history
+        row.
+        """
+        make_record(str(self.folder), key, cell, inputs, report)
+
+    def cost(self, cell: Cell) -> float:
+        """Rough training time relative to other cells, for the order of submission and the time that is left."""
+        return NETWORKS[cell.model].cost * cell.epochs * cell.num_frames * cell.image_size**2
+
+    def kind(self, cell: Cell) -> str:
+        """Cells of one kind take times in proportion to their ``cost``."""
+        return cell.model
+
+    def said(self, history: pd.DataFrame) -> str:
+        """What a line of progress says of a finished cell, before its label."""
+        last = history.iloc[-1]
+        return f"WAR {100 * last.test_war:.0f} UAR {100 * last.test_uar:.0f}"
+
+    def note_failure(self, key: str, error: str) -> None:
+        """Keep why a cell failed, or with "" forget it. Where there is no room for it, it is not kept."""
+        path = self.folder / ".failed" / f"{key}.json"
+        if not error:
+            path.unlink(missing_ok=True)
+            return
+        with suppress(OSError, AudferError):
+            write_json(path, {"error": error})
+
+    def scratch(self, key: str) -> Path:
+        """Where the state of the unfinished cell lies."""
+        return self.folder / ".unfinished" / key
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Hold a cell for this process, if no other does. The lock goes with the process, however it ends.
+
+        Yields:
+            Whether it is held now.
+        """
+        locks = self.folder / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        # not shared by the threads of a process: each is somebody of its own
+        lock = FileLock(str(locks / key), timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    @property
+    def grid_path(self) -> Path:
+        """What ``note_grid`` writes."""
+        return self.folder / "grid.json"
+
+    def note_grid(self, about: dict, outputs: dict[str, list[Cell]], keys: dict[Cell, str]) -> None:
+        """Keep which cells each table and figure needs, so that they can be made from the store alone.
+
+        Args:
+            about: what else that takes: the study's profile, device and precision.
+            outputs: name -> cells, of all tables and figures.
+            keys: of cells whose key is known by now; keys noted before stay, unless code or ``about`` have changed
+                since.
+        """
+        distinct = list(dict.fromkeys(cell for cells in outputs.values() for cell in cells))
+        numbers = {cell: number for number, cell in enumerate(distinct)}
+        made_with = digest([about, code_version(*_CODE, "models"), torch.__version__.split("+")[0]])
+        (self.folder / ".locks").mkdir(parents=True, exist_ok=True)
+        with FileLock(str(self.folder / ".locks" / "grid")):
+            try:
+                before = json.loads(self.grid_path.read_text())
+            except (OSError, ValueError):
+                before = {}
+            known = {}
+            if before.get("made_with") == made_with:
+                known = {json.dumps(entry["cell"], sort_keys=True): entry["key"] for entry in before["cells"]}
+            cells = [
+                {
+                    "cell": asdict(cell),
+                    "label": f"{cell.label}, seed {cell.seed}",
+                    "key": keys.get(cell) or known.get(json.dumps(asdict(cell), sort_keys=True)),
+                }
+                for cell in distinct
+            ]
+            content = {
+                "format": GRID_FORMAT,
+                "audfer": version("audfer"),
+                "made_with": made_with,
+                **about,
+                "cells": cells,
+                "outputs": {name: [numbers[cell] for cell in needed] for name, needed in outputs.items()},
+            }
+            content = json.loads(json.dumps(content))
+            if content != before:
+                write_json(self.grid_path, content)
+
+    def read_grid(self) -> dict:
+        """What ``note_grid`` wrote last.
+
+        Raises:
+            InputError: nothing there, not readable, or another version's.
+        """
+        try:
+            content = json.loads(self.grid_path.read_text())
+            found = content["format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                self.grid_path,
+                "list of cells",
+                type(error).__name__,
+                "the folder of run records that a study of "
+                "this version has worked with (work/<profile>/runs), or a whole copy of it",
+            ) from None
+        if found != GRID_FORMAT:
+            raise InputError(
+                self.grid_path,
+                "format",
+                found,
+                f"{GRID_FORMAT}: another version of audfer made this store; use that one",
+            )
+        return content
+
+    def state(self, key: str) -> str:
+        """Why there is no whole record of that key, in words."""
+        if damage := self.damage(key):
+            return f"damaged: {damage}"
+        if failure := self.failure(key):
+            return f"failed: {failure}"
+        try:
+            done = len(pd.read_csv(self.scratch(key) / "history.csv"))
+        except (OSError, ValueError):
+            return "no record: not trained yet, or not copied"
+        return f"unfinished, after epoch {done}"
+
+    def log(self, event: str, key: str, cell: Cell) -> None:
+        """Add a line to ``log.jsonl``: "begin", "end" or "error" of a cell's training."""
+        line = json.dumps(
+            {
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "event": event,
+                "key": key,
+                "cell": cell.label,
+                "host": platform.node(),
+                "pid": os.getpid(),
+            }
+        )
+        try:
+            with open(
+                self.folder / "log.jsonl", "a"
+            ) as file:  # one short write a line: those of several processes do not mix
+                file.write(line + "\n")
+        except OSError:
+            pass  # a full disk: the log is for looking at, the record says why itself
+
+    def records(self) -> list[RunRecord]:
+        """All records of the store, in order of their keys."""
+        # a folder with a dot is what a killed process was writing
+        return [RunRecord.load(p.parent) for p in sorted(self.folder.glob("[!.]*/record.json"))]
+
+
+def make_record(store_folder: str, key: str, cell: Cell, inputs: CellInputs, report=None) -> str:
+    """Train one cell and write its record; returns the record's folder. The caller holds the cell (``RunStore.claim``).
+
+    Args:
+        report: called with each epoch's history row.
+    """
+    store = RunStore(store_folder)
+    scratch = store.scratch(key)
+    scratch.mkdir(parents=True, exist_ok=True)
+
+    outcome = fit(cell, inputs, scratch, report)
+    with store.writing(key) as folder:
+        arrays = {
+            name: outcome[name]
+            for name in (
+                "scores",
+                "best_scores",
+                "validated_scores",
+                "au_scores",
+                "au_labels",
+                "features",
+                "groups",
+                "positive_weights",
+            )
+            if outcome[name] is not None
+        }
+        np.savez_compressed(
+            folder / "test.npz", clip_ids=np.array(outcome["clip_ids"]), expressions=outcome["expressions"], **arrays
+        )
+        outcome["history"].to_csv(folder / "history.csv", index=False)
+        save_file(
+            {k: v.contiguous() for k, v in outcome["state_dict"].items()},
+            folder / WEIGHTS_FILE,
+            metadata={"classes": json.dumps(EXPRESSIONS)},
+        )
+        write_meta(
+            folder,
+            {
+                "cell": asdict(cell),
+                "recipe": outcome["recipe"],
+                "inputs": asdict(inputs),
+                "key": key,
+                "classes": list(EXPRESSIONS),
+                "frame_sampling": _frame_sampling(cell),
+                "protocols": outcome["protocols"],
+                "validation": outcome["validation"],
+                "flops": outcome["flops"],
+                "seconds": outcome["seconds"],
+                "costs": outcome["costs"],
+                "environment": environment(cell.device),
+            },
+        )
+    return str(store.path(key))
+
+
+def write_meta(folder: Path, content: dict) -> None:
+    """Write a record's ``record.json``, last of its files: what it is, and which files there are."""
+    files = {path.name: _file_state(path) for path in sorted(folder.iterdir())}
+    write_json(folder / "record.json", {"format": FORMAT, "files": files, **content})
+
+
+def _known_groups(groups: np.ndarray, clip_ids: np.ndarray) -> np.ndarray | None:
+    """Groups for statistics: a clip of which nothing is known stands for itself; ``None`` if that is so for all."""
+    return np.where(groups == "", clip_ids, groups) if (groups != "").any() else None
+
+
+def _frame_sampling(cell: Cell) -> str:
+    recipe = cell.training_recipe
+    return (
+        f"training: {SAMPLING[recipe.train_sampling].summary}; evaluation: {SAMPLING[recipe.test_sampling].summary}, "
+        "no augmentation"
+    )
+
+
+def environment(device: str = "cpu") -> dict:
+    """Versions, processor and device of this process, for records."""
+    return {
+        "audfer": version("audfer"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+    }
+
+
+def do_cell(store: RunStore, key: str, cell: Cell, inputs: CellInputs, report=None) -> str:
+    """Train one cell unless its record is there or somebody else is at it; what a worker runs.
+
+    Returns:
+        "made", "found", or "taken": by another process, which holds the cell.
+
+    Raises:
+        AudferError: this process's code is not that of the run which asked for it.
+        Stopped: the run that asked for it was interrupted (``_Run.stop``); its state is kept.
+        Exception: what training raised.
+    """
+    if store.key(cell, inputs) != key:  # the record would be kept under a name that says something else
+        raise AudferError(
+            f"{platform.node()}: the worker has other versions of audfer or torch than the run that asks it to "
+            f"train {cell.label}; start it from the same installation"
+        )
+    with store.claim(key) as mine:
+        if not mine:
+            return "taken"
+        if store.has(key):
+            return "found"
+        stop = store.scratch(key) / "stop"
+        stop.unlink(missing_ok=True)
+
+        def after_epoch(row: dict) -> None:
+            if report:
+                report(row)
+            if stop.is_file():
+                raise Stopped(f"{cell.label}: stopped after epoch {row['epoch']}")
+
+        with _ONE_CELL:
+            store.log("begin", key, cell)
+            try:
+                store.make(key, cell, inputs, after_epoch)
+            except BaseException:
+                store.log("error", key, cell)
+                raise
+        store.log("end", key, cell)
+        store.note_failure(key, "")
+    return "made"
+
+
+def cells_at_once(device: str, workers: int = 0) -> int:
+    """Cells that ``run_cells`` trains side by side on this machine, with its ``workers``."""
+    if world_size() > 1:  # under torchrun all processes train one cell together
+        return 1
+    return workers or (1 if device == "cuda" else os.cpu_count() or 1)
+
+
+def run_cells(
+    cells: list[Cell],
+    inputs: dict[str, CellInputs],
+    store: RunStore,
+    executor=None,
+    workers: int = 0,
+    desc: str = "training",
+) -> pd.DataFrame:
+    """Records of all cells; trains what the store lacks.
+
+    Any number of runs may do so on one store at the same time, on several machines too: a cell that another run is
+        training
+    is left to it, and its record is waited for at the end. A worker that dies costs the epoch that it was in: the cell
+    goes on from its state elsewhere, and is given up when several workers have died with it.
+
+    Args:
+        inputs: ``Cell.source`` -> what those cells are trained from.
+        executor: ``None`` trains on this machine. A ``distributed.Client``, its ``get_executor()`` or the address of a
+            Dask scheduler: its workers train, one cell each at a time, on a disk that all of them see; cells on a GPU
+            go to workers with the resource "GPU". Or any other executor of ``concurrent.futures``.
+        workers: processes on this machine; 0 = one a core on CPU, one on a GPU; 1 = in this process.
+
+    Returns:
+        One row a cell, in the order given: the cell's fields, ``key``, ``path``, ``trained`` (bool: by this call),
+            ``error``
+        (text or None). A cell that fails is a row with its error; the others go on, unless the disk is full.
+
+    Raises:
+        InputError: a record of the store has another version's format; a Dask cluster that cannot do it.
+        KeyboardInterrupt: after the workers were stopped; what they had done is kept.
+    """
+    keys = [store.key(cell, inputs[cell.source]) for cell in cells]
+    missing = {}
+    for key, cell in zip(keys, cells, strict=True):
+        if damage := store.damage(key):
+            print(f"{store.path(key)}: damaged run record ({damage}); it is made again", file=sys.stderr, flush=True)
+        if not store.has(key):
+            missing[key] = cell
+    outcomes: dict[str, str | Exception] = {}
+    if missing:
+        on_gpu = any(cell.device == "cuda" for cell in missing.values())
+        workers = min(cells_at_once("cuda" if on_gpu else "cpu", workers), len(missing))
+        with opened(executor, workers, on_gpu) as (pool, at_once, tries), GridProgress(len(missing), desc) as bar:
+            outcomes = _Run(missing, inputs, store, pool, at_once, tries, bar).through()
+    errors = {
+        key: f"{type(error).__name__}: {error}" for key, error in outcomes.items() if isinstance(error, Exception)
+    }
+    return pd.DataFrame(
+        [
+            {
+                **asdict(cell),
+                "key": key,
+                "path": str(store.path(key)),
+                "trained": outcomes.get(key) == "made",
+                "error": errors.get(key),
+            }
+            for key, cell in zip(keys, cells, strict=True)
+        ]
+    )
+
+
+class _Run:
+    """One call's way through the cells that the store lacks.
+
+    A cell is in ``queue``, in ``running`` (given to the executor), in ``elsewhere`` (another run holds it) or in
+    ``outcomes``.
+    """
+
+    def __init__(self, missing: dict[str, Cell], inputs, store: RunStore, pool, at_once, tries: int, bar: GridProgress):
+        self.cells, self.inputs, self.store = missing, inputs, store
+        self.pool, self.at_once, self.tries, self.bar = pool, at_once, tries, bar
+        # the longest cells first, so that the workers end together
+        self.queue = sorted(missing, key=lambda key: -store.cost(missing[key]))
+        self.running: dict[Future, str] = {}
+        self.elsewhere: set[str] = set()
+        self.outcomes: dict[str, str | Exception] = {}
+        self.lost = dict.fromkeys(missing, 0)
+        self.begun: dict[str, float] = {}
+        self.took: dict[str, float] = {}
+        self.note, self.looked = "", 0.0
+
+    def through(self) -> dict[str, str | Exception]:
+        try:
+            while self.queue or self.running or self.elsewhere:
+                self.submit()
+                self.show()
+                if self.running:
+                    done, _ = wait(self.running, timeout=_LOOK, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        self.ended(self.running.pop(future), future)
+                elif self.elsewhere and not self.queue:
+                    time.sleep(_LOOK)
+                self.look_elsewhere()
+            self.show()
+        except BaseException:
+            self.stop()
+            raise
+        return self.outcomes
+
+    def submit(self) -> None:
+        here = isinstance(self.pool, Here)
+        # one more than there is room for, so that no worker waits for us
+        room = 1 if here else self.at_once() + 1
+        while self.queue and len(self.running) < room:
+            key = self.queue.pop(0)
+            self.begun[key] = time.monotonic()
+            self.show(1)
+            arguments = (self.store, key, self.cells[key], self.inputs[self.cells[key].source])
+            try:
+                self.running[self.pool.submit(do_cell, *arguments, **({"report": self.epoch} if here else {}))] = key
+            except BrokenExecutor as error:  # a pool of the caller's; ours mend themselves
+                self.finish(key, AudferError(f"the executor takes no more cells ({error}); run again with a new one"))
+
+    def epoch(self, row: dict) -> None:
+        """Progress inside a cell, where it is trained in this process."""
+        self.note = f"epoch {row['epoch']}"
+        self.show(1)
+
+    def ended(self, key: str, future: Future) -> None:
+        error = CancelledError() if future.cancelled() else future.exception()
+        if error is None:
+            result = future.result()
+            if result == "taken":
+                self.elsewhere.add(key)
+                return
+            self.finish(
+                key,
+                result
+                if self.arrived(key)
+                else AudferError(
+                    f"a worker has trained it, but there is no record in {self.store.folder}: it has to lie on a disk "
+                    f"that all "
+                    "workers share"
+                ),
+            )
+        elif lost_worker(error) and self.lost[key] + 1 < self.tries:
+            self.lost[key] += 1
+            self.queue.insert(0, key)  # it goes on from its state
+        elif lost_worker(error):
+            died = f"{self.tries} workers" if self.tries > 1 else "its worker"
+            self.finish(
+                key, AudferError(f"{died} died with it (often: out of memory), the last: {str(error).splitlines()[0]}")
+            )
+        elif was_stopped(error):
+            self.finish(key, AudferError("stopped or cancelled by somebody else; its state is kept"))
+        elif isinstance(error, Exception):
+            self.finish(key, error)
+            if isinstance(error, DiskFull):
+                for waiting in self.queue:
+                    self.finish(waiting, AudferError(f"not begun, for {error}"))
+                self.queue = []
+        else:
+            raise error
+
+    def arrived(self, key: str) -> bool:
+        """Whether the record is there; a network disk may show it late."""
+        until = time.monotonic() + _LATE
+        while not self.store.has(key):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.2)
+        return True
+
+    def finish(self, key: str, outcome: str | Exception) -> None:
+        self.outcomes[key] = outcome
+        cell = self.cells[key]
+        if isinstance(outcome, Exception):
+            self.store.note_failure(key, f"{type(outcome).__name__}: {outcome}")
+            self.note = f"failed: {cell.label}"
+        else:
+            history = pd.read_csv(self.store.path(key) / "history.csv")
+            self.took[key] = history["seconds"].sum()
+            # numbers first: a line of a log ends at column 79
+            self.note = f"{self.store.said(history)} {cell.label}"
+
+    def look_elsewhere(self) -> None:
+        """Whether the other runs are through with their cells; one that they have left is ours to try."""
+        if time.monotonic() - self.looked < _LOOK:
+            return
+        self.looked = time.monotonic()
+        for key in sorted(self.elsewhere):
+            if self.store.has(key):
+                self.elsewhere.discard(key)
+                self.finish(key, "found")
+                continue
+            with self.store.claim(key) as free:
+                pass
+            if free:
+                self.elsewhere.discard(key)
+                self.queue.append(key)
+
+    def show(self, begun: int = 0) -> None:
+        failed = sum(isinstance(outcome, Exception) for outcome in self.outcomes.values())
+        running = min(len(self.running) + begun, self.at_once())
+        self.bar.show(len(self.outcomes), running, failed, len(self.elsewhere), self.left(), self.note)
+
+    def left(self) -> float | None:
+        """Seconds until the end, from what finished cells took for their ``_cost``; ``None`` before there is one."""
+        if not self.took:
+            return None
+        now, rates = time.monotonic(), {}
+        cost, kind = (
+            {key: find(cell) for key, cell in self.cells.items()} for find in (self.store.cost, self.store.kind)
+        )
+        for one in set(kind.values()):
+            # a network that has not been through yet is taken to be like the others
+            seen = [key for key in self.took if kind[key] == one] or list(self.took)
+            rates[one] = sum(self.took[key] for key in seen) / sum(cost[key] for key in seen)
+
+        def needs(key: str, since: float) -> float:
+            return max(rates[kind[key]] * cost[key] - since, 0.0)
+
+        current = [needs(key, now - self.begun[key]) for key in self.running.values()]
+        others = [needs(key, 0.0) for key in (*self.queue, *self.elsewhere)]
+        at_once = max(1, self.at_once())
+        return max([(sum(current) + sum(others)) / at_once, *current, *others])
+
+    def stop(self) -> None:
+        """Have the workers stop: at once on this machine, after the epoch on others."""
+        for future, key in self.running.items():
+            future.cancel()
+            if hasattr(self.pool, "stop"):  # its processes are killed
+                continue
+            try:
+                self.store.scratch(key).mkdir(parents=True, exist_ok=True)
+                (self.store.scratch(key) / "stop").touch()
+            except OSError:
+                pass  # a full disk; the cell will end by itself
+
+
+def load_records(frame: pd.DataFrame) -> list[RunRecord]:
+    """The records of ``run_cells``' table.
+
+    Raises:
+        AudferError: a cell failed; names the cells and their errors.
+    """
+    failed = frame[frame["error"].notna()]
+    if len(failed):
+        lines = "; ".join(
+            f"{row.model} {row.dataset} (lambda {row.au_ratio:g}, {row.strategy}): {row.error}"
+            for row in failed.itertuples()
+        )
+        raise AudferError(f"{len(failed)} of {len(frame)} cells failed: {lines}")
+    return [RunRecord.load(Path(path)) for path in frame["path"]]

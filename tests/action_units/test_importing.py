@@ -1,0 +1,317 @@
+"""Folders of OpenFace files into one table.
+
+Every real file, quarantine, resume, order, provenance, the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from paths import SHARED
+from pyarrow import parquet
+
+from audfer.action_units import AUTable, importing
+from audfer.action_units.importing import ImportOptions, import_folder, import_openface, read_details
+from audfer.companion import cli
+from audfer.datasets.manifest import Manifest
+from audfer.errors import AudferError, InputError
+from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS, read_openface
+
+REAL_FILES = SHARED / "data"
+HEAD = ["frame", "face_id", "timestamp", "confidence", "success"]
+
+
+def openface_file(path: Path, frames: int = 6, value: float = 1.5, **changes) -> Path:
+    """A small file as OpenFace 2.x writes it; ``changes``: column -> texts."""
+    columns = [*HEAD, *INTENSITY_COLUMNS, *PRESENCE_COLUMNS]
+    lines = [", ".join(columns)]
+    for i in range(frames):
+        cells = dict.fromkeys(columns, "0.00") | {
+            "frame": str(i + 1),
+            "face_id": "0",
+            "timestamp": f"{i / 25:.3f}",
+            "confidence": "0.98",
+            "success": "1",
+            "AU12_r": f"{value:.2f}",
+        }
+        lines.append(", ".join((cells | {name: texts[i] for name, texts in changes.items()})[name] for name in columns))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten good files, one without a row, one of another program."""
+    for number in range(10):
+        openface_file(tmp_path / "csvs" / f"{number // 5}" / f"clip{number}.csv", frames=4 + number, value=number / 2)
+    header = (tmp_path / "csvs/0/clip0.csv").read_text().splitlines()[0]
+    (tmp_path / "csvs/0/noface.csv").write_text(header + "\n")
+    (tmp_path / "csvs/1/other.txt").write_text("a,b\n1,2\n")
+    (tmp_path / "csvs/1/clip9_of_details.txt").write_text("Input:/videos/clip9.mp4\nVersion: 2.2.0\n")
+    (tmp_path / "csvs/labels.csv").write_text("file,expression\n")
+    return tmp_path / "csvs"
+
+
+# ---- real files
+
+#: rows of the files that shared/data/README.md calls OpenFace's own; RAVDESS is counted in its labels.csv
+REAL = {
+    "amhuse_openface/10_3_au.txt": 496,
+    "amhuse_openface/19_2_au.txt": 1369,
+    "amhuse_openface/19_3_au.txt": 301,
+    "amhuse_openface/P21_au.txt": 7193,
+    "opendbm_openface/subj01_timepoint01.csv": 158,
+    "opendbm_openface/subj01_timepoint02.csv": 161,
+    "edge_cases/facsvatar_demo_face_id_crlf.csv": 490,
+    "edge_cases/facsvatar_head_test_no_face_id.csv": 715,
+    "edge_cases/facsvatar_jt_constant_frame.csv": None,
+    "edge_cases/pyfeat_openface_test_old_version.csv": 100,
+}
+#: file -> what the reason has to say (the README's "what is odd")
+REFUSED = {
+    "edge_cases/facsvatar_demo_scaled_0_1_no_success.csv": "no AU presence column",
+    "edge_cases/facsvatar_au_without_suffix.csv": "without suffix",
+    "edge_cases/greta_no_frame_no_confidence.csv": "no AU presence column",
+    "edge_cases/pyfeat_detector_output.csv": "py-feat",
+}
+
+
+@pytest.mark.skipif(not REAL_FILES.is_dir(), reason="the shared data folder is not here")
+def test_every_real_file_is_read_with_the_right_counts_or_refused_for_its_reason(tmp_path):
+    files = import_folder(REAL_FILES, tmp_path / "au.parquet", workers=1).set_index("file")
+    labels = pd.read_csv(REAL_FILES / "ravdess_openface/labels.csv")
+    expected = REAL | {
+        f"ravdess_openface/clips/{name}": frames for name, frames in zip(labels["file"], labels["frames"], strict=True)
+    }
+    assert set(files.index) == {*expected, *REFUSED}
+    table = AUTable.load(tmp_path / "au.parquet")
+    assert len(table.frames) == files["frames"].sum()
+    for name, frames in expected.items():
+        row = files.loc[name]
+        assert row["status"] == "read" and row["reason"] == "" and row["ok"] == row["frames"] - row["failed"]
+        assert frames is None or row["frames"] == row["rows"] == frames
+    assert (
+        files.loc["amhuse_openface/19_2_au.txt", "failed"] == 8
+        and files.loc["amhuse_openface/P21_au.txt", "failed"] == 802
+    )
+    assert files.loc["edge_cases/facsvatar_jt_constant_frame.csv", "truncated_rows"] == 1
+    assert files.loc[[n for n in expected if n.startswith("ravdess")], "frames"].sum() == 6241
+    for name, reason in REFUSED.items():
+        assert files.loc[name, "status"] == "refused" and reason in files.loc[name, "reason"]
+    assert dict(files.loc[list(REAL), "version"]) == {
+        name: "2.x"
+        if name.startswith("opendbm")
+        or name in ("edge_cases/facsvatar_demo_face_id_crlf.csv", "edge_cases/facsvatar_jt_constant_frame.csv")
+        else "before 2.x"
+        for name in REAL
+    }
+    # the same values as reading one file
+    one = read_openface(REAL_FILES / "amhuse_openface/19_2_au.txt")
+    track = table.clip("amhuse_openface/19_2_au")
+    assert np.array_equal(track.intensity, one.intensity, equal_nan=True) and np.array_equal(track.ok, one.ok)
+
+
+@pytest.mark.skipif(not REAL_FILES.is_dir(), reason="the shared data folder is not here")
+def test_rescaled_and_presenceless_real_files_are_read_when_it_is_said(tmp_path):
+    for name in ("facsvatar_demo_scaled_0_1_no_success.csv", "facsvatar_demo_face_id_crlf.csv"):
+        (tmp_path / "csvs").mkdir(exist_ok=True)
+        (tmp_path / "csvs" / name).write_bytes((REAL_FILES / "edge_cases" / name).read_bytes())
+    arguments = ["au", "import", str(tmp_path / "csvs"), "--without-presence", "--workers", "1"]
+    assert cli.main(arguments) == 1  # rescaled, and nobody said so
+    assert "rescaled to 0 to 1" in (tmp_path / "csvs_quarantine.csv").read_text()
+    (tmp_path / "csvs" / "facsvatar_demo_face_id_crlf.csv").rename(tmp_path / "raw.csv")
+    assert cli.main([*arguments, "--intensity-scale", "0-1"]) == 0 and not (tmp_path / "csvs_quarantine.csv").exists()
+    scaled = AUTable.load(tmp_path / "csvs.parquet").clip("facsvatar_demo_scaled_0_1_no_success")
+    assert len(scaled) == len(read_openface(tmp_path / "raw.csv")) and scaled.intensity[0, 0] == pytest.approx(0.88)
+    (tmp_path / "raw.csv").rename(tmp_path / "csvs" / "raw.csv")
+    assert cli.main([*arguments, "--intensity-scale", "0-1"]) == 1  # five times what is on 0 to 5 already
+    assert "expected a number from 0 to 5" in (tmp_path / "csvs_quarantine.csv").read_text()
+
+
+# ---- one folder
+
+
+def test_good_files_are_read_and_the_others_listed(folder, tmp_path, capsys):
+    assert (
+        cli.main(
+            [
+                "au",
+                "import",
+                str(folder),
+                "--out",
+                str(tmp_path / "au.parquet"),
+                "--workers",
+                "2",
+                "--au-mode",
+                "static",
+            ]
+        )
+        == 1
+    )
+    printed = capsys.readouterr()
+    assert "85 frames of 10 clips" in printed.out and "2 of 12 files refused" in printed.err
+    quarantine = pd.read_csv(tmp_path / "au_quarantine.csv").set_index("file")["reason"]
+    assert set(quarantine.index) == {"0/noface.csv", "1/other.txt"}
+    assert "finds no face" in quarantine["0/noface.csv"] and "no AU column" in quarantine["1/other.txt"]
+    table = AUTable.load(tmp_path / "au.parquet")
+    assert table.clip_ids() == [f"{n // 5}/clip{n}" for n in range(10)]  # sorted, whoever was ready first
+    assert [table.clip(f"{n // 5}/clip{n}").intensity[0, 8] for n in range(10)] == [n / 2 for n in range(10)]
+    made = table.provenance()
+    assert made["version"].to_dict() == {f"{n // 5}/clip{n}": "2.2.0" if n == 9 else "2.x" for n in range(10)}
+    assert (
+        set(made["mode"]) == {"static"} and set(made["tool"]) == {"OpenFace"} and np.allclose(made["threshold"], 0.725)
+    )
+    about = json.loads(parquet.read_schema(tmp_path / "au.parquet").metadata[b"audfer"])
+    assert (
+        about["import"]["mask_neighbours"] == [1, 3] and about["import"]["face"] == "longest" and about["refused"] == 2
+    )
+    assert [p.name for p in tmp_path.iterdir() if "parts" in p.name] == []
+
+
+def test_details_beside_a_file_are_read(folder):
+    assert read_details(folder / "1" / "clip9.csv")["input"] == "/videos/clip9.mp4"
+    assert read_details(folder / "0" / "clip0.csv") == {}
+
+
+def test_workers_and_chunks_make_no_difference(folder, tmp_path, monkeypatch):
+    import_folder(folder, tmp_path / "one.parquet", workers=1)
+    monkeypatch.setattr(importing, "_CHUNK_FILES", 3)
+    import_folder(folder, tmp_path / "many.parquet", workers=2)
+    pd.testing.assert_frame_equal(
+        AUTable.load(tmp_path / "one.parquet").frames, AUTable.load(tmp_path / "many.parquet").frames
+    )
+    assert (tmp_path / "one_files.csv").read_text() == (tmp_path / "many_files.csv").read_text()
+
+
+def test_an_import_goes_on_from_its_finished_chunks(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(importing, "_CHUNK_FILES", 3)
+    done, real = [], importing.read_clip_file
+
+    def stopping(path, options):
+        done.append(path.name)
+        if len(done) == 8:
+            raise KeyboardInterrupt
+        return real(path, options)
+
+    monkeypatch.setattr(importing, "read_clip_file", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        import_folder(folder, tmp_path / "au.parquet", workers=1)
+    assert not (tmp_path / "au.parquet").exists()
+    openface_file(folder / "0" / "clip1.csv", frames=30)  # a finished chunk whose file changed is read again
+    first = done[:3]
+    done.clear()
+    done += ["x"] * 10
+    import_folder(folder, tmp_path / "au.parquet", workers=1)
+    assert len(done) == 10 + 12 - 3 and "clip1.csv" in first and "clip4.csv" not in done
+    assert len(AUTable.load(tmp_path / "au.parquet").frames) == 85 - 5 + 30
+
+
+def test_a_killed_import_leaves_no_process_and_no_half_table(tmp_path):
+    content = openface_file(tmp_path / "csvs" / "0.csv", frames=150).read_bytes()
+    for number in range(1, 1200):
+        (tmp_path / "csvs" / f"{number}.csv").write_bytes(content)
+    command = [sys.executable, "-m", "audfer.companion.cli", "au", "import", str(tmp_path / "csvs"), "--workers", "2"]
+    parts = lambda: list((tmp_path / ".csvs.parts").glob("*.parquet"))  # noqa: E731
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not parts() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
+    ).stdout.split()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "csvs.parquet").exists() and parts()
+    until = time.monotonic() + 10
+    while any(os.path.exists(f"/proc/{pid}") for pid in children) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
+    kept = {path: path.stat().st_mtime_ns for path in parts()}
+    assert kept and len(kept) < 10
+    files = import_folder(tmp_path / "csvs", tmp_path / "csvs.parquet", workers=1)
+    assert (files["status"] == "read").all() and files["frames"].sum() == 1200 * 150
+
+
+def test_wrong_folders_are_refused(tmp_path, folder):
+    with pytest.raises(InputError, match="no such folder"):
+        import_folder(tmp_path / "absent", tmp_path / "au.parquet")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no .csv or .txt file"):
+        import_folder(tmp_path / "empty", tmp_path / "au.parquet")
+    (tmp_path / "empty" / "x.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="all 1 refused"):
+        import_folder(tmp_path / "empty", tmp_path / "au.parquet")
+    assert (tmp_path / "au_quarantine.csv").is_file() and not (tmp_path / "au.parquet").exists()
+    (folder / "0" / "clip0.txt").write_text("x")
+    files = import_folder(folder, tmp_path / "au.parquet").set_index("file")
+    assert "every clip once" in files.loc["0/clip0.txt", "reason"]
+    for wrong in (
+        {"face": "nicest"},
+        {"min_confidence": 2.0},
+        {"scale": 0.0},
+        {"mode": "fast"},
+        {"mask_neighbours": (1, -1)},
+    ):
+        with pytest.raises(InputError, match=f"options: {next(iter(wrong))}"):  # once, not once a file
+            ImportOptions(**wrong)
+
+
+def test_a_whole_folder_on_0_to_1_is_refused_even_if_each_file_could_be_a_calm_face(tmp_path):
+    for number in range(25):
+        openface_file(tmp_path / "csvs" / f"{number}.csv", frames=100, value=0.9)
+    with pytest.raises(InputError, match="no intensity above 0.9 in 2500 frames of 25 files.*--intensity-scale"):
+        import_folder(tmp_path / "csvs", tmp_path / "au.parquet", workers=1)
+    import_folder(tmp_path / "csvs", tmp_path / "au.parquet", ImportOptions(scale=1.0), workers=1)
+    assert np.nanmax(AUTable.load(tmp_path / "au.parquet").frames["AU12_r"]) == pytest.approx(0.9)
+
+
+# ---- datasets
+
+
+def windows(tmp_path) -> Manifest:
+    (tmp_path / "take").mkdir()
+    for number in (1, 2, 3, 4, 6, 7, 8):
+        (tmp_path / "take" / f"{number:05d}.jpg").touch()
+    rows = [
+        {
+            "clip_id": f"take:{start}",
+            "path": "take",
+            "start": start,
+            "stop": start + 4,
+            "split": "train",
+            "expression": 0,
+            "subject": "",
+        }
+        for start in (0, 4)
+    ]
+    return Manifest("AffWild2", tmp_path, pd.DataFrame(rows))
+
+
+def test_windows_are_cut_from_one_file_and_missing_pictures_stay_missing(tmp_path):
+    openface_file(tmp_path / "csvs" / "take.csv", frames=8)
+    table = import_openface(windows(tmp_path), tmp_path / "csvs")
+    assert table.clip("take:0").frame.tolist() == [0, 1, 2, 3] and table.clip("take:4").frame.tolist() == [5, 6, 7]
+
+
+def test_a_ready_table_beside_the_folder_is_taken_and_bad_files_stop_a_study(tmp_path):
+    manifest = windows(tmp_path)
+    (tmp_path / "csvs").mkdir()
+    (tmp_path / "csvs" / "take.csv").write_text("nothing,useful\n1,2\n")
+    with pytest.raises(AudferError, match="all 1 refused"):
+        import_openface(manifest, tmp_path / "csvs")
+    openface_file(tmp_path / "good" / "take.csv", frames=8)
+    import_folder(tmp_path / "good", tmp_path / "csvs.parquet", manifest=manifest)
+    assert import_openface(manifest, tmp_path / "csvs").clip_ids() == ["take:0", "take:4"]
+    manifest.table["clip_id"] = ["x", "y"]
+    with pytest.raises(InputError, match="none of AffWild2's"):
+        import_openface(manifest, tmp_path / "csvs")

@@ -1,0 +1,65 @@
+"""The notebooks: paired, thin, with parameters that papermill can set, and stored outputs that read well."""
+
+import ast
+
+import jupytext
+import nbformat
+import pytest
+from paths import ROOT
+
+FOLDER = ROOT / "notebooks"
+NAMES = (
+    "01_au_extraction",
+    "02_knowledge_matrix",
+    "03_training",
+    "04_strategies",
+    "05_visualisations",
+    "A1_published_audit",
+    "A2_keypoint_gcn",
+    "A3_lock_and_check",
+)
+
+
+def test_there_are_five_and_the_appendices_in_order():
+    assert sorted(p.stem for p in FOLDER.glob("*.ipynb")) == sorted(p.stem for p in FOLDER.glob("*.py")) == list(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_pair_says_the_same(name):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", 4)
+    script = jupytext.read(FOLDER / f"{name}.py")
+
+    def content(nb):
+        return [(c.cell_type, c.source.strip(), sorted(c.metadata.get("tags", []))) for c in nb.cells]
+
+    assert content(notebook) == content(script), f"run: jupytext --to ipynb --update notebooks/{name}.py"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_parameters_cell_holds_plain_literals(name):
+    cells = [c for c in jupytext.read(FOLDER / f"{name}.py").cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(cells) == 1
+    for statement in ast.parse(cells[0].source).body:
+        assert isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant), ast.unparse(statement)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_are_thin(name):
+    for cell in jupytext.read(FOLDER / f"{name}.py").cells:
+        if cell.cell_type == "code":
+            lines = [line for line in cell.source.splitlines() if line.strip()]
+            assert len(lines) <= 12, cell.source
+            assert not any(
+                isinstance(node, ast.FunctionDef | ast.ClassDef | ast.While)
+                for node in ast.walk(ast.parse(cell.source))
+            )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_code_cell_ran_and_some_numbers_are_checked(name):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", 4)
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    assert all(c.execution_count for c in code), "stored outputs are missing: audfer reproduce --update-notebooks"
+    assert not any(o.output_type == "error" for c in code for o in c.outputs)
+    checked = [c for c in code if "nbval-check-output" in c.metadata.get("tags", [])]
+    assert checked and all(c.outputs for c in checked)

@@ -1,0 +1,239 @@
+"""Tables and figures from run records alone: the same bytes anywhere, and what is missing is said."""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_records import fake_record
+from matplotlib import pyplot
+from paths import ROOT
+
+from audfer.companion import cli
+from audfer.errors import AudferError, InputError
+from audfer.results import builder as results
+from audfer.study.profiles import load_profile
+from audfer.study.study import OUTPUTS, Study
+from audfer.training.records import FORMAT, RunStore, _file_state
+
+
+def write_record(store: RunStore, key: str, cell) -> None:
+    """A record with plausible numbers, as ``make_record`` lays it out."""
+    fake = fake_record(
+        cell.model,
+        cell.dataset,
+        cell.au_ratio,
+        cell.strategy,
+        cell.seed,
+        weights=cell.weights,
+        epochs=cell.epochs,
+        noise=len(cell.label),
+        counts=(9, 8, 8, 7, 6, 5, 5),
+        variant=cell.variant,
+    )
+    folder = store.path(key)
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(3)
+    aus = (
+        {}
+        if fake.au_scores is None
+        else {
+            "au_scores": fake.au_scores,
+            "au_labels": (generator.random(fake.au_scores.shape) < 0.4).astype(np.float32),
+            "positive_weights": generator.uniform(1, 9, (7, 18)).astype(np.float32),
+        }
+    )
+    np.savez_compressed(
+        folder / "test.npz",
+        clip_ids=np.array(fake.clip_ids),
+        expressions=fake.expressions,
+        scores=fake.scores,
+        best_scores=fake.best_scores,
+        features=fake.features,
+        groups=np.full(len(fake.clip_ids), ""),
+        **aus,
+    )
+    fake.history.to_csv(folder / "history.csv", index=False)
+    (folder / "record.json").write_text(
+        json.dumps(
+            {
+                "format": FORMAT,
+                "files": {path.name: _file_state(path) for path in folder.iterdir()},
+                "cell": asdict(cell),
+                "protocols": {"best-on-test": {"epoch": fake.best_epoch}},
+                "flops": fake.flops,
+                "seconds": 1.0,
+                "costs": {},
+                "environment": {},
+            }
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A store with a record of every cell of the smoke profile, as a study leaves it."""
+    root = tmp_path_factory.mktemp("records")
+    profile = load_profile("smoke")
+    study = Study(
+        replace(profile, training=replace(profile.training, device="cpu", precision="float32")), root / "work", root
+    )
+    cells = {
+        cell: f"{number:016x}"
+        for number, cell in enumerate(dict.fromkeys(c for name in OUTPUTS for c in study.cells(name)))
+    }
+    for cell, key in cells.items():
+        write_record(study.store, key, cell)
+    study.store.note_grid(
+        {"profile": study.profile.to_dict(), "device": "cpu", "precision": "float32"},
+        {name: study.cells(name) for name in OUTPUTS},
+        cells,
+    )
+    return study.store
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_what_a_study_saves_comes_out_of_a_copy_of_its_store_byte_for_byte(study, tmp_path):
+    """The real chain: cells trained here, notebooks' calls; then the store alone, elsewhere."""
+    short = replace(study.profile, training=replace(study.profile.training, epochs=1))
+    own = Study(short, study.work.parent, tmp_path / "figures")
+    own.store = RunStore(tmp_path / "runs")
+    for make in (results.table1, results.fig7, results.au_head):
+        for result in make(own):
+            result.save(own.figures)
+    shutil.move(own.store.folder, tmp_path / "elsewhere")
+    for weights in (tmp_path / "elsewhere").glob("*/weights.safetensors"):  # most of a store, and no table needs them
+        weights.unlink()
+    made = results.rebuild(results.open_records(tmp_path / "elsewhere", tmp_path / "again"))
+    first, second = files_of(own.figures), files_of(made.folder)
+    assert len(first) == 15 and {name: second[name] for name in first} == first
+    assert "fig8_tsne" in made.incomplete and made.missing  # nobody has trained those
+
+
+@pytest.fixture(scope="module")
+def whole(made, tmp_path_factory):
+    return results.rebuild(results.open_records(made.folder, tmp_path_factory.mktemp("whole")))
+
+
+def test_everything_is_made_from_a_whole_store(whole):
+    assert not whole.missing and not whole.incomplete
+    names = {saved.name for saved in whole.saved}
+    assert {
+        "table1_war_uar",
+        "table1_plot",
+        "table2_per_class",
+        "conclusions",
+        "cost",
+        "fig6_confusion",
+        "pretraining",
+        "positive_class_weights",
+        "table3_strategies",
+        "table3_plot",
+        "ablations",
+        "ablations_plot",
+        "ablation_conclusions",
+        "fig5_au_ratio",
+        "fig5_loss_terms",
+        "fig7_training",
+        "fig8_tsne",
+        "au_head",
+        "calibration",
+    } <= names
+    text = str(whole)
+    assert (
+        "missing cells" not in text
+        and "02_knowledge_matrix: Fig. 4" in text
+        and max(map(len, text.splitlines()[:-1])) < 80
+    )
+    assert "Embedded benchmark" in (whole.folder / "fig7_training.json").read_text()
+
+
+def test_every_result_of_the_notebooks_is_among_those_that_are_rebuilt():
+    called = set()
+    for notebook in (ROOT / "notebooks").glob("*.py"):
+        text = notebook.read_text()
+        named = re.search(r"import (\w+_results) as results", text)
+        called |= {
+            (named[1] if named and room == "results" else room, name)
+            for room, name in re.findall(r"\b(\w*results)\.(\w+)\(study", text)
+        }
+    rebuilt = {(make.__module__.removeprefix("audfer."), make.__name__) for make in results.RESULTS}
+    # Lock and Check's pictures need its networks and clips: some of that room's come from the notebook alone
+    assert rebuilt <= called and {room for room, _ in called - rebuilt} <= {"recognition_results"}
+
+
+def test_missing_failed_and_damaged_cells_are_named_and_the_rest_is_made(made, whole, tmp_path, capsys):
+    shutil.copytree(made.folder, tmp_path / "copy")
+    store = RunStore(tmp_path / "copy")
+    grid = store.read_grid()
+    strategies = [
+        grid["cells"][n] for n in grid["outputs"]["table3"] if grid["cells"][n]["cell"]["strategy"] == "minor"
+    ]
+    failed, damaged = strategies[0], grid["cells"][grid["outputs"]["fig7"][0]]
+    shutil.rmtree(store.path(failed["key"]))
+    store.note_failure(failed["key"], "AudferError: the loss became nan")
+    (store.path(damaged["key"]) / "test.npz").write_bytes(
+        bytes((store.path(damaged["key"]) / "test.npz").stat().st_size)
+    )
+    for number in grid["outputs"]["pretraining"]:
+        if grid["cells"][number]["cell"]["initialisation"] == "mae":
+            shutil.rmtree(store.path(grid["cells"][number]["key"]))
+    assert cli.main(["report", "--store", str(store.folder), "--figures", str(tmp_path / "figures")]) == 1
+    said = capsys.readouterr().out
+    assert f"  {failed['label']} (table3)\n    failed: AudferError: the loss became nan\n" in said
+    assert f"  {damaged['label']} (table1" in said and "test.npz is not what was written" in " ".join(said.split())
+    assert "no record: not trained yet, or not copied" in said
+    rows = {line.split()[0]: line for line in said.splitlines() if line}
+    assert "made, 2 of 16 cells missing" in rows["table3_plot"] and rows["cost"].split() == ["cost", "made"]
+    first, second = files_of(whole.folder), files_of(tmp_path / "figures" / "smoke")
+    assert second["cost.csv"] == first["cost.csv"] and second["table3_strategies.md"] != first["table3_strategies.md"]
+
+
+def test_any_cell_may_be_missing(made, tmp_path):
+    """Each output without its first cell, with those that have an AU head alone, and with the others alone."""
+    study = results.open_records(made.folder, tmp_path)
+    for make, outputs in results.RESULTS.items():
+        numbers = sorted({number for output in outputs for number in study.grid["outputs"][output]})
+        with_head = {n for n in numbers if study.grid["cells"][n]["cell"]["au_ratio"] > 0}
+        for left in (set(numbers) - {numbers[0]}, with_head, set(numbers) - with_head) if numbers else ():
+            if left:
+                part = results.open_records(made.folder, tmp_path)
+                part._loaded = study._loaded
+                part.grid["outputs"] = {
+                    name: [n for n in kept if n in left] for name, kept in part.grid["outputs"].items()
+                }
+                part.paper_flops = lambda: {}
+                for result in make(part):
+                    assert result.name
+                pyplot.close("all")
+
+
+def test_a_folder_that_no_study_has_left_is_refused(made, tmp_path):
+    with pytest.raises(
+        InputError, match="grid.json: list of cells: found FileNotFoundError, expected .*work/<profile>/runs"
+    ):
+        results.open_records(tmp_path)
+    (tmp_path / "grid.json").write_text(json.dumps({**RunStore(made.folder).read_grid(), "format": 9}))
+    with pytest.raises(InputError, match="format: found 9, expected 1: another version"):
+        results.open_records(tmp_path)
+    with pytest.raises(AudferError, match="run records alone; what is asked for needs the clips"):
+        results.open_records(made.folder).manifest("DFEW")
+
+
+def test_the_list_of_cells_keeps_keys_until_something_changes(tmp_path, made):
+    store, grid = RunStore(tmp_path), RunStore(made.folder).read_grid()
+    about = {"profile": grid["profile"], "device": "cpu", "precision": "float32"}
+    study = results.open_records(made.folder)
+    outputs = {name: study.cells(name) for name in ("table1", "fig7")}
+    first, second = outputs["table1"][:2]
+    store.note_grid(about, outputs, {first: "a"})
+    store.note_grid(about, outputs, {second: "b"})
+    assert [entry["key"] for entry in store.read_grid()["cells"][:3]] == ["a", "b", None]
+    store.note_grid({**about, "precision": "bf16"}, outputs, {second: "c"})
+    assert [entry["key"] for entry in store.read_grid()["cells"][:3]] == [None, "c", None]

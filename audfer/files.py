@@ -171,21 +171,6 @@ def file_digest(path: str | os.PathLike, length: int = 16) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:length]
 
 
-def code_version(*rooms: str) -> str:
-    """Digest of the source text of the named files or folders of the package, as ``("losses.py", "models")``."""
-    root = Path(__file__).parent
-    hasher = hashlib.sha256()
-    for room in sorted(rooms):
-        path = root / room
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in (".py", ".csv", ".toml"))
-        if not files:
-            raise FileNotFoundError(path)
-        for file in files:
-            hasher.update(str(file.relative_to(root)).encode())
-            hasher.update(file.read_bytes())
-    return hasher.hexdigest()[:16]
-
-
 @contextmanager
 def locked(folder: str | os.PathLike, purpose: str = "run store", how: str = "with AUDFER_WORK"):
     """Hold ``folder`` for this process, or refuse with a sentence if another process holds it; ``how`` another is

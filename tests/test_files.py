@@ -7,7 +7,7 @@ import multiprocessing
 import pytest
 
 from audfer.errors import AudferError
-from audfer.files import atomic_file, atomic_folder, code_version, digest, locked, write_json
+from audfer.files import atomic_file, atomic_folder, digest, locked, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -36,12 +36,6 @@ def test_a_full_disk_is_a_sentence(tmp_path):
 
 def test_digest_ignores_key_order_and_sees_values():
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
-
-
-def test_code_version_refuses_a_room_that_is_not_there():
-    assert code_version("facs.py") != code_version("errors.py")
-    with pytest.raises(FileNotFoundError):
-        code_version("no_such_room.py")
 
 
 def _try_lock(folder, queue):

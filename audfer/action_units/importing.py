@@ -22,11 +22,12 @@ from pyarrow import parquet
 
 from ..datasets.manifest import frame_numbers
 from ..errors import AudferError, InputError
-from ..files import atomic_file, code_version, digest, locked, remove_tree
+from ..files import atomic_file, digest, locked, remove_tree
 from ..jobs.processes import end_with_parent
 from ..jobs.workers import each
 from ..openface import SMOOTHING_RADII, SUCCESS_BOUNDARY, AUTrack, check_choices, read_openface
 from ..progress import progress
+from ..versions import versions
 from .table import AUTable, table_writer, to_arrow
 
 SUFFIXES = (".csv", ".txt")
@@ -305,10 +306,9 @@ def _chunks(folder: Path, jobs: list) -> list[list]:
 
 def _keys(folder: Path, chunks: list[list], options: ImportOptions, manifest) -> list[str]:
     """What the result of each chunk depends on."""
-    code = code_version("openface.py", "action_units/importing.py", "action_units/table.py")
     common = {
         "options": asdict(options),
-        "code": code,
+        "code": versions("import"),
         "manifest": None if manifest is None else manifest.fingerprint(),
     }
 

@@ -171,9 +171,10 @@ class Manifest:
         return expected
 
     def fingerprint(self) -> str:
-        """Digest of the table, the number of frame files of each clip and their sizes: changes when the data changes.
+        """Digest of the table, the number of frame files of each clip, their sizes and the time of the last change.
 
-        Sizes are read from the file system; the files are not opened.
+        Sizes and times are read from the file system; the files are not opened. Copying a dataset may therefore change
+        it: steps are made again, while records, which go by the packed clips' content, stay.
         """
         hasher = hashlib.sha256(json.dumps([self.name, self.fold]).encode())
         hasher.update(self.table.to_csv(index=False).encode())
@@ -181,10 +182,11 @@ class Manifest:
             full = self.root / path
             try:
                 with os.scandir(full) as entries:
-                    sizes = [e.stat().st_size for e in entries if os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES]
-                hasher.update(f"{len(sizes)} {sum(sizes)};".encode())
+                    states = [e.stat() for e in entries if os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES]
+                changed = max((state.st_mtime_ns for state in states), default=0)
+                hasher.update(f"{len(states)} {sum(state.st_size for state in states)} {changed};".encode())
             except NotADirectoryError:
-                hasher.update(f"{full.stat().st_size};".encode())
+                hasher.update(f"{full.stat().st_size} {full.stat().st_mtime_ns};".encode())
             except OSError:
                 hasher.update(b"absent;")
         return hasher.hexdigest()[:16]

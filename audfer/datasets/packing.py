@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..errors import InputError
 from ..jobs.workers import ahead, chunks, each
 from ..progress import progress as progress_bar
 from ..sampling import uniform_indices
+from ..versions import versions
 from . import alignment
 from .manifest import Manifest, frame_numbers, load_frames
 
@@ -37,8 +39,6 @@ _FILES = (
     "alignment.csv",
     "contact_sheet.png",
 )
-#: whose code decides about the bytes
-_CODE = ("datasets/manifest.py", "datasets/packing.py", "sampling.py", "datasets/alignment.py", "openface.py")
 
 
 @dataclass
@@ -50,7 +50,8 @@ class PackedClips:
         frame_numbers: int32 (N, T), the ``frame`` of each packed frame in its clip (as in the AU table).
         manifest: the manifest's table, rows aligned with ``frames``.
         meta: format (of the store), dataset, fold, num_frames, size, rule (how frames were chosen), alignment,
-            fingerprint (of the data), embedded, dropped, classes, notes, quarantined (how many clips were left out).
+            fingerprint (of the data), pixels (digest of ``frames.npy``), embedded, dropped, classes, notes, quarantined
+            (how many clips were left out).
         quarantine: clips that could not be read, with the reason: clip_id, path, split, expression, reason. They are in
             neither ``frames`` nor ``manifest``, so the counts of their classes are smaller by them.
     """
@@ -63,6 +64,16 @@ class PackedClips:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @cached_property
+    def content(self) -> str:
+        """Digest of the pixels, the frame numbers and the manifest's rows: what a network can learn from.
+
+        It does not depend on where the clips lie or when they were packed, so that records survive packing again.
+        """
+        pixels = self.meta.get("pixels") or files.file_digest(self.frames.filename)
+        rows = self.manifest.drop(columns=["path"], errors="ignore").to_csv(index=False)
+        return files.digest([pixels, self.frame_numbers.tolist(), rows, self.meta["rule"]])
 
     def split(self, name: str) -> np.ndarray:
         """Positions of one split's clips, int (n,).
@@ -143,7 +154,7 @@ def pack(
         "dropped": manifest.dropped,
         "classes": list(manifest.classes),
         "notes": list(manifest.notes),
-        "code": files.code_version(*_CODE),
+        "code": versions("packing"),
     }
     if _is_made(out, meta):
         return open_packed(out)
@@ -339,7 +350,8 @@ def _finish(manifest: Manifest, store: Path, meta: dict, done: list[dict], align
         quality = alignment.quality_table([row for chunk in done for row in chunk["quality"]])
         quality.to_csv(store / "alignment.csv", index=False)
         _contact_sheet(replace(manifest, table=table, listed_frames={}), store, numbers[kept], align)
-    files.write_json(store / "meta.json", {**meta, "quarantined": len(reasons)})
+    pixels = files.file_digest(store / "frames.npy")
+    files.write_json(store / "meta.json", {**meta, "quarantined": len(reasons), "pixels": pixels})
 
 
 def _contact_sheet(manifest: Manifest, store: Path, numbers: np.ndarray, align) -> None:

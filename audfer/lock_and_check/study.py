@@ -20,12 +20,13 @@ from ..action_units.table import AUTable, interpolate_zeros
 from ..errors import AudferError, InputError
 from ..evaluation.statistics import compare, holm, summary
 from ..facs import EXPRESSIONS
-from ..files import atomic_file, atomic_folder, code_version, digest, file_digest
+from ..files import atomic_file, atomic_folder, digest, file_digest
 from ..knowledge import KnowledgeMatrix, summed_medians
 from ..openface import INTENSITY_COLUMNS
 from ..results.figure_data import rank_correlations
 from ..study.study import Study, _stamp, _write_stamp
 from ..training.records import run_cells
+from ..versions import versions
 from .training import (
     COMPONENTS,
     RECIPES,
@@ -216,7 +217,7 @@ def lac_table(study: Study, dataset: str) -> AUTable:
         {
             "manifest": manifest.fingerprint(),
             "recogniser": _stamp(study.work / "lac"),
-            "code": code_version("action_units/extraction.py", "action_units/table.py", "lock_and_check/training.py"),
+            "code": versions("extraction", "lock and check"),
         }
     )
     if _stamp(folder) != stamp:

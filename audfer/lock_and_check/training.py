@@ -43,13 +43,14 @@ from ..datasets.common import dataset_folder
 from ..datasets.manifest import RENDERED_STAMP
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, INTENSITY_INDEX
-from ..files import atomic_file, atomic_folder, code_version, digest, write_json
+from ..files import atomic_file, atomic_folder, digest, write_json
 from ..models import read_checkpoint
 from ..recipes import Augmentation, Recipe
 from ..training.augmentation import augment_with_points, resize
 from ..training.loop import autocast, threads
 from ..training.recipes import build_optimizer, learning_rate, set_learning_rate
 from ..training.records import RunStore, environment, write_meta
+from ..versions import versions
 from .losses import (
     ETA,
     DynamicWeights,
@@ -359,7 +360,7 @@ def pack_annotated(
             dataset,
             size,
             digest(table.to_csv(index=False)),
-            code_version("datasets/annotated.py"),
+            versions("annotated frames"),
             *[str(openface)] * bool(openface),
             *["aligned"] * align,
         ]
@@ -1078,23 +1079,6 @@ class RecognitionRecord:
             ) from None
 
 
-#: what a record's numbers depend on
-_CODE = (
-    "lock_and_check/training.py",
-    "action_units/estimator.py",
-    "lock_and_check/losses.py",
-    "lock_and_check/regions.py",
-    "lock_and_check/trunk_maps.py",
-    "lock_and_check/windows.py",
-    "lock_and_check/network.py",
-    "models/resnet.py",
-    "models/output.py",
-    "training/augmentation.py",
-    "training/recipes.py",
-    "published",
-)
-
-
 class RecognitionStore(RunStore):
     """A folder of recognition records; cells, claims, logs and unfinished states as in ``RunStore``."""
 
@@ -1105,7 +1089,7 @@ class RecognitionStore(RunStore):
             "recipe": asdict(cell.training_recipe),
             "data": inputs.fingerprint,
             "calibration": inputs.calibration_seed,
-            "code": code_version(*_CODE),
+            "code": versions("lock and check"),
             "torch": torch.__version__.split("+")[0],
         }
         if cell.initialisation != "scratch":

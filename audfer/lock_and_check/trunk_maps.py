@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import atomic_folder, code_version, digest, write_json
+from ..files import atomic_folder, digest, write_json
 from ..progress import progress
 from ..recipes import Augmentation
 from ..training.augmentation import augment_with_points, resize
+from ..versions import versions
 from .network import LAC
 
 if TYPE_CHECKING:
@@ -29,14 +30,6 @@ if TYPE_CHECKING:
 
 _MIRROR = Augmentation("mirror", flip=1.0)
 _BATCH = 128
-#: what the maps depend on beside weights and frames
-_CODE = (
-    "lock_and_check/trunk_maps.py",
-    "lock_and_check/network.py",
-    "models/resnet.py",
-    "models/output.py",
-    "training/augmentation.py",
-)
 
 
 @dataclass(frozen=True)
@@ -93,7 +86,7 @@ def trunk_maps(
             network.image_size,
             len(network.backbone.frozen),
             precision,
-            code_version(*_CODE),
+            versions("trunk maps"),
         ]
     )
     meta = folder / "meta.json"

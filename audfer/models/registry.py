@@ -48,6 +48,7 @@ class Network:
         weights: kinds of official weights that start it.
         unreleased: what to say where its authors released no weights.
         cost: rough time of a tiny training step beside the other networks'.
+        version: raised by hand when the same weights and clips give other numbers (``versions``).
     """
 
     build: type[ClipModel]
@@ -59,6 +60,7 @@ class Network:
     weights: tuple[Family, ...] = ()
     unreleased: str = ""
     cost: float = 1.0
+    version: int = 1
 
 
 #: name -> network, in the order of the paper's tables

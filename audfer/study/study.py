@@ -41,7 +41,7 @@ from ..datasets.landmarks import (
 from ..datasets.packing import tracks_of
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
-from ..files import atomic_file, atomic_folder, code_version, digest, file_digest, write_json
+from ..files import atomic_file, atomic_folder, digest, file_digest, write_json
 from ..jobs.executors import SCHEDULER
 from ..knowledge import KnowledgeMatrix, control_matrix
 from ..losses import PLAIN, AULoss, positive_class_weight
@@ -63,6 +63,7 @@ from ..training.loop import (
 from ..training.pretraining import Pretraining, load_pretrained, pretrain, reconstruct
 from ..training.recipes import RECIPES, recipe_name
 from ..training.records import WEIGHTS_FILE, RunRecord, RunStore, cells_at_once, load_records, run_cells
+from ..versions import versions
 from .ablations import ABLATIONS, NO_HEAD
 from .profiles import Profile, load_profile
 
@@ -238,9 +239,6 @@ class Study:
     def _packed_folder(self, name: str, fold: int = 0) -> Path:
         return self.work / "packed" / (name if fold in (0, self.folds(name)[0]) else f"{name}-fold{fold}")
 
-    def _fingerprint(self, packed: PackedClips) -> str:
-        return digest({key: packed.meta[key] for key in ("fingerprint", "num_frames", "size", "rule")})
-
     # ------------------------------------------------------------------------------------------- action units
 
     @cached_property
@@ -273,7 +271,7 @@ class Study:
                 "precision": self.precision,
                 "device": self.device,
                 "size": self.profile.data.render_size,
-                "code": code_version("action_units/estimator.py"),
+                "code": versions("estimator"),
             }
         )
         folder = self.work / "estimator"
@@ -366,13 +364,7 @@ class Study:
             {
                 "manifest": manifest.fingerprint(),
                 "source": source,
-                "code": code_version(
-                    "action_units/extraction.py",
-                    "action_units/importing.py",
-                    "action_units/table.py",
-                    "action_units/estimator.py",
-                    "openface.py",
-                ),
+                "code": versions("extraction", "import", "estimator"),
             }
         )
         if _stamp(folder) != stamp:
@@ -464,9 +456,7 @@ class Study:
         record = self.run([cell, *others[: cells_at_once(self.device, self.profile.training.workers) - 1]])[0]
         packed = self.packed(name)
         folder = self.work / "frame_scores"
-        stamp = digest(
-            {"record": record.path.name, "packed": self._fingerprint(packed), "code": code_version("study/study.py")}
-        )
+        stamp = digest({"record": record.path.name, "packed": packed.content, "code": versions("frame scores")})
         path = folder / f"{name}-{stamp}.parquet"
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
@@ -707,7 +697,7 @@ class Study:
             packed=str(self._packed_folder(cell.dataset, cell.fold)),
             au_labels="",
             knowledge="",
-            fingerprint=self._fingerprint(packed),
+            fingerprint=packed.content,
             au_fingerprint="",
         )
         if cell.uses_aus:
@@ -838,8 +828,8 @@ class Study:
             stamp = digest(
                 [
                     stamp,
-                    self._fingerprint(packed),
-                    code_version("datasets/landmarks.py", "datasets/alignment.py", "openface.py"),
+                    packed.content,
+                    versions("landmarks"),
                 ]
             )
             path = self.work / "landmarks" / f"{self._packed_folder(name, fold).name}-{stamp}.npy"

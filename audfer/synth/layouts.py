@@ -24,6 +24,7 @@ from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, EXPRESSIONS, LABEL_SPACES
 from ..jobs.workers import IO_THREADS
 from ..progress import progress as progress_bar
+from ..versions import versions
 from . import face, population
 from .population import PRESENT, STYLES
 
@@ -656,7 +657,7 @@ def _signature(name: str, config: SynthConfig) -> dict:
         "dataset": name,
         "rendered": True,
         "config": content,
-        "code": files.code_version("synth", "published", "facs.py"),
+        "code": versions("rendering"),
     }
 
 

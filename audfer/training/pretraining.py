@@ -23,12 +23,13 @@ from torch import Tensor, nn
 
 from ..datasets import PackedClips, open_packed
 from ..errors import AudferError, InputError
-from ..files import atomic_file, code_version, digest, locked, remove_tree, write_json
+from ..files import atomic_file, digest, locked, remove_tree, write_json
 from ..models import NETWORKS
 from ..models.mae_pretraining import DECODERS, MAEPretraining, tube_masks
 from ..progress import progress
 from ..recipes import Recipe
 from ..sampling import stored_indices
+from ..versions import versions
 from .loop import autocast, gather_frames, threads
 from .recipes import build_optimizer, learning_rate, set_learning_rate
 from .records import environment
@@ -80,13 +81,6 @@ _PLACES = (
     (0.75, 0.75),
 )
 _HISTORY = ["epoch", "loss", "loss_appearance", "loss_motion", "learning_rate", "seconds"]
-_CODE = (
-    "training/pretraining.py",
-    "models/mae_pretraining.py",
-    "models/mae_dfer.py",
-    "models/output.py",
-    "sampling.py",
-)
 
 
 @dataclass(frozen=True)
@@ -209,9 +203,7 @@ class _Clips:
 
     @property
     def fingerprint(self) -> str:
-        return digest(
-            [{key: store.meta[key] for key in ("fingerprint", "num_frames", "size", "rule")} for store in self.stores]
-        )
+        return digest([store.content for store in self.stores])
 
     def batch(self, numbers: np.ndarray, settings: Pretraining, generator: np.random.Generator) -> Tensor:
         """Clips (B, T, 3, H, W) uint8, as stored, their frames drawn with jitter."""
@@ -256,7 +248,7 @@ def pretrain(settings: Pretraining, stores: Sequence[str | Path], out: str | Pat
             "recipe": asdict(settings.recipe),
             "crops": CROP_SCALES[settings.size],
             "clips": clips.fingerprint,
-            "code": code_version(*_CODE),
+            "code": versions("pretraining"),
             "torch": torch.__version__.split("+")[0],
         }
     )

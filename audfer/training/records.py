@@ -33,29 +33,15 @@ from safetensors.torch import save_file
 
 from ..errors import AudferError, InputError
 from ..facs import EXPRESSIONS
-from ..files import DiskFull, atomic_folder, code_version, digest, remove_tree, write_json
+from ..files import DiskFull, atomic_folder, digest, remove_tree, write_json
 from ..jobs.executors import Here, lost_worker, opened, was_stopped
 from ..jobs.processes import Stopped
 from ..models import NETWORKS
 from ..progress import GridProgress
 from ..sampling import SAMPLING
+from ..versions import versions
 from .distributed import world_size
 from .loop import Cell, CellInputs, fit
-
-#: what a record's numbers depend on, besides the network's own file
-_CODE = (
-    "training/loop.py",
-    "training/distributed.py",
-    "training/recipes.py",
-    "training/augmentation.py",
-    "losses.py",
-    "sampling.py",
-    "models/heads.py",
-    "models/__init__.py",
-    "models/output.py",
-    "models/attention.py",
-    "models/resnet.py",
-)
 
 #: the trained network in a record's folder; every other file of it is small
 WEIGHTS_FILE = "weights.safetensors"
@@ -220,10 +206,11 @@ class RunStore:
             "cell": asdict(replace(cell, recipe="")),
             "recipe": asdict(cell.training_recipe),
             "data": inputs.fingerprint,
-            "code": code_version(*_CODE, f"models/{cell.model}.py"),
+            "code": {**versions("training"), cell.model: NETWORKS[cell.model].version},
             "torch": torch.__version__.split("+")[0],
         }
         if cell.uses_aus:
+            content["code"] |= versions("au loss")
             content["au"] = inputs.au_fingerprint
             if cell.weights != "none":
                 content["knowledge"] = inputs.knowledge_fingerprint
@@ -365,7 +352,8 @@ class RunStore:
         """
         distinct = list(dict.fromkeys(cell for cells in outputs.values() for cell in cells))
         numbers = {cell: number for number, cell in enumerate(distinct)}
-        made_with = digest([about, code_version(*_CODE, "models"), torch.__version__.split("+")[0]])
+        networks = {name: network.version for name, network in NETWORKS.items()}
+        made_with = digest([about, versions("training", "au loss"), networks, torch.__version__.split("+")[0]])
         (self.folder / ".locks").mkdir(parents=True, exist_ok=True)
         with FileLock(str(self.folder / ".locks" / "grid")):
             try:

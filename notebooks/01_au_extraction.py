@@ -19,7 +19,7 @@
 # datasets' own layouts; an estimator trained on an annotated set takes OpenFace's place and writes the same table.
 
 # %% tags=["parameters"]
-profile = "laptop"  # smoke, laptop, gpu, paper, or a path to a .toml file
+profile = ""  # smoke, laptop, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 faces_seed = 3  # which identities the two contact sheets show
@@ -133,7 +133,7 @@ show
 
 # %% [markdown]
 # A recogniser that is trained to look where each AU acts, and that follows AUs over time, is the subject of
-# [appendix A3](A3_lock_and_check.ipynb): its accuracy beside this estimator's, and what better AUs do for AU-DFER.
+# [appendix A3](appendices/A3_lock_and_check.ipynb): its accuracy beside this estimator's, and what better AUs do for AU-DFER.
 
 # %% [markdown]
 # **How often is each AU found in the clips?** The estimator, or OpenFace's CSVs, on every frame of every clip.

@@ -18,7 +18,7 @@
 # dataset; centred and squashed; summed over the four datasets; centred and squashed again: a 7 x 18 matrix between 0 and 1.
 
 # %% tags=["parameters"]
-profile = "laptop"  # smoke, laptop, gpu, paper, or a path to a .toml file
+profile = ""  # smoke, laptop, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 openface_folder = ""  # a folder of real OpenFace CSVs with a labels.csv; "" = none

@@ -18,7 +18,7 @@
 # *distinct*: one for each expression (Eq. 7); *minor*: the distinct weights for rare expressions only (Eq. 8).
 
 # %% tags=["parameters"]
-profile = "laptop"  # smoke, laptop, gpu, paper, or a path to a .toml file
+profile = ""  # smoke, laptop, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do

@@ -17,7 +17,7 @@
 # How much AU is enough, what happens during training, and what do the learned features look like?
 
 # %% tags=["parameters"]
-profile = "laptop"  # smoke, laptop, gpu, paper, or a path to a .toml file
+profile = ""  # smoke, laptop, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do

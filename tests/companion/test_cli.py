@@ -9,8 +9,10 @@ import sys
 import pytest
 from paths import ROOT
 
-from audfer.companion import cli
-from audfer.errors import AudferError
+from audfer.companion import cli, commands
+from audfer.errors import AudferError, InputError
+from audfer.study.profiles import load_profile
+from audfer.study.study import open_study
 
 COMMANDS = [
     ["reproduce"],
@@ -23,12 +25,13 @@ COMMANDS = [
     ["au", "train-lac"],
     ["au", "import"],
     ["knowledge", "build"],
+    ["weights", "inspect"],
     ["train"],
     ["grid"],
 ]
 
 
-@pytest.mark.parametrize("command", [[], ["data"], ["au"], ["knowledge"], *COMMANDS])
+@pytest.mark.parametrize("command", [[], ["data"], ["au"], ["knowledge"], ["weights"], *COMMANDS])
 def test_help_fits_in_80_columns(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([*command, "--help"])
@@ -45,12 +48,12 @@ def test_help_lists_every_command(capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_can_reach_what_it_calls(command):
-    enough = {"data": ["RAVDESS", "x", "y"], "au": ["RAVDESS", "x", "y", "z"], "knowledge": ["x"]}
+    enough = {"data": ["RAVDESS", "x", "y"], "au": ["RAVDESS", "x", "y", "z"], "knowledge": ["x"], "weights": ["x"]}
     arguments = enough.get(command[0], [])
     parser = cli.build_parser()
     for count in range(len(arguments) + 1):
         try:
-            assert callable(parser.parse_args([*command, *arguments[:count]]).run)
+            assert callable(cli.command_of(parser.parse_args([*command, *arguments[:count]])))
             return
         except SystemExit:
             continue
@@ -84,7 +87,7 @@ def test_a_dataset_folder_that_is_missing_is_refused(tmp_path, capsys):
 
 def test_parameter_values_are_literals_or_text():
     pairs = [("a", "3"), ("b", "0.5"), ("c", "True"), ("d", "[1, 2]"), ("e", "laptop"), ("f", "'3'"), ("g", "x=y")]
-    assert cli._parameters(pairs) == {"a": 3, "b": 0.5, "c": True, "d": [1, 2], "e": "laptop", "f": "3", "g": "x=y"}
+    assert commands.parameters(pairs) == {"a": 3, "b": 0.5, "c": True, "d": [1, 2], "e": "laptop", "f": "3", "g": "x=y"}
 
 
 @pytest.mark.parametrize("raised, code", [(AudferError("no"), 2), (KeyboardInterrupt(), 130)])
@@ -92,6 +95,57 @@ def test_errors_and_interruption_have_their_exit_codes(raised, code, monkeypatch
     def fail(options):
         raise raised
 
-    monkeypatch.setattr(cli, "_report", fail)
+    monkeypatch.setattr(commands, "report", fail)
     assert cli.main(["report"]) == code
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from audfer.companion import cli; cli.build_parser(); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_an_extractor_that_nobody_has_is_refused_with_the_names_of_those_that_are(tmp_path, capsys):
+    (tmp_path / "DFEW").mkdir()
+    options = cli.build_parser().parse_args(["au", "extract", "DFEW", "--backend", "mine"])
+    with pytest.raises(InputError, match="--backend: found 'mine', expected one of openface, audfer, pyfeat, lac"):
+        commands.extractor(options)
+
+
+def test_options_of_a_sub_package_stand_under_the_command_of_another(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["au", "extract", "--help"])
+    assert "\nwith --backend lac:\n  --weights DIR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "variable, flags, expected",
+    [("smoke", ["--profile", "laptop"], "laptop"), ("smoke", [], "smoke"), ("", [], "laptop")],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["data", "synth", "x"],
+        ["grid"],
+        ["train"],
+        ["knowledge", "build", "x"],
+        ["au", "extract", "DFEW"],
+        ["reproduce"],
+        ["report"],
+    ],
+)
+def test_the_flag_wins_over_the_environments_profile(command, variable, flags, expected, monkeypatch):
+    monkeypatch.setenv("AUDFER_PROFILE", variable)
+    assert cli.build_parser().parse_args([*command, *flags]).profile == expected
+    assert open_study(expected).profile.name == expected
+
+
+def test_data_synth_renders_the_flags_profile(tmp_path, monkeypatch, capsys):
+    rendered = []
+    monkeypatch.setenv("AUDFER_PROFILE", "smoke")
+    monkeypatch.setattr("audfer.synth.write_benchmark", lambda folder, config: rendered.append(config))
+    assert cli.main(["data", "synth", str(tmp_path), "--profile", "laptop"]) == 0
+    assert cli.main(["data", "synth", str(tmp_path)]) == 0
+    counts = [load_profile(name).data.train_clips["DFEW"] for name in ("laptop", "smoke")]
+    assert [config.counts["DFEW"]["train"] for config in rendered] == counts and counts[0] != counts[1]

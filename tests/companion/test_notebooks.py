@@ -14,14 +14,16 @@ NAMES = (
     "03_training",
     "04_strategies",
     "05_visualisations",
-    "A1_published_audit",
-    "A2_keypoint_gcn",
-    "A3_lock_and_check",
+    "appendices/A1_published_audit",
+    "appendices/A2_keypoint_gcn",
+    "appendices/A3_lock_and_check",
 )
 
 
-def test_there_are_five_and_the_appendices_in_order():
-    assert sorted(p.stem for p in FOLDER.glob("*.ipynb")) == sorted(p.stem for p in FOLDER.glob("*.py")) == list(NAMES)
+@pytest.mark.parametrize("kind", [".ipynb", ".py"])
+def test_there_are_five_and_the_appendices(kind):
+    files = (path.relative_to(FOLDER) for path in FOLDER.rglob(f"*{kind}") if ".ipynb_checkpoints" not in path.parts)
+    assert sorted(str(file.with_suffix("")) for file in files) == list(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from audfer.companion import panel as panel_module
 from audfer.companion.panel import LOWER_FACE, UPPER_FACE, FacePanel, face_panel, prototype
 from audfer.facs import ACTION_UNITS, EXPRESSIONS, PROTOTYPES
 from audfer.knowledge import KnowledgeMatrix
@@ -45,11 +46,9 @@ def test_moving_a_slider_renders_the_face_again_and_scores_it(panel):
 
 
 def test_expression_buttons_set_all_sliders_and_render_once(panel, monkeypatch):
-    import audfer.panel
-
     calls = []
-    real = audfer.panel.render
-    monkeypatch.setattr(audfer.panel, "render", lambda *a, **k: calls.append(1) or real(*a, **k))
+    real = panel_module.render
+    monkeypatch.setattr(panel_module, "render", lambda *a, **k: calls.append(1) or real(*a, **k))
     panel.buttons["surprise"].click()
     assert len(calls) == 1
     assert {au: s.value for au, s in panel.sliders.items() if s.value} == PROTOTYPES["surprise"]

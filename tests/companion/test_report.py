@@ -156,7 +156,7 @@ def test_everything_is_made_from_a_whole_store(whole):
 
 def test_every_result_of_the_notebooks_is_among_those_that_are_rebuilt():
     called = set()
-    for notebook in (ROOT / "notebooks").glob("*.py"):
+    for notebook in (ROOT / "notebooks").rglob("*.py"):
         text = notebook.read_text()
         named = re.search(r"import (\w+_results) as results", text)
         called |= {

@@ -28,7 +28,7 @@ from audfer.action_units.backends import LAC, Estimator, ExtractionFailed, estim
 from audfer.action_units.estimator import ActionUnitEstimator, predict
 from audfer.action_units.running import extract_manifest
 from audfer.action_units.table import COLUMNS
-from audfer.companion import cli
+from audfer.companion import cli, commands
 from audfer.datasets.manifest import load_frames, stream_frames
 from audfer.errors import InputError
 from audfer.jobs.processes import ChildEnded, OutOfTime, PythonChild
@@ -383,7 +383,7 @@ def test_openface_is_taken_where_it_is_found_else_lac(clips, weights, tmp_path, 
 
     arguments = ["au", "extract", "folder", "--root", str(clips), "--weights", str(weights)]
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    chosen = lambda *more: cli._extractor(cli.build_parser().parse_args([*arguments, *more]))  # noqa: E731
+    chosen = lambda *more: commands.extractor(cli.build_parser().parse_args([*arguments, *more]))  # noqa: E731
     assert chosen("--batch", "5", "--device", "cpu", "--precision", "bf16") == LAC(str(weights), "cpu", "bf16", 5)
     out, _ = said(capsys)
     assert "extractor: lac (no FeatureExtraction on PATH, no --container)" in out

@@ -18,7 +18,7 @@
 # other; the matrices and weights of the released code are held against the paper's.
 
 # %% tags=["parameters"]
-profile = "laptop"  # only says into which folder the tables and figures go
+profile = ""  # only says into which folder the tables and figures go
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 

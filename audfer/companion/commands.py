@@ -1,0 +1,428 @@
+"""What each command does: one function per command, which calls the package and prints what it gave.
+
+Modules are imported where they are used, so that a command loads only what it needs.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import AudferError, InputError
+from ..plugins import Registry
+
+#: --backend -> makes the extractor from the parsed options
+EXTRACTORS = Registry()
+
+
+def _wrong(field: str, found, expected: str) -> InputError:
+    return InputError("command line", field, found, expected)
+
+
+def _root(options, default: str | None = None) -> str:
+    root = options.root or os.environ.get("AUDFER_DATA") or default
+    if not root:
+        raise _wrong("--root", "nothing", "the dataset's folder (or set AUDFER_DATA)")
+    return root
+
+
+def parameters(pairs: list[list[str]]) -> dict[str, object]:
+    """Names and texts as names and values; a value that is no Python literal is text."""
+    values = {}
+    for name, text in pairs:
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values
+
+
+def reproduce(options) -> None:
+    from . import reproduce as runner
+
+    runner.reproduce(
+        options.profile,
+        tuple(options.notebook or runner.NOTEBOOKS),
+        parameters(options.parameter),
+        work=options.work,
+        figures=options.figures,
+        minutes=options.minutes,
+        update_notebooks=options.update_notebooks,
+    )
+
+
+def report(options) -> int | None:
+    if options.store:
+        from ..results.builder import open_records, rebuild
+
+        if options.work:
+            raise _wrong("--work with --store", repr(options.work), "--store alone: nothing is worked on")
+        figures = options.figures or os.environ.get("AUDFER_FIGURES") or "figures"
+        made = rebuild(open_records(options.store, figures), options.protocol)
+        print(made)
+        return 1 if made.missing else 0
+    from .reproduce import rewrite_report
+
+    print(rewrite_report(options.profile, work=options.work, figures=options.figures))
+
+
+# ---------------------------------------------------------------------------------------------------- data
+
+
+def data_fetch(options) -> None:
+    from ..datasets import download
+
+    todo = download.plan(options.what, _root(options, "data"), song=options.song, base_url=options.base_url)
+    print(todo.describe(), flush=True)
+    if todo.missing and not options.yes:
+        if not sys.stdin.isatty():
+            raise _wrong("--yes", "nothing, and nobody to ask", "--yes to download what is listed above")
+        if input("\nDownload? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise AudferError("nothing was downloaded")
+    for what, count in download.fetch(todo).items():
+        print(f"{todo.root / download.SOURCES[what].folder.split('/Actor')[0]}: {count} files")
+    if options.what != "videos":
+        tables = todo.root / download.SOURCES["tracking"].folder
+        print(f"\nnow, for example:\n  audfer reproduce -n 01_au_extraction -p openface_folder {tables}")
+
+
+def _clips(options, annotated: bool = False) -> dict[str, object]:
+    """Which clips of which dataset, as the readers take it; ``annotated``: frames annotated with AUs may be meant."""
+    from ..datasets.annotated import READERS
+
+    named = next((name for name in READERS if name.lower() == options.dataset.lower()), None)
+    root = _root(options)
+    if named and not annotated:
+        raise _wrong(
+            "DATASET",
+            repr(named),
+            "a dataset of expression clips; frames annotated with AUs are looked at by audfer data check and read by "
+            "audfer.datasets.read_annotated",
+        )
+    chosen = {name: getattr(options, name) for name in ("splits", "clips", "classes", "channel")}
+    return {"name": options.dataset, "root": root, **chosen}
+
+
+def data_check(options) -> int:
+    from .. import datasets
+
+    folds = None if options.fold is None else (options.fold,)
+    check = datasets.check_dataset(**_clips(options, True), folds=folds, deep=options.deep, workers=options.workers)
+    print(json.dumps(check.to_json(), indent=1) if options.json else check)
+    return 0 if check.as_published else 1
+
+
+def data_pack(options) -> None:
+    from .. import datasets
+
+    manifest = datasets.read_dataset(**_clips(options), fold=options.fold, missing="keep")
+    out = Path(options.out)
+    packed = datasets.pack(manifest, out, options.frames, options.size, workers=options.workers, align=options.align)
+    for note in manifest.notes:
+        print(note)
+    lost = packed.quarantine
+    all_clips = manifest.table.groupby(["split", "expression"]).size()
+    for (split, expression), part in lost.groupby(["split", "expression"]):
+        before = all_clips[split, expression]
+        name = manifest.classes[expression]
+        print(f"left out: {len(part)} of {before} {split} clips of {name}, now {before - len(part)}")
+    if len(lost):
+        print(f"{out / 'quarantine.csv'}: why {len(lost)} clips could not be packed")
+    if options.align:
+        print(f"{out / 'contact_sheet.png'}: look whether the faces are cut well")
+    print(f"{options.out}: {packed.frames.shape[0]} clips of {options.frames} frames, {options.size} pixels")
+
+
+def data_synth(options) -> None:
+    from .. import synth
+    from ..study.study import open_study
+
+    study = open_study(options.profile)
+    if not study.profile.embedded:
+        raise _wrong("--profile", repr(options.profile), "a profile with the embedded benchmark, for example laptop")
+    synth.write_benchmark(Path(options.out), study.synth_config)
+    print(options.out)
+
+
+# ---------------------------------------------------------------------------------------------------- action units
+
+
+def _reading(options, **more):
+    """How OpenFace's files are read, and who wrote them."""
+    from ..action_units.importing import ImportOptions
+
+    given = {
+        "min_confidence": options.min_confidence,
+        "version": options.openface_version,
+        "mask_neighbours": options.mask_neighbours and tuple(options.mask_neighbours),
+    }
+    return ImportOptions(**{name: value for name, value in given.items() if value is not None}, **more)
+
+
+def au_import(options) -> int:
+    from .. import datasets
+    from ..action_units.importing import SCALES, import_folder
+
+    folder = Path(options.dir)
+    out = Path(options.out or folder.with_name(f"{folder.resolve().name}.parquet"))
+    if (options.dataset is None) != (options.root is None) and not (options.dataset and os.environ.get("AUDFER_DATA")):
+        raise _wrong("--dataset and --root", "one of them", "both or neither (or AUDFER_DATA)")
+    manifest = datasets.read_dataset(options.dataset, _root(options), missing="drop") if options.dataset else None
+    reading = _reading(
+        options,
+        face=int(options.face) if options.face.isdigit() else options.face,
+        mode=options.au_mode,
+        require_presence=not options.without_presence,
+        scale=SCALES[options.intensity_scale] if options.intensity_scale else None,
+    )
+    files = import_folder(folder, out, reading, manifest=manifest, workers=options.workers)
+    read = files[files["status"] == "read"]
+    print(
+        f"{out}: {read['frames'].sum()} frames of {read['clips'].sum()} clips; {read['failed'].sum()} failed, "
+        f"{read['low_confidence'].sum()} of low confidence, {read['contaminated'].sum()} beside failed ones, "
+        f"{read['gaps'].sum()} gaps; {(read['faces'] > 1).sum()} files with several faces"
+    )
+    return _refused(out, files["status"] == "refused", files["reason"], "files")
+
+
+def au_extract(options) -> int:
+    from ..action_units.running import dask_client, extract_manifest, slurm_options
+
+    manifest, name = _extracted_clips(options)
+    backend = extractor(options)
+    out = Path(options.out or f"{name}_{backend.name}.parquet")
+    slurm = slurm_options(options.slurm) if options.slurm else None
+    log = str(out.absolute().parent / "slurm_logs")
+    cluster = dask_client(options.scheduler, slurm, log) if options.scheduler or slurm is not None else nullcontext()
+    running = {name: getattr(options, name) for name in ("workers", "seconds", "retries", "again")}
+    with cluster as client:
+        clips = extract_manifest(manifest, out, backend, **running, client=client)
+    done = (clips["state"] == "done").sum()
+    print(f"{out}: {clips['frames'].sum()} frames of {done} clips; {clips['ok'].sum()} with a face")
+    return _refused(out, clips["state"] == "refused", clips["reason"], "clips")
+
+
+def _refused(out: Path, refused, reasons, what: str) -> int:
+    """Say how many were refused and why the first was; the exit code."""
+    if not refused.any():
+        return 0
+    listed = out.with_name(f"{out.stem}_quarantine.csv")
+    count = f"{refused.sum()} of {len(refused)} {what}"
+    print(f"{listed}: {count} refused, the first: {reasons[refused].iloc[0]}", file=sys.stderr)
+    return 1
+
+
+def _extracted_clips(options):
+    """The dataset on disk or, where the folder holds one, the packed store; and its name."""
+    from .. import datasets
+
+    chosen = _clips(options)
+    name, root = datasets.dataset_name(chosen["name"]), Path(chosen["root"])
+    for folder in (root, root / name):
+        if not all((folder / file).is_file() for file in ("frames.npy", "meta.json")):
+            continue
+        packed = datasets.open_packed(folder)
+        if packed.meta["dataset"] != name:
+            raise InputError(folder, "packed store", f"clips of {packed.meta['dataset']}", f"clips of {name}")
+        for key in ("splits", "clips", "classes", "channel"):
+            if chosen[key]:
+                expected = "nothing with a packed store: which clips it holds was chosen when it was packed"
+                raise _wrong(f"--{key}", repr(chosen[key]), expected)
+        return packed, name
+    return datasets.read_dataset(**chosen, fold=options.fold, missing="keep"), name
+
+
+def extractor(options):
+    """The extractor that the options name, or the one that is here; says which, where nobody named it."""
+    chosen = options.backend
+    if not chosen:
+        program = shutil.which(options.executable or "FeatureExtraction")
+        where = (f"container {options.container}" if options.container else program) or options.executable
+        chosen = "openface" if where else "lac" if "lac" in EXTRACTORS else "audfer"
+        print(f"extractor: {chosen} ({where or 'no FeatureExtraction on PATH, no --container'})", flush=True)
+    if chosen not in EXTRACTORS:
+        raise _wrong("--backend", repr(chosen), f"one of {', '.join(EXTRACTORS)}")
+    return EXTRACTORS[chosen](options)
+
+
+def _openface(options):
+    from ..action_units.backends import OpenFace
+
+    csvs = options.csvs and str(Path(options.csvs).absolute())
+    reading = _reading(options, mode="static" if options.static else "calibrated")
+    return OpenFace(options.executable, options.container, options.engine, csvs=csvs, reading=reading)
+
+
+def _estimator(options):
+    from ..action_units.backends import Estimator
+    from ..study.study import open_study
+
+    study = open_study(options.profile)
+    _ = study.estimator  # trained now if it is not there
+    return Estimator(str(study.work / "estimator"), study.profile.data.render_size, study.device, study.precision)
+
+
+def _pyfeat(options):
+    from ..action_units.backends import PyFeat
+
+    return PyFeat()
+
+
+for _name, _make in (("openface", _openface), ("audfer", _estimator), ("pyfeat", _pyfeat)):
+    EXTRACTORS.add(_name, _make)
+
+
+# ---------------------------------------------------------------------------------------------------- matrix, weights
+
+
+def knowledge_build(options) -> None:
+    if options.openface:
+        from ..action_units.table import table_from_openface_folder
+        from ..knowledge import KnowledgeMatrix
+
+        if options.theta:
+            expected = "0: the filter of Eq. 3 needs expression scores of the clips' own frames"
+            raise _wrong("--theta with --openface", options.theta, expected)
+        table, labels = table_from_openface_folder(options.openface)
+        frames = table.labelled(Path(options.openface).name, labels.set_index("clip_id")["expression"])
+        matrix = KnowledgeMatrix.from_frames(frames, variant=options.variant or "paper", au28=options.au28)
+    else:
+        from ..study.study import open_study
+
+        matrix = open_study(options.profile).knowledge(options.variant, options.theta, options.au28)
+    matrix.save(Path(options.out))
+    print(matrix.to_frame().round(2).to_string())
+    print(options.out)
+
+
+def weights_inspect(options) -> None:
+    from ..models import inspect_checkpoint
+
+    checkpoint = inspect_checkpoint(options.file, options.model)
+    print(checkpoint)
+    if options.model and not checkpoint.fits:
+        raise AudferError(f"{options.file}: these weights do not fit {options.model}")
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+
+def grid(options) -> int:
+    from ..action_units.running import dask_client, slurm_options
+    from ..jobs.executors import job_script, slurm_cluster
+    from ..study.study import OUTPUTS, open_study
+
+    slurm = slurm_options(options.slurm) if options.slurm else None
+    if options.dry_run and slurm is not None:
+        print(job_script(slurm))
+        return 0
+    study = open_study(options.profile, options.work or "")
+    outputs = tuple(options.output or OUTPUTS)
+    if options.dry_run:
+        print(study.grid_summary(*outputs).to_string(index=False))
+        return 0
+    cells = study.noted_cells(*outputs)
+    cluster = nullcontext()
+    if options.scheduler or slurm is not None:
+        jobs = None if slurm is None else slurm_cluster(slurm, str(study.work / "slurm_logs"))
+        cluster = dask_client(options.scheduler, jobs)
+    with cluster as client:
+        table = study.train(cells, "grid", executor=client)
+    failed = table[table["error"].notna()]
+    count, trained = f"{len(table) - len(failed)} of {len(table)} cells", table["trained"].sum()
+    print(f"{study.store.folder}: {count}, {trained} of them trained now")
+    for position, error in failed["error"].items():
+        print(f"failed: {cells[position].label}, seed {cells[position].seed}: {error}", file=sys.stderr)
+    return 1 if len(failed) else 0
+
+
+def train(options) -> int | None:
+    from ..study.study import open_study
+    from ..training import distributed
+
+    study = open_study(options.profile)
+    wanted, started = options.processes, distributed.launched()
+    if wanted is not None and (wanted < 1 or wanted != (started or wanted)):
+        raise _wrong("--processes", wanted, f"{started}, as torchrun started" if started else "at least 1")
+    if options.objective == "mae":
+        if (wanted or started) > 1:
+            raise _wrong("--processes with --objective mae", wanted or started, "1")
+        return _pretrain(study, options)
+    if wanted and wanted > 1 and not started:
+        if study.device == "cuda":
+            distributed.check_gpus(wanted)
+        return distributed.launch(options.given, wanted)
+    with distributed.together(study.device) as rank:
+        if rank == 0:
+            _train_cell(study, options)
+        else:
+            from ..training.loop import assist
+
+            assist()
+    return None
+
+
+def _given(options, *names: str) -> dict[str, object]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _train_cell(study, options) -> None:
+    from ..evaluation.statistics import PROTOCOLS, summary
+
+    for name, value in _given(options, "data", "mask_ratio", "out").items():
+        raise _wrong(f"--{name.replace('_', '-')}", repr(value), "nothing, unless with --objective mae")
+    cell = study.cell(
+        options.model or "m3dfel",
+        options.dataset,
+        options.au_ratio,
+        options.strategy,
+        options.weights,
+        options.seed,
+        options.recipe,
+        "weights" if options.initial_weights else options.initialisation,
+        options.fold,
+        options.reading,
+        options.variant,
+        options.au_source,
+    )
+    if options.landmarks and not cell.uses_landmarks:
+        raise _wrong("--landmarks", repr(options.landmarks), f"nothing for {cell.model}: it looks at no landmarks")
+    study.landmark_source = options.landmarks
+    cell = replace(cell, **_given(options, "epochs", "accumulate", "evaluate_every", "validation"))
+    (record,) = study.run([cell], initial_weights=options.initial_weights or "")
+    print(f"{cell.label}: WAR and UAR, 95 % intervals")
+    for protocol in PROTOCOLS:
+        if protocol != "best-on-validation" or cell.validation:
+            result = summary(record, protocol)
+            print(f"  {protocol}, epoch {result.epochs[0]}: {result.war}, {result.uar}")
+    costs = record.costs
+    gpu = f", {costs['peak_gpu_memory_mb']:.0f} MB of the GPU" if study.device == "cuda" else ""
+    waiting = f"{costs['bound']}-bound ({100 * costs['input_share']:.0f} % of the time waiting for clips)"
+    print(f"{costs['clips_per_second']:.3g} clips/s, {waiting}, {costs['peak_memory_mb']:.0f} MB{gpu}")
+    print(f"record: {record.path}")
+
+
+def _pretrain(study, options) -> None:
+    from ..training.pretraining import pretrain
+
+    if options.model not in ("", "mae_dfer"):
+        raise _wrong("--model with --objective mae", repr(options.model), "mae_dfer")
+    chosen = _given(options, "epochs", "mask_ratio", "seed")
+    if options.out:
+        out, start = Path(options.out), f"--initial-weights {options.out}"
+        pretrain(replace(study.pretraining, **chosen), options.data or study.pretraining_stores(), out)
+    elif options.data or chosen:
+        expected = "a .safetensors file to write: the profile's own is made from its own clips and settings"
+        raise _wrong("--out", "nothing", expected)
+    else:
+        out, start = study.pretrained_weights, "--initialisation mae"
+    last = json.loads(out.with_suffix(".json").read_text())["history"][-1]
+    errors = f"of appearance {last['loss_appearance']:.3f}, of motion {last['loss_motion']:.3f}"
+    print(f"{out}: after epoch {last['epoch']}, mean squared error {errors}")
+    print(f"next: audfer train --model mae_dfer {start}")

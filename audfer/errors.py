@@ -27,3 +27,18 @@ class InputError(AudferError, ValueError):
 
     def __reduce__(self):  # so that it survives the trip from a worker process
         return type(self), (self.where, self.field, self.found, self.expected)
+
+
+def refuse(where, checks) -> None:
+    """Raise the first objection of a table of checks.
+
+    Args:
+        checks: (whether it is wrong, field, found, expected) each, in order; from a generator one by one, so that a
+            check may presume what those before it say.
+
+    Raises:
+        InputError: something is wrong.
+    """
+    for wrong, field, found, expected in checks:
+        if wrong:
+            raise InputError(where, field, found, expected)

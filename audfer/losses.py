@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from .errors import InputError
 from .facs import ACTION_UNITS, EXPRESSIONS
+from .plugins import Registry
 
 #: how the positive class weights are made (Eqs. 6, 7, 8)
 STRATEGIES: tuple[str, ...] = ("global", "distinct", "minor")
@@ -283,6 +284,13 @@ def _matrix(values, name: str, shapes: tuple) -> Tensor:
     if not torch.isfinite(tensor).all() or (tensor < 0).any():
         raise InputError("AULoss", name, "negative or non-finite values", "finite weights of at least 0")
     return tensor
+
+
+#: name -> AU loss that a cell may be trained with (``Cell.au_loss``). One of your own is called as ``AULoss`` is, has
+#: its ``units``, and is entered with ``AU_LOSSES.add``; the easiest is a subclass with a ``forward`` of its own. Raise
+#: its ``version`` (1 if it has none) when it behaves differently: records of the one before are then not taken for it.
+AU_LOSSES = Registry()
+AU_LOSSES.add("", AULoss)
 
 
 # ----------------------------------------------------------------------------------------------------- Eqs. 5 and 10

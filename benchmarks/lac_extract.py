@@ -34,7 +34,7 @@ from audfer.lock_and_check.network import build_lac, lac_flops
 from audfer.lock_and_check.streaming import judge_streams
 from audfer.lock_and_check.training import Recogniser
 from audfer.synth import rendered_clips
-from audfer.training.loop import threads
+from audfer.training.engine import threads
 
 FRAMES = 16
 #: network -> clips of a turn, and clips of a batch

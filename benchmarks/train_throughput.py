@@ -23,27 +23,11 @@ import pandas as pd
 import torch
 from model_speed import Clock, arguments_for, prepare, spread, write_record
 
-from audfer.datasets import open_packed
 from audfer.files import write_json
 from audfer.knowledge import KnowledgeMatrix
 from audfer.models import count_flops, default_clip_shape
-from audfer.training.augmentation import augment_with_points
-from audfer.training.loop import (
-    Cell,
-    CellInputs,
-    _au_loss,
-    _backward,
-    _initial_model,
-    batch_targets,
-    choose_frames,
-    fit,
-    gather_frames,
-    gather_points,
-    open_landmarks,
-    resolve_precision,
-    threads,
-)
-from audfer.training.recipes import build_optimizer
+from audfer.training.engine import threads
+from audfer.training.loop import Cell, CellInputs, CellTask, fit, resolve_precision
 from audfer.training.records import RunStore, run_cells
 
 FACTORS = (1, 2, 4, 8)
@@ -115,35 +99,19 @@ def cell_for(name: str, device: str) -> Cell:
 
 def apart(cell: Cell, inputs: CellInputs, clock: Clock, repeats: int) -> dict:
     """Clips a second of the input pipeline and of the step, each alone."""
-    packed, recipe = open_packed(inputs.packed), cell.training_recipe
-    train = packed.split("train")
-    au_loss, labels, _ = _au_loss(cell, inputs, packed, train)
-    au_loss.to(cell.device)
-    order, draws = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    size = min(recipe.batch_size, len(train))
+    task, order = CellTask(cell, inputs), np.random.default_rng(0)
+    size = min(task.recipe.batch_size, len(task.training))
+    model, optimizer = task.model.train(), task.optimizer()
+    task.batches(0)
 
-    landmarks = open_landmarks(cell, inputs, packed)
+    def read(_) -> tuple:
+        return task.read(order.permutation(task.training)[:size])
 
-    def read(_) -> tuple[np.ndarray, torch.Tensor, torch.Tensor | None]:
-        rows = order.permutation(train)[:size]
-        (chosen,) = choose_frames(packed, rows, recipe.train_sampling, cell, order)
-        return rows, *augment_with_points(
-            gather_frames(packed, rows, chosen, None, cell.device),
-            gather_points(landmarks, rows, chosen, cell.device),
-            recipe.augmentation,
-            draws,
-            cell.image_size,
-        )
-
-    model = _initial_model(cell, inputs)
-    model = model.to(cell.device, memory_format=model.memory_format).train()
-    optimizer = build_optimizer(model, recipe)
-    rows, clips, points = read(0)
-    targets = batch_targets(recipe, torch.tensor(packed.expressions)[rows], labels[rows], au_loss)
+    batch = read(0)
 
     def step(_) -> None:
         optimizer.zero_grad(set_to_none=True)
-        _backward(cell, model, au_loss, clips, points, targets, np.arange(size))
+        task.backward(batch)
         optimizer.step()
 
     seconds = {

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,7 +34,8 @@ from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
 from ..models.output import kaiming_init, local_contrast
 from ..models.resnet import residual_stage
-from ..progress import progress as progress_bar
+from ..recipes import Recipe
+from ..training.engine import Task, autocast, epoch_bar, seeded, train
 
 #: FACS code from which an AU counts as present
 PRESENT_FROM = 2
@@ -220,6 +220,8 @@ def train_estimator(
     device: str = "cpu",
     precision: str = "float32",
     progress: bool = True,
+    scratch: str | Path | None = None,
+    report=None,
 ) -> tuple[ActionUnitEstimator, pd.DataFrame]:
     """Train and calibrate an estimator; the same arguments give the same estimator on the same machine.
 
@@ -235,13 +237,15 @@ def train_estimator(
         device: "cpu" or "cuda".
         precision: "bf16" (autocast) or "float32".
         progress: whether to show a progress bar.
+        scratch: folder for the state after every epoch; an unfinished run of the same arguments found there is gone on
+            with. report: called with each epoch's history row.
 
     Returns:
         (estimator in eval mode on the CPU, history with one row an epoch: epoch, loss, loss_presence, loss_intensity,
         calibration_f1 (mean over AUs at threshold 0), learning_rate, seconds).
 
     Raises:
-        AudferError: arrays that do not fit together, or fewer than two subjects.
+        AudferError: arrays that do not fit together, fewer than two subjects, or a loss that stopped being finite.
     """
     images, codes, subjects = _checked(images, intensity_codes, subjects)
     train_index = np.arange(len(images)) if train_index is None else np.asarray(train_index)
@@ -255,111 +259,102 @@ def train_estimator(
     for_training = train_index[~np.isin(subjects[train_index], held_in)]
 
     # weights and dropout draw from the global generators: seeded here, and put back as they were for the caller
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.startswith("cuda") else []):
-        torch.manual_seed(seed)
-        return _train(
-            images, codes, for_training, for_calibration, epochs, batch_size, lr, seed, device, precision, progress
+    with (
+        seeded(seed, device),
+        epoch_bar(
+            epochs,
+            "AU estimator",
+            lambda row: f"loss {row['loss']:.3f}, F1 {row['calibration_f1']:.3f}",
+            report,
+            disable=not progress,
+        ) as shown,
+    ):
+        task = EstimatorTask(
+            images, codes, for_training, for_calibration, epochs, batch_size, lr, seed, device, precision
         )
-
-
-def _train(
-    images: np.ndarray,
-    codes: np.ndarray,
-    for_training: np.ndarray,
-    for_calibration: np.ndarray,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
-    device: str,
-    precision: str,
-    progress: bool,
-) -> tuple[ActionUnitEstimator, pd.DataFrame]:
-    estimator = ActionUnitEstimator(images.shape[1])
-    estimator.to(device=device, memory_format=torch.channels_last)
-    targets = torch.from_numpy(codes)
-    presence_target = torch.where(targets.isnan(), targets, (targets >= PRESENT_FROM).float())
-    # a rare AU would otherwise be answered with "never"; the root keeps thresholds and rates from drifting far apart
-    rate = presence_target[for_training].nanmean(dim=0).nan_to_num(0.5).clamp(0.01, 0.99)
-    pos_weight = ((1 - rate) / rate).sqrt().to(device)
-    optimizer = torch.optim.AdamW(estimator.parameters(), lr=lr, weight_decay=0.05, fused=True)
-    steps = max(1, len(for_training) // batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, epochs * steps))
-    order_generator = torch.Generator().manual_seed(seed + 1)
-    picture_generator = torch.Generator(device).manual_seed(seed + 2)
-    pictures = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-    history = []
-    bar = progress_bar(total=epochs * steps, desc="AU estimator", unit="step", disable=not progress)
-    with bar:
-        for epoch in range(epochs):
-            start, sums = time.perf_counter(), torch.zeros(2)
-            estimator.train()
-            order = torch.from_numpy(for_training)[torch.randperm(len(for_training), generator=order_generator)]
-            for step in range(steps):
-                rows = order[step * batch_size : (step + 1) * batch_size]
-                batch = augment(grey(pictures[rows].to(device)), picture_generator)
-                with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
-                    logits, raw = estimator.raw(batch)
-                loss_presence, loss_intensity = _losses(
-                    logits,
-                    raw,
-                    presence_target[rows].to(device),
-                    targets[rows][:, INTENSITY_INDEX].to(device),
-                    pos_weight,
-                )
-                optimizer.zero_grad(set_to_none=True)
-                (loss_presence + loss_intensity).backward()
-                nn.utils.clip_grad_norm_(estimator.parameters(), 5.0)
-                optimizer.step()
-                schedule.step()
-                sums += torch.stack((loss_presence, loss_intensity)).detach().cpu()
-                bar.update(1)
-            if not torch.isfinite(sums).all():
-                raise AudferError(
-                    f"the AU estimator's loss is not finite in epoch {epoch + 1}: use a smaller lr than {lr}"
-                )
-            presence_loss, intensity_loss = (sums / steps).tolist()
-            logits, _ = _raw_outputs(estimator, images[for_calibration], 256, device, precision)
-            f1 = _f1(presence_target[for_calibration].numpy(), (logits >= 0).astype(np.float32))
-            history.append(
-                {
-                    "epoch": epoch + 1,
-                    "loss": presence_loss + intensity_loss,
-                    "loss_presence": presence_loss,
-                    "loss_intensity": intensity_loss,
-                    "calibration_f1": float(np.nanmean(f1)),
-                    "learning_rate": schedule.get_last_lr()[0],
-                    "seconds": time.perf_counter() - start,
-                }
-            )
-            bar.set_postfix_str(f"loss {presence_loss + intensity_loss:.3f}, F1 {np.nanmean(f1):.3f}")
-
-    logits, raw = _raw_outputs(estimator, images[for_calibration], 256, device, precision)
+        history, _ = train(task, scratch, report=shown)
+        estimator = task.model
+        logits, raw = _raw_outputs(estimator, images[for_calibration], 256, device, precision)
     estimator.cpu()
     calibrate(estimator, logits, raw, codes[for_calibration])
     return estimator.eval(), pd.DataFrame(history)
+
+
+class EstimatorTask(Task):
+    """An estimator as a task of the training loop; see ``train_estimator``."""
+
+    label = "AU estimator"
+    terms = ("loss", "loss_presence", "loss_intensity")
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        codes: np.ndarray,
+        for_training: np.ndarray,
+        for_calibration: np.ndarray,
+        epochs: int,
+        batch_size: int,
+        lr: float,
+        seed: int,
+        device: str,
+        precision: str,
+    ):
+        self.epochs, self.device, self.precision = epochs, device, precision
+        self.recipe = Recipe(
+            "ours", "adamw", lr, 0.05, decay_norms=True, batch_size=batch_size, epochs=epochs, clip_gradient=5.0
+        )
+        self.model = ActionUnitEstimator(images.shape[1]).to(device=device, memory_format=torch.channels_last)
+        self.images, self.for_training, self.for_calibration = images, for_training, for_calibration
+        self.pictures = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+        self.codes = torch.from_numpy(codes)
+        self.presence = torch.where(self.codes.isnan(), self.codes, (self.codes >= PRESENT_FROM).float())
+        # a rare AU would otherwise be answered with "never"; the root keeps thresholds and rates from drifting apart
+        rate = self.presence[for_training].nanmean(dim=0).nan_to_num(0.5).clamp(0.01, 0.99)
+        self.pos_weight = ((1 - rate) / rate).sqrt().to(device)
+        self.generators = {
+            "order": torch.Generator().manual_seed(seed + 1),
+            "pictures": torch.Generator(device).manual_seed(seed + 2),
+        }
+
+    def rate(self, step: int, steps: int) -> float:
+        """One warm-up, then a cosine to 0."""
+        warmup = max(1, steps // 20)
+        if step < warmup:
+            return self.recipe.learning_rate * ((step + 1) / warmup)
+        return self.recipe.learning_rate * (0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        size = self.recipe.batch_size
+        order = self.for_training[torch.randperm(len(self.for_training), generator=self.generators["order"]).numpy()]
+        return [order[step * size : (step + 1) * size] for step in range(max(1, len(order) // size))]
+
+    def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        pictures = augment(grey(self.pictures[rows].to(self.device)), self.generators["pictures"])
+        return pictures, self.presence[rows].to(self.device), self.codes[rows][:, INTENSITY_INDEX].to(self.device)
+
+    def losses(self, batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Binary cross entropy and smooth L1, each the mean over the known entries, behind their sum."""
+        pictures, presence, codes = batch
+        with autocast(self):
+            logits, raw = self.model.raw(pictures)
+        known, coded = ~presence.isnan(), ~codes.isnan()
+        first = F.binary_cross_entropy_with_logits(
+            logits, presence.nan_to_num(), pos_weight=self.pos_weight, reduction="none"
+        )
+        second = F.smooth_l1_loss(raw, codes.nan_to_num(), reduction="none")
+        first, second = ((x * mask).sum() / mask.sum().clamp(min=1) for x, mask in ((first, known), (second, coded)))
+        return first + second, first, second
+
+    def look(self, epoch: int) -> dict:
+        rows = self.for_calibration
+        logits, _ = _raw_outputs(self.model, self.images[rows], 256, self.device, self.precision)
+        return {"calibration_f1": float(np.nanmean(_f1(self.presence[rows].numpy(), logits >= 0)))}
 
 
 def calibration_subjects(people: np.ndarray, seed: int = 0) -> np.ndarray:
     """A fifth of the people of a training set, at least one: not trained on, for thresholds and intensities."""
     people = np.unique(people)
     return np.random.default_rng(seed).permutation(people)[: max(1, round(len(people) / 5))]
-
-
-def _rate(step: int, steps: int) -> float:
-    warmup = max(1, steps // 20)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
-
-
-def _losses(logits: Tensor, raw: Tensor, presence: Tensor, codes: Tensor, pos_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross entropy and smooth L1, each the mean over the known entries."""
-    known = ~presence.isnan()
-    first = F.binary_cross_entropy_with_logits(logits, presence.nan_to_num(), pos_weight=pos_weight, reduction="none")
-    coded = ~codes.isnan()
-    second = F.smooth_l1_loss(raw, codes.nan_to_num(), reduction="none")
-    return ((first * known).sum() / known.sum().clamp(min=1), (second * coded).sum() / coded.sum().clamp(min=1))
 
 
 def calibrate(estimator: ActionUnitEstimator, logits: np.ndarray, raw: np.ndarray, codes: np.ndarray) -> None:

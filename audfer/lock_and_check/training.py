@@ -26,9 +26,7 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +36,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..action_units.estimator import PRESENT_FROM, ZERO_BELOW, calibration_subjects, major_axis, rate_threshold
-from ..datasets.annotated import annotated_labels, annotated_landmarks, load_annotated_frames
-from ..datasets.common import dataset_folder
-from ..datasets.manifest import RENDERED_STAMP
+from ..datasets.annotated_frames import AnnotatedFrames, open_annotated
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, INTENSITY_INDEX
-from ..files import atomic_file, atomic_folder, digest, write_json
+from ..files import digest, write_json
 from ..models import read_checkpoint
 from ..recipes import Augmentation, Recipe
 from ..training.augmentation import augment_with_points, resize
-from ..training.loop import autocast, threads
-from ..training.recipes import build_optimizer, learning_rate, set_learning_rate
+from ..training.engine import Task, autocast, reproducible, train
+from ..training.recipes import build_optimizer
 from ..training.records import RunStore, environment, write_meta
 from ..versions import versions
 from .losses import (
@@ -278,146 +274,30 @@ class RecognitionInputs:
     initial_fold: int = 0
 
 
-# ------------------------------------------------------------------------------------------------------ annotated
-# frames
-
-
-@dataclass(frozen=True)
-class AnnotatedFrames:
-    """The frames of an annotated set, packed.
-
-    Attributes:
-        frames: uint8 (n, side, side, 3), memory-mapped.
-        table: one row a frame, as ``datasets.annotated.read_annotated`` gives it.
-        landmarks: float32 (n, 68, 2) in 0..1 of the side, NaN unknown.
-        meta: dataset, size, fingerprint, and faces ("rendered faces" or the dataset).
-    """
-
-    frames: np.ndarray
-    table: pd.DataFrame
-    landmarks: np.ndarray
-    meta: dict
-
-    @property
-    def action_units(self) -> tuple[str, ...]:
-        """The AUs that are annotated, in ``facs.ACTION_UNITS`` order."""
-        return tuple(name for name in ACTION_UNITS if name in self.table)
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """float32 (n, AUs): 0, 1 or NaN = unknown."""
-        return annotated_labels(self.table, self.action_units)
-
-    @cached_property
-    def codes(self) -> np.ndarray:
-        """float32 (n, AUs), as annotated: 0 to 5, or 0 and 1 where the set has no intensities; NaN = unknown."""
-        return self.table[list(self.action_units)].to_numpy(np.float32)
-
-    @cached_property
-    def subjects(self) -> np.ndarray:
-        """Who is on each frame, text (n,)."""
-        return self.table["subject"].to_numpy().astype(str)
-
-    def split(self, fold: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows to train on, to calibrate on, and of the held-out fold; rising, no subject in two of them.
-
-        Raises:
-            InputError: no frames of that fold, or fewer than two subjects outside it.
-        """
-        held = self.table["fold"].to_numpy() == fold
-        people = np.unique(self.subjects[~held])
-        if not held.any() or len(people) < 2:
-            raise InputError(
-                self.meta["dataset"],
-                f"subjects inside and outside of fold {fold}",
-                f"{len(np.unique(self.subjects[held]))} and {len(people)}",
-                "at least 1 and 2",
-            )
-        calibrating = np.isin(self.subjects, calibration_subjects(people, seed)) & ~held
-        return np.flatnonzero(~held & ~calibrating), np.flatnonzero(calibrating), np.flatnonzero(held)
-
-
-def pack_annotated(
-    table: pd.DataFrame,
-    root: str | Path,
-    folder: str | Path,
-    size: int,
-    *,
-    align: bool = False,
-    openface: str | Path | None = None,
-) -> AnnotatedFrames:
-    """The annotated frames of a set as one memory-mapped array with their landmarks, made if they are not there.
-
-    Args:
-        table: from ``datasets.annotated.read_annotated`` (all its rows or some).
-        root: folder of the set. folder: where the packed frames go. size: side of the pictures, pixels.
-        align, openface: cut the faces out of the pictures; as in ``datasets.annotated.load_annotated_frames``.
-    """
-    folder = Path(folder)
-    dataset = table.attrs.get("dataset", "annotated")
-    fingerprint = digest(
-        [
-            dataset,
-            size,
-            digest(table.to_csv(index=False)),
-            versions("annotated frames"),
-            *[str(openface)] * bool(openface),
-            *["aligned"] * align,
-        ]
-    )
-    rendered = (dataset_folder(root, dataset) / RENDERED_STAMP).is_file()
-    meta = {
-        "dataset": dataset,
-        "size": size,
-        "fingerprint": fingerprint,
-        "faces": "rendered faces" if rendered else dataset,
-    }
-    try:
-        found = json.loads((folder / "meta.json").read_text())
-    except (OSError, ValueError):
-        found = None
-    if found != meta:
-        table = table.reset_index(drop=True)
-        with atomic_folder(folder) as temporary:
-            frames = np.lib.format.open_memmap(
-                temporary / "frames.npy", mode="w+", dtype=np.uint8, shape=(len(table), size, size, 3)
-            )
-            load_annotated_frames(root, table, size, align=align, openface=openface, out=frames, progress=True)
-            frames.flush()
-            np.save(
-                temporary / "landmarks.npy",
-                annotated_landmarks(root, table, align=align, openface=openface).astype(np.float32),
-            )
-            table.to_parquet(temporary / "table.parquet")
-            write_json(temporary / "meta.json", meta)
-    return open_annotated(folder)
-
-
-def open_annotated(folder: str | Path) -> AnnotatedFrames:
-    """What ``pack_annotated`` made.
-
-    Raises:
-        InputError: nothing there, or not whole.
-    """
-    folder = Path(folder)
-    try:
-        return AnnotatedFrames(
-            np.load(folder / "frames.npy", mmap_mode="r"),
-            pd.read_parquet(folder / "table.parquet"),
-            np.load(folder / "landmarks.npy"),
-            json.loads((folder / "meta.json").read_text()),
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(
-            folder,
-            "packed annotated frames",
-            f"{type(error).__name__}: {error}",
-            "frames.npy, landmarks.npy, table.parquet and meta.json; delete the folder to make them again",
-        ) from None
-
-
 # --------------------------------------------------------------------------------------------------------------
 # training
+
+
+def split(data: AnnotatedFrames, fold: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows to train on, to calibrate on, and of the held-out fold; rising, no subject in two of them.
+
+    Args:
+        seed: of the choice of calibration subjects.
+
+    Raises:
+        InputError: no frames of that fold, or fewer than two subjects outside it.
+    """
+    held = data.table["fold"].to_numpy() == fold
+    people = np.unique(data.subjects[~held])
+    if not held.any() or len(people) < 2:
+        raise InputError(
+            data.meta["dataset"],
+            f"subjects inside and outside of fold {fold}",
+            f"{len(np.unique(data.subjects[held]))} and {len(people)}",
+            "at least 1 and 2",
+        )
+    calibrating = np.isin(data.subjects, calibration_subjects(people, seed)) & ~held
+    return np.flatnonzero(~held & ~calibrating), np.flatnonzero(calibrating), np.flatnonzero(held)
 
 
 def build_network(cell: RecognitionCell, action_units: tuple[str, ...]) -> LAC:
@@ -558,16 +438,20 @@ def fit(cell: RecognitionCell, inputs: RecognitionInputs, scratch: Path | None =
         AudferError: the loss stopped being finite.
     """
     data = open_annotated(inputs.annotated)
-    training, calibration, held_out = data.split(cell.fold, inputs.calibration_seed)
-    devices = [torch.cuda.current_device()] if cell.device == "cuda" else []
-    with threads(1 if cell.device == "cpu" else torch.get_num_threads()), torch.random.fork_rng(devices):
-        torch.manual_seed(cell.seed)
+    training, calibration, held_out = split(data, cell.fold, inputs.calibration_seed)
+    with reproducible(cell.seed, cell.device):
         network = build_network(cell, data.action_units)
         if cell.initialisation != "scratch":
             _start_from(network, cell, inputs)
         network.to(cell.device, memory_format=torch.channels_last)
         maps = stored_maps(cell, inputs, data, network)
-        outcome = _fit(cell, network, data, training, calibration, scratch, report, maps)
+        task = RecognitionTask(cell, network, data, training, calibration, maps)
+        history, _ = train(task, scratch, report=report)
+        outcome = {
+            "history": pd.DataFrame(history),
+            "frames": task.windows.size,
+            **{name: np.array(values, np.float32) for name, values in task.traces.items()},
+        }
         outcome["rows"] = {"training": training, "calibration": calibration, "held_out": held_out}
         outcome["logits"] = {
             name: judge_rows(network, data, outcome["rows"][name], cell, maps) for name in ("calibration", "held_out")
@@ -621,133 +505,87 @@ def _start_from(network: LAC, cell: RecognitionCell, inputs: RecognitionInputs) 
     load(network, read_checkpoint(inputs.initial_weights))
 
 
-def _fit(
-    cell: RecognitionCell,
-    network: LAC,
-    data: AnnotatedFrames,
-    training: np.ndarray,
-    calibration: np.ndarray,
-    scratch: Path | None,
-    report,
-    maps: TrunkMaps | None,
-) -> dict:
-    recipe, device, labels = cell.training_recipe, cell.device, torch.from_numpy(data.labels)
-    points = torch.from_numpy(data.landmarks)
-    heads = (
-        HEAD_RATES.get(cell.size, 1.0) if cell.initialisation == "estimator" else 1.0
-    )  # a recogniser's heads are trained
-    optimizer = build_optimizer(
-        network, recipe, fused=True, rate_scale=lambda name: 1.0 if name.startswith("backbone.") else heads
-    )
-    share = np.nanmean(data.labels[training], axis=0)
-    dynamic = DynamicWeights(len(network.action_units), share=torch.from_numpy(share))
-    window_generator = np.random.default_rng([cell.seed, 1])
-    augment_generator = torch.Generator().manual_seed(cell.seed + 1)
-    history: list[dict] = []
-    traces: dict[str, list[list[float]]] = {"training_recall": [], "calibration_recall": [], "weights": []}
-    checkpoint = Path(scratch) / "state.pt" if scratch else None
-    if checkpoint and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        dynamic.load_state_dict(state["dynamic"])
-        window_generator.bit_generator.state = state["windows"]
-        augment_generator.set_state(state["augment"])
-        torch.set_rng_state(state["torch"])
-        if device == "cuda":
-            torch.cuda.set_rng_state(state["cuda"])
-        history, traces = state["history"], state["traces"]
+class RecognitionTask(Task):
+    """A cell as a task of the training loop; see ``fit``."""
 
-    frames = 0
-    for epoch in range(len(history), cell.epochs):
-        started = time.perf_counter()
-        network.train()
-        weights = {"CE": None, "WA": share_weights(torch.from_numpy(share)), "DWA": dynamic.weights}[cell.loss]
-        weights = None if weights is None else weights.float().to(device)
-        windows = epoch_windows(cell, data.table, training, window_generator)
-        frames = windows.size
-        batches = np.array_split(windows, max(1, round(len(windows) / recipe.batch_size)))
-        sums = dict.fromkeys(("loss", *TERMS), torch.zeros((), dtype=torch.float64, device=device))
-        seen: list[Tensor] = []
-        for number, rows in enumerate(batches):
-            rate = learning_rate(recipe, epoch * len(batches) + number, cell.epochs * len(batches))
-            set_learning_rate(optimizer, rate)
-            if maps is None:
-                given, marks = augment_with_points(
-                    _pictures(data, rows, network.image_size, device),
-                    points[rows].to(device),
-                    recipe.augmentation,
-                    augment_generator,
-                )
-            else:
-                mirrored = torch.rand(len(rows), generator=augment_generator) < recipe.augmentation.flip
-                given, marks = (part.to(device) for part in maps.take(rows, mirrored))
-            terms, logits = batch_terms(cell, network, given, marks, labels[rows].to(device), weights, maps is not None)
-            loss = total_loss(terms, cell.size)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if recipe.clip_gradient:
-                torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_gradient)
-            optimizer.step()
-            for name, value in (("loss", loss), *terms.items()):
-                sums[name] = sums[name] + value.detach()
-            seen.append(logits.detach().flatten(0, 1).float().cpu())
-        means = {
-            name: float(value) / len(batches) if name == "loss" or name in terms else float("nan")
-            for name, value in sums.items()
+    terms = ("loss", *(f"loss_{name}" for name in TERMS))
+
+    def __init__(
+        self,
+        cell: RecognitionCell,
+        network: LAC,
+        data: AnnotatedFrames,
+        training: np.ndarray,
+        calibration: np.ndarray,
+        maps: TrunkMaps | None,
+    ):
+        self.cell, self.model, self.data, self.maps = cell, network, data, maps
+        self.label, self.recipe, self.epochs = cell.label, cell.training_recipe, cell.epochs
+        self.device, self.precision = cell.device, cell.precision
+        self.training, self.calibration = training, calibration
+        self.labels, self.points = torch.from_numpy(data.labels), torch.from_numpy(data.landmarks)
+        self.share = torch.from_numpy(np.nanmean(data.labels[training], axis=0))
+        self.dynamic = DynamicWeights(len(network.action_units), share=self.share)
+        self.generators = {
+            "windows": np.random.default_rng([cell.seed, 1]),
+            "augment": torch.Generator().manual_seed(cell.seed + 1),
         }
-        if not math.isfinite(means["loss"]):
-            raise AudferError(
-                f"{cell.label}: the loss became {means['loss']} in epoch {epoch + 1}; lower the learning rate or train "
-                "in float32"
-            )
-        truth = data.labels[np.concatenate(batches).ravel()]
-        recall = recalls(truth, torch.cat(seen).numpy())
-        # what the epoch showed; an AU that it did not show has no share
-        dynamic.update(torch.from_numpy(recall), torch.from_numpy(np.nanmean(truth, axis=0)))
-        judged = judge_rows(network, data, calibration, cell, maps)
-        calibrated = recalls(data.labels[calibration], judged)
-        for name, values in (
-            ("training_recall", recall),
-            ("calibration_recall", calibrated),
-            ("weights", np.ones(len(recall)) if weights is None else weights.cpu().numpy()),
-        ):
-            traces[name].append([float(value) for value in values])
-        history.append(
-            {
-                "epoch": epoch + 1,
-                **{"loss" if name == "loss" else f"loss_{name}": value for name, value in means.items()},
-                "training_recall": float(np.nanmean(recall)),
-                "calibration_f1": float(np.nanmean(frame_f1(data.labels[calibration], judged))),
-                "learning_rate": rate,
-                "seconds": time.perf_counter() - started,
-            }
+        self.traces: dict[str, list] = {"training_recall": [], "calibration_recall": [], "weights": []}
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        warm = self.cell.initialisation == "estimator"  # a recogniser's heads are trained
+        heads = HEAD_RATES.get(self.cell.size, 1.0) if warm else 1.0
+        return build_optimizer(
+            self.model, self.recipe, fused=True, rate_scale=lambda name: 1.0 if name.startswith("backbone.") else heads
         )
-        if checkpoint and epoch + 1 < cell.epochs:
-            with atomic_file(checkpoint) as temporary:
-                torch.save(
-                    {
-                        "network": network.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "dynamic": dynamic.state_dict(),
-                        "windows": window_generator.bit_generator.state,
-                        "augment": augment_generator.get_state(),
-                        "torch": torch.get_rng_state(),
-                        "cuda": torch.cuda.get_rng_state() if device == "cuda" else None,
-                        "history": history,
-                        "traces": traces,
-                    },
-                    temporary,
-                )
-            with atomic_file(checkpoint.with_name("history.csv")) as temporary:
-                pd.DataFrame(history).to_csv(temporary, index=False)
-        if report:
-            report(history[-1])
-    return {
-        "history": pd.DataFrame(history),
-        "frames": frames,
-        **{name: np.array(values, np.float32) for name, values in traces.items()},
-    }
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        weights = {"CE": None, "WA": share_weights(self.share), "DWA": self.dynamic.weights}[self.cell.loss]
+        self.weights = None if weights is None else weights.float().to(self.device)
+        self.seen: list[Tensor] = []
+        self.windows = epoch_windows(self.cell, self.data.table, self.training, self.generators["windows"])
+        return np.array_split(self.windows, max(1, round(len(self.windows) / self.recipe.batch_size)))
+
+    def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        draws, augmentation = self.generators["augment"], self.recipe.augmentation
+        if self.maps is None:
+            pictures = _pictures(self.data, rows, self.model.image_size, self.device)
+            given, marks = augment_with_points(pictures, self.points[rows].to(self.device), augmentation, draws)
+        else:
+            mirrored = torch.rand(len(rows), generator=draws) < augmentation.flip
+            given, marks = (part.to(self.device) for part in self.maps.take(rows, mirrored))
+        return given, marks, self.labels[rows].to(self.device)
+
+    def losses(self, batch) -> tuple[Tensor, ...]:
+        terms, logits = batch_terms(self.cell, self.model, *batch, self.weights, self.maps is not None)
+        self.seen.append(logits.detach().flatten(0, 1).float().cpu())
+        none = torch.tensor(float("nan"), device=self.device)
+        return total_loss(terms, self.cell.size), *(terms.get(name, none) for name in TERMS)
+
+    def look(self, epoch: int) -> dict:
+        truth = self.data.labels[self.windows.ravel()]
+        recall = recalls(truth, torch.cat(self.seen).numpy())
+        # what the epoch showed; an AU that it did not show has no share
+        self.dynamic.update(torch.from_numpy(recall), torch.from_numpy(np.nanmean(truth, axis=0)))
+        judged = judge_rows(self.model, self.data, self.calibration, self.cell, self.maps)
+        known = self.data.labels[self.calibration]
+        weights = np.ones(len(recall)) if self.weights is None else self.weights.cpu().numpy()
+        for trace, values in zip(self.traces.values(), (recall, recalls(known, judged), weights), strict=True):
+            trace.append([float(value) for value in values])
+        return {
+            "training_recall": float(np.nanmean(recall)),
+            "calibration_f1": float(np.nanmean(frame_f1(known, judged))),
+        }
+
+    def state(self) -> dict:
+        return {"dynamic": self.dynamic.state_dict(), "traces": self.traces}
+
+    def load_state(self, state: dict) -> None:
+        self.dynamic.load_state_dict(state["dynamic"])
+        self.traces = state["traces"]
+
+    def named(self, rows: np.ndarray) -> str:
+        return f"frames of {', '.join(np.unique(self.data.subjects[rows]))}"
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -2,20 +2,17 @@
 
 A *cell* is everything that can change a result (network, dataset, loss, recipe, seed). ``fit`` is deterministic under
 its seed, saves its state after every epoch, goes on from there after a kill, and then ends with the numbers it would
-have had without the interruption. Under torchrun several processes train it together (``distributed``), to the same
-numbers up to rounding. Section 3.3 of the paper (Eqs. 5, 9, 10) for the loss, 4.3 for the recipes.
+have had without the interruption (``engine``). Under torchrun several processes train it together (``distributed``), to
+the same numbers up to rounding. Section 3.3 of the paper (Eqs. 5, 9, 10) for the loss, 4.3 for the recipes.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import resource
-import sys
-import time
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +24,11 @@ from safetensors import safe_open
 from torch import nn
 
 from ..datasets import PackedClips, open_packed
-from ..errors import AudferError, InputError
+from ..errors import AudferError, InputError, refuse
 from ..evaluation.statistics import uar, war
 from ..facs import EXPRESSIONS
-from ..files import atomic_file
 from ..knowledge import WEIGHTS, KnowledgeMatrix
-from ..losses import PLAIN, READINGS, STRATEGIES, AULoss, combined_loss, positive_class_weight
+from ..losses import AU_LOSSES, PLAIN, READINGS, STRATEGIES, AULoss, combined_loss, positive_class_weight
 from ..models import (
     NETWORKS,
     ClipModel,
@@ -43,17 +39,19 @@ from ..models import (
     read_checkpoint,
 )
 from ..models.output import part_of_batch
+from ..plugins import Registry
 from ..recipes import Recipe
 from ..sampling import stored_indices
 from . import distributed
 from .augmentation import augment_with_points, mix, mixed_targets, resize
-from .recipes import RECIPES, build_optimizer, learning_rate, recipe_name, set_learning_rate
+from .engine import Task, autocast, reproducible, train
+from .recipes import RECIPES, recipe_name
 
-#: whose action units a cell may be trained with: the profile's extractor, Lock and Check, or (rendered clips) the
-#: planted ones
-AU_SOURCES = ("", "lac", "planted")
-#: steps from one look at the losses to the next; a look waits for the GPU
-_WATCH = 16
+#: whose action units a cell may be trained with: name -> the AU table of a study's dataset. "" is the profile's
+#: extractor, "planted" the truth of rendered clips; plug-ins add theirs
+AU_SOURCES = Registry()
+AU_SOURCES.add("", lambda study, dataset: study.extracted_table(dataset))
+AU_SOURCES.add("planted", lambda study, dataset: study.planted_table(dataset))
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,7 @@ class Cell:
             looked at. "Best-on-test" and "best-on-validation" are the best of those looked at.
         au_source: whose action units both AU labels and knowledge are made of: "" = the profile's extractor, "lac" =
             Lock and Check, "planted" = the truth of rendered clips (to measure what perfect action units would give).
+        au_loss: name in ``losses.AU_LOSSES`` of an AU loss of your own; "" = Eq. 9.
     """
 
     model: str
@@ -111,88 +110,74 @@ class Cell:
     variant: str = ""
     au_source: str = ""
     evaluate_every: int = 1
+    au_loss: str = ""
 
     def __post_init__(self):
-        if not 0 <= self.au_ratio < 1:
-            raise InputError("cell", "au_ratio", self.au_ratio, "lambda of Eq. 10: at least 0 and less than 1")
-        if (self.au_ratio > 0) != (self.strategy != "none"):
-            raise InputError(
-                "cell",
-                "strategy with au_ratio",
-                f"{self.strategy!r} with {self.au_ratio}",
-                "strategy 'none' exactly when au_ratio is 0 (no AU head)",
-            )
-        for name, allowed in (
-            ("strategy", ("none", *STRATEGIES, PLAIN)),
-            ("weights", WEIGHTS),
-            ("reading", READINGS),
-            ("reduction", ("mean", "sum_over_aus")),
-            ("precision", ("float32", "bf16")),
-            ("device", ("cpu", "cuda")),
-            ("au_source", AU_SOURCES),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    "cell",
-                    name,
-                    repr(getattr(self, name)),
-                    f"one of {', '.join(value or repr(value) for value in allowed)}",
-                )
-        if not self.uses_aus and (self.weights, self.reading, self.au_source) != ("none", "paper", ""):
-            raise InputError(
-                "cell",
-                "weights, reading and au_source without an AU head",
-                f"{self.weights!r}, {self.reading!r}, {self.au_source!r}",
-                "weights 'none', reading 'paper' and au_source '' when au_ratio is 0",
-            )
-        if self.model not in NETWORKS or self.size not in NETWORKS[self.model].sizes:
-            sizes = NETWORKS[self.model if self.model in NETWORKS else "m3dfel"].sizes
-            raise InputError(
-                "cell",
-                "model and size",
-                f"{self.model!r}, {self.size!r}",
-                f"one of {', '.join(NETWORKS)} with one of {', '.join(sizes)}",
-            )
+        refuse("cell", self._checks())
+
+    def _checks(self) -> Iterator[tuple[bool, str, object, str]]:
+        ratio = self.au_ratio
+        yield not 0 <= ratio < 1, "au_ratio", ratio, "lambda of Eq. 10: at least 0 and less than 1"
+        yield (
+            (ratio > 0) != (self.strategy != "none"),
+            "strategy with au_ratio",
+            f"{self.strategy!r} with {ratio}",
+            "strategy 'none' exactly when au_ratio is 0 (no AU head)",
+        )
+        for name, allowed in {
+            "strategy": ("none", *STRATEGIES, PLAIN),
+            "weights": WEIGHTS,
+            "reading": READINGS,
+            "reduction": ("mean", "sum_over_aus"),
+            "precision": ("float32", "bf16"),
+            "device": ("cpu", "cuda"),
+            "au_source": AU_SOURCES,
+            "au_loss": AU_LOSSES if self.au_loss else ("",),
+        }.items():
+            value = getattr(self, name)
+            yield value not in allowed, name, repr(value), f"one of {', '.join(one or repr(one) for one in allowed)}"
+        of_aus = {name: getattr(self, name) for name in ("weights", "reading", "au_source", "au_loss")}
+        yield (
+            not self.uses_aus and tuple(of_aus.values()) != ("none", "paper", "", ""),
+            f"{', '.join(of_aus)} without an AU head",
+            ", ".join(map(repr, of_aus.values())),
+            "weights 'none', reading 'paper', au_source '' and au_loss '' when au_ratio is 0",
+        )
+        sizes = NETWORKS[self.model if self.model in NETWORKS else "m3dfel"].sizes
+        yield (
+            self.model not in NETWORKS or self.size not in sizes,
+            "model and size",
+            f"{self.model!r}, {self.size!r}",
+            f"one of {', '.join(NETWORKS)} with one of {', '.join(sizes)}",
+        )
         variants = NETWORKS[self.model].variants
-        if self.variant and self.variant not in variants:
-            raise InputError(
-                "cell",
-                "variant",
-                repr(self.variant),
-                f"one of {', '.join(variants)}, or '' for the network itself"
-                if variants
-                else f"'': {self.model} has no variants",
-            )
-        recipe_name(self.model, self.size, self.recipe)
-        for name, least in (
-            ("fold", 1),
-            ("epochs", 1),
-            ("num_frames", 1),
-            ("image_size", 1),
-            ("accumulate", 1),
-            ("seed", 0),
-            ("evaluate_every", 1),
-        ):
-            if getattr(self, name) < least:
-                raise InputError("cell", name, getattr(self, name), f"at least {least}")
-        if self.accumulate > self.training_recipe.batch_size:
-            raise InputError(
-                "cell",
-                "accumulate",
-                self.accumulate,
-                f"at most {self.training_recipe.batch_size}, the clips of a batch of the recipe",
-            )
-        if self.uses_landmarks and (self.training_recipe.mixup or self.training_recipe.cutmix):
-            raise InputError(
-                "cell",
-                "recipe",
-                f"{recipe_name(self.model, self.size, self.recipe)!r} with mixup or cutmix",
-                f"a recipe without them for {self.model}: two mixed faces have no one set of landmarks",
-            )
-        if not 0 <= self.validation <= 0.5:
-            raise InputError("cell", "validation", self.validation, "a share of the training clips, 0 to 0.5")
-        if not self.initialisation:
-            raise InputError("cell", "initialisation", "''", "'scratch', or a name for the weights to start from")
+        yield (
+            self.variant != "" and self.variant not in variants,
+            "variant",
+            repr(self.variant),
+            f"one of {', '.join(variants)}, or '' for the network itself"
+            if variants
+            else f"'': {self.model} has no variants",
+        )
+        recipe, clips = recipe_name(self.model, self.size, self.recipe), self.training_recipe.batch_size
+        for name in ("fold", "epochs", "num_frames", "image_size", "accumulate", "seed", "evaluate_every"):
+            least = 0 if name == "seed" else 1
+            yield getattr(self, name) < least, name, getattr(self, name), f"at least {least}"
+        yield (
+            self.accumulate > clips,
+            "accumulate",
+            self.accumulate,
+            f"at most {clips}, the clips of a batch of the recipe",
+        )
+        yield (
+            self.uses_landmarks and bool(self.training_recipe.mixup or self.training_recipe.cutmix),
+            "recipe",
+            f"{recipe!r} with mixup or cutmix",
+            f"a recipe without them for {self.model}: two mixed faces have no one set of landmarks",
+        )
+        share = self.validation
+        yield not 0 <= share <= 0.5, "validation", share, "a share of the training clips, 0 to 0.5"
+        yield not self.initialisation, "initialisation", "''", "'scratch', or a name for the weights to start from"
 
     @property
     def training_recipe(self) -> Recipe:
@@ -222,6 +207,7 @@ class Cell:
             self.reading,
             f"fold {self.fold}",
             self.au_source and f"AUs {self.au_source}",
+            self.au_loss and f"loss {self.au_loss}",
         )
         return " ".join([text, *(name for name in others if name not in ("", "scratch", "paper", "fold 1"))])
 
@@ -313,19 +299,6 @@ def fastest_convolutions():
         yield
     finally:
         torch.backends.cudnn.benchmark = before
-
-
-@contextmanager
-def threads(count: int):
-    """One thread inside a cell: the order of floating-point sums, and so the numbers, do not depend on the machine's
-    cores.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # ------------------------------------------------------------------------------------------------------------ clips
@@ -468,11 +441,6 @@ def hold_out(clips: pd.DataFrame, rows: np.ndarray, share: float, seed: int) -> 
 # -------------------------------------------------------------------------------------------------------------- fit
 
 
-def autocast(cell: Cell):
-    """The autocast context that a cell (anything with ``device`` and ``precision``) asks for."""
-    return torch.autocast(cell.device, dtype=torch.bfloat16, enabled=cell.precision == "bf16")
-
-
 @torch.inference_mode()
 def predict(
     model: nn.Module,
@@ -541,7 +509,8 @@ def _au_loss(
         pos_weight = positive_class_weight(labels[train], expressions[train], strategy=cell.strategy)
     knowledge = None if cell.weights == "none" else KnowledgeMatrix.load(inputs.knowledge)
     shown = torch.as_tensor(1.0 if pos_weight is None else pos_weight).expand(len(EXPRESSIONS), labels.shape[1])
-    return AULoss(knowledge, pos_weight, reduction=cell.reduction), labels, shown.numpy().copy()
+    loss = AU_LOSSES[cell.au_loss](knowledge, pos_weight, reduction=cell.reduction)
+    return loss, labels, shown.numpy().copy()
 
 
 def fit(cell: Cell, inputs: CellInputs, scratch: Path | None = None, report=None) -> dict:
@@ -570,37 +539,14 @@ def fit(cell: Cell, inputs: CellInputs, scratch: Path | None = None, report=None
         AudferError: the loss stopped being finite, with the batch; too few clips for so many processes.
     """
     distributed.announce(cell, inputs, scratch)
-    packed = open_packed(inputs.packed)
-    train, test = packed.split("train"), packed.split("test")
-    train, held_out, by = hold_out(packed.manifest, train, cell.validation, cell.seed)
-    landmarks = open_landmarks(cell, inputs, packed)
-    with (
-        threads(1 if cell.device == "cpu" else torch.get_num_threads()),
-        torch.random.fork_rng(),
-        fastest_convolutions(),
-    ):
-        torch.manual_seed(cell.seed)
-        model = _initial_model(cell, inputs)
-        # channels-last: the layout in which these convolutions are fastest
-        model = model.to(cell.device, memory_format=model.memory_format)
-        au_loss, au_labels, weights = _au_loss(cell, inputs, packed, train) if cell.uses_aus else (None, None, None)
-        if au_loss is not None:
-            au_loss = au_loss.to(cell.device)
-        outcome = _fit(cell, model, au_loss, au_labels, packed, landmarks, train, test, held_out, scratch, report)
-    clips = packed.manifest.iloc[test]
-    return outcome | {
-        "clip_ids": clips["clip_id"].tolist(),
-        "expressions": clips["expression"].to_numpy(),
-        "groups": clip_groups(clips),
-        "au_labels": None if au_labels is None else au_labels[test].numpy(),
-        "positive_weights": weights,
-        "validation": {
-            "share": cell.validation,
-            "by": by,
-            "clip_ids": packed.manifest["clip_id"].iloc[held_out].tolist(),
-        },
-        "state_dict": {name: value.detach().cpu() for name, value in model.state_dict().items()},
-        "flops": count_flops(model, (cell.num_frames, 3, cell.image_size, cell.image_size)),
+    with reproducible(cell.seed, cell.device), fastest_convolutions():
+        task = CellTask(cell, inputs)
+        history, measured = train(task, scratch, report=report)
+    return task.outcome() | {
+        "history": pd.DataFrame(history),
+        "seconds": float(sum(row["seconds"] for row in history)),
+        "costs": _costs(measured),
+        "flops": count_flops(task.model, (cell.num_frames, 3, cell.image_size, cell.image_size)),
         "recipe": asdict(cell.training_recipe),
     }
 
@@ -742,70 +688,168 @@ def batch_losses(
     return torch.stack((combined_loss(loss_expression, loss_au, cell.au_ratio), loss_expression, loss_au))
 
 
-class _NonFinite:
-    """The first batch of an epoch whose loss is not finite, noted on the device: a step need not wait to be told."""
-
-    def __init__(self, batches: int, device: str):
-        self.batches = batches
-        self.first = torch.tensor(batches, device=device)
-        self.value = torch.zeros((), device=device)
-
-    def note(self, batch: int, loss: torch.Tensor) -> None:
-        found = (self.first == self.batches) & ~torch.isfinite(loss)
-        self.first = torch.where(found, batch, self.first)
-        self.value = torch.where(found, loss, self.value)
-
-    def look(self) -> tuple[int, float] | None:
-        """(batch, its loss) if there was one, in any of the processes."""
-        first = int(distributed.total(self.first.clone(), "min"))
-        value = float(distributed.total(self.value.clone()))
-        return (first, value) if first < self.batches else None
+# ---------------------------------------------------------------------------------------------------------- the task
 
 
-# --------------------------------------------------------------------------------------------------------------- cost
+class CellTask(Task):
+    """A cell as a task of the training loop; its network's first weights are drawn from torch's global generator.
+
+    Attributes:
+        au_loss, au_labels: ``None`` without an AU head; labels (N, 18) of all clips of the store.
+        positive_weights: (7, 18) of the AU loss, or ``None``.
+        training: numbers of the clips to train on. splits: of those to test on, and to validate on (perhaps none).
+        held_out_by: as ``hold_out`` says.
+    """
+
+    terms = ("loss", "loss_expression", "loss_au")
+
+    def __init__(self, cell: Cell, inputs: CellInputs):
+        self.cell, self.recipe, self.label, self.epochs = cell, cell.training_recipe, cell.label, cell.epochs
+        self.device, self.precision = cell.device, cell.precision
+        self.packed = open_packed(inputs.packed)
+        self.expressions = torch.tensor(self.packed.expressions)
+        self.training, held_out, self.held_out_by = hold_out(
+            self.packed.manifest, self.packed.split("train"), cell.validation, cell.seed
+        )
+        self.splits = {"test": self.packed.split("test"), "validation": held_out}
+        self.landmarks = open_landmarks(cell, inputs, self.packed)
+        model = _initial_model(cell, inputs)
+        # channels-last: the layout in which these convolutions are fastest
+        self.model = model.to(cell.device, memory_format=model.memory_format)
+        self.au_loss = self.au_labels = self.positive_weights = None
+        if cell.uses_aus:
+            loss, self.au_labels, self.positive_weights = _au_loss(cell, inputs, self.packed, self.training)
+            self.au_loss = loss.to(cell.device)
+        self.generators = {
+            "order": np.random.default_rng([cell.seed, 1]),
+            "augment": torch.Generator().manual_seed(cell.seed + 1),
+        }
+        # chosen by -> the best epoch so far, the sum of WAR and UAR that says so, that epoch's scores of the test clips
+        self.best = {split: {"epoch": -1, "sum": -1.0, "scores": torch.empty(0)} for split in self.splits}
+        self.judged: dict[str, np.ndarray] = {}
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        self.guesses, self.shown = [], []
+        shuffled, size = self.generators["order"].permutation(self.training), self.recipe.batch_size
+        # an incomplete last batch would be a batch of few for the batch norms; the official loaders drop it too
+        count = max(1, len(shuffled) // size) if self.recipe.drop_last else math.ceil(len(shuffled) / size)
+        return [shuffled[number * size : (number + 1) * size] for number in range(count)]
+
+    def read(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None, Targets, np.ndarray]:
+        """This process's clips (B, T, 3, H, W) and landmarks (B, T, 68, 2) or ``None``, the whole batch's targets, and
+        the places (B,) of the clips in it.
+        """
+        recipe, order = self.recipe, self.generators["order"]
+        own = distributed.places(len(rows))
+        (chosen,) = choose_frames(self.packed, rows, recipe.train_sampling, self.cell, order)
+        clips, points = augment_with_points(
+            gather_frames(self.packed, rows[own], chosen[own], None, self.device),
+            gather_points(self.landmarks, rows[own], chosen[own], self.device),
+            recipe.augmentation,
+            self.generators["augment"],
+            self.cell.image_size,
+            (len(rows), own),
+        )
+        if self.model.contrast and recipe.augmentation.erase:
+            clips = clips.clamp_(0, 1)  # a network that takes logarithms, and noise on both sides of 0
+        clips, share = mix(clips, recipe.mixup, recipe.cutmix, order)
+        labels = None if self.au_loss is None else self.au_labels[rows]
+        return clips, points, batch_targets(recipe, self.expressions[rows], labels, self.au_loss, share), own
+
+    def losses(self, batch) -> torch.Tensor:
+        """Losses (3,) of a batch, or of a part of one as far as they are the part's."""
+        clips, points, targets, own = batch
+        with autocast(self.cell):
+            output = _forward(self.model, clips, points)
+        self.guesses.append(output.expression_logits.detach().argmax(1))
+        part = targets.part(own, self.device)
+        return batch_losses(self.cell, output, part, self.au_loss, self.model.auxiliary_weight)
+
+    def backward(self, batch) -> torch.Tensor:
+        """In ``cell.accumulate`` parts, one after another."""
+        clips, points, targets, own = batch
+        self.shown.append(targets.shown[own])
+        parts = [index for index in np.array_split(np.arange(len(own)), self.cell.accumulate) if len(index)]
+        # a part draws for the whole batch, so each begins with the same state
+        devices = [torch.cuda.current_device()] if self.device == "cuda" else []
+        losses = []
+        for index in parts:
+            last, whole = index is parts[-1], len(index) == targets.count
+            here = slice(index[0], index[-1] + 1)
+            part = clips[here], None if points is None else points[here], targets, own[index]
+            with (
+                nullcontext() if last else torch.random.fork_rng(devices),
+                nullcontext() if whole else part_of_batch(targets.count, torch.from_numpy(own[index])),
+            ):
+                losses.append(super().backward(part))
+        return torch.stack(losses).sum(0)
+
+    def look(self, epoch: int) -> dict:
+        seen, right = (distributed.joined(torch.cat(part).cpu().numpy()) for part in (self.guesses, self.shown))
+        row = {"train_war": war(right, seen), "train_uar": uar(right, seen)}
+        if self.au_loss is None:
+            row["loss_au"] = float("nan")
+        looked = (epoch + 1) % self.cell.evaluate_every == 0 or epoch + 1 == self.epochs
+        for split, rows in self.splits.items():
+            if len(rows):
+                judged = predict(self.model, self.packed, rows, self.cell, epoch, self.landmarks) if looked else {}
+                row |= _judged(split, judged.get("scores"), self.expressions[rows].numpy())
+                if split == "test":
+                    self.judged = judged
+        for split, best in self.best.items():
+            if looked and (value := row.get(f"{split}_war", -1) + row.get(f"{split}_uar", -1)) > best["sum"]:
+                best |= {"epoch": epoch + 1, "sum": value, "scores": torch.from_numpy(self.judged["scores"])}
+        return row
+
+    def state(self) -> dict:
+        return self.best
+
+    def load_state(self, state: dict) -> None:
+        self.best = state
+
+    def named(self, rows: np.ndarray) -> str:
+        return f"clips {', '.join(self.packed.clip_ids[row] for row in rows)}"
+
+    def outcome(self) -> dict:
+        """What ``fit`` gives of the network, the test clips and the protocols, after the last epoch."""
+        test, held_out = self.splits.values()
+        clips = self.packed.manifest.iloc[test]
+        protocols = {"last": {"epoch": self.epochs, "chosen": "the last epoch"}}
+        for split, best in self.best.items():
+            if best["epoch"] > 0:
+                chosen = f"highest WAR + UAR on the {split} clips"
+                protocols[f"best-on-{split}"] = {"epoch": best["epoch"], "chosen": chosen}
+        return {
+            **{name: self.judged.get(name) for name in ("scores", "au_scores", "features")},
+            "best_scores": self.best["test"]["scores"].numpy(),
+            "validated_scores": self.best["validation"]["scores"].numpy() if len(held_out) else None,
+            "protocols": protocols,
+            "clip_ids": clips["clip_id"].tolist(),
+            "expressions": clips["expression"].to_numpy(),
+            "groups": clip_groups(clips),
+            "au_labels": None if self.au_labels is None else self.au_labels[test].numpy(),
+            "positive_weights": self.positive_weights,
+            "validation": {
+                "share": self.cell.validation,
+                "by": self.held_out_by,
+                "clip_ids": self.packed.manifest["clip_id"].iloc[held_out].tolist(),
+            },
+            "state_dict": {name: value.detach().cpu() for name, value in self.model.state_dict().items()},
+        }
 
 
-class _Stopwatch:
-    """Seconds between marks; on a GPU its own, read only once the work is done."""
-
-    def __init__(self, device: str):
-        self.on_gpu, self.marks = device == "cuda", []
-
-    def mark(self) -> None:
-        if self.on_gpu:
-            self.marks.append(torch.cuda.Event(enable_timing=True))
-            self.marks[-1].record()
-        else:
-            self.marks.append(time.perf_counter())
-
-    def laps(self) -> np.ndarray:
-        """Seconds from each mark to the next."""
-        if not self.on_gpu:
-            return np.diff(self.marks)
-        torch.cuda.synchronize()
-        return np.array([a.elapsed_time(b) / 1e3 for a, b in pairwise(self.marks)])
-
-
-def _start_memory(device: str) -> None:
-    """Have ``_peak_memory`` count from here, as far as the system allows."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # not Linux, or not allowed: the process's peak since it began
-        pass
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _peak_memory(device: str) -> dict[str, float]:
-    """Highest resident memory of this process and, on a GPU, highest allocated memory, MB."""
-    # Linux counts in kB, macOS in bytes
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    gpu = torch.cuda.max_memory_allocated() if device == "cuda" else 0
-    return {"peak_memory_mb": memory / 1e6, "peak_gpu_memory_mb": gpu / 1e6}
+def _judged(split: str, scores: np.ndarray | None, truth: np.ndarray) -> dict[str, float]:
+    """History columns of a split; NaN where it was not looked at (``scores`` is ``None``)."""
+    values = [float("nan")] * 3
+    if scores is not None:
+        guess = scores.argmax(1)
+        likelihood = np.clip(scores[np.arange(len(truth)), truth], 1e-12, 1)
+        values = war(truth, guess), uar(truth, guess), float(-np.log(likelihood).mean())
+    return {f"{split}_{name}": value for name, value in zip(("war", "uar", "loss"), values, strict=True)}
 
 
 def _costs(measured: dict[str, float]) -> dict:
-    """The ``costs`` of ``fit`` from what ``_fit`` added up."""
+    """The ``costs`` of ``fit`` from what the loop measured."""
     training = measured["input_seconds"] + measured["step_seconds"]
     share = measured["input_seconds"] / training
     return {
@@ -818,214 +862,3 @@ def _costs(measured: dict[str, float]) -> dict:
         "peak_gpu_memory_mb": measured["peak_gpu_memory_mb"],
         "processes": distributed.world_size(),
     }
-
-
-# -------------------------------------------------------------------------------------------------------- the training
-
-
-def _fit(cell, model, au_loss, au_labels, packed, landmarks, train, test, held_out, scratch, report) -> dict:
-    recipe, device = cell.training_recipe, cell.device
-    expressions = torch.tensor(packed.expressions)
-    _start_memory(device)
-    distributed.share_batch_norms(model)
-    optimizer = build_optimizer(model, recipe, fused=True)
-    order_generator = np.random.default_rng([cell.seed, 1])
-    augment_generator = torch.Generator().manual_seed(cell.seed + 1)
-    # an incomplete last batch would be a batch of few for the batch norms; the official loaders drop it too
-    batches = max(1, len(train) // recipe.batch_size) if recipe.drop_last else math.ceil(len(train) / recipe.batch_size)
-    steps = batches * cell.epochs
-    history: list[dict] = []
-    # chosen by -> the best epoch so far, the sum of WAR and UAR that says so, and that epoch's scores of the test clips
-    best = {split: {"epoch": -1, "sum": -1.0, "scores": torch.empty(0)} for split in ("test", "validation")}
-    measured = dict.fromkeys(
-        ("input_seconds", "step_seconds", "evaluation_seconds", "clips", "peak_memory_mb", "peak_gpu_memory_mb"), 0.0
-    )
-    checkpoint = Path(scratch) / "state.pt" if scratch else None
-    if checkpoint and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        order_generator.bit_generator.state = state["order"]
-        augment_generator.set_state(state["augment"])
-        torch.set_rng_state(state["torch"])
-        if device == "cuda":
-            torch.cuda.set_rng_state(state["cuda"])
-        history, best, measured = state["history"], state["best"], state["measured"]
-
-    result = None
-    for epoch in range(len(history), cell.epochs):
-        started = time.perf_counter()
-        model.train()
-        sums = torch.zeros(3, dtype=torch.float64, device=device)
-        watch, trouble = _Stopwatch(device), _NonFinite(batches, device)
-        predicted, actual = [], []
-        shuffled = order_generator.permutation(train)
-        watch.mark()
-        for batch in range(batches):
-            rows = shuffled[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
-            rate = learning_rate(recipe, epoch * batches + batch, steps)
-            set_learning_rate(optimizer, rate)
-            own = distributed.places(len(rows))
-            (chosen,) = choose_frames(packed, rows, recipe.train_sampling, cell, order_generator)
-            clips = gather_frames(packed, rows[own], chosen[own], None, device)
-            points = gather_points(landmarks, rows[own], chosen[own], device)
-            clips, points = augment_with_points(
-                clips, points, recipe.augmentation, augment_generator, cell.image_size, (len(rows), own)
-            )
-            if model.contrast and recipe.augmentation.erase:
-                clips = clips.clamp_(0, 1)  # a network that takes logarithms, and noise on both sides of 0
-            clips, share = mix(clips, recipe.mixup, recipe.cutmix, order_generator)
-            targets = batch_targets(
-                recipe, expressions[rows], None if au_loss is None else au_labels[rows], au_loss, share
-            )
-            watch.mark()
-            optimizer.zero_grad(set_to_none=True)
-            losses, guesses = _backward(cell, model, au_loss, clips, points, targets, own)
-            distributed.add_gradients(model)
-            if recipe.clip_gradient:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_gradient)
-            optimizer.step()
-            sums += losses  # stays on the device: no synchronisation a step
-            trouble.note(batch, losses[0])
-            predicted.append(guesses)
-            actual.append(targets.shown[own])
-            watch.mark()
-            if ((batch + 1) % _WATCH == 0 or batch + 1 == batches) and (found := trouble.look()):
-                raise _not_finite(cell, packed, epoch, batches, *found, shuffled)
-        means = dict(
-            zip(("loss", "loss_expression", "loss_au"), (distributed.total(sums) / batches).tolist(), strict=True)
-        )
-        if au_loss is None:
-            means["loss_au"] = float("nan")
-        seen, right = (distributed.joined(torch.cat(part).cpu().numpy()) for part in (predicted, actual))
-        laps = watch.laps()
-        trained = time.perf_counter()
-        row = {
-            "epoch": epoch + 1,
-            **means,
-            "learning_rate": rate,
-            "train_war": war(right, seen),
-            "train_uar": uar(right, seen),
-        }
-        looked = (epoch + 1) % cell.evaluate_every == 0 or epoch + 1 == cell.epochs
-        for split, rows in (("test", test), ("validation", held_out)):
-            if not len(rows):
-                continue
-            found = predict(model, packed, rows, cell, epoch, landmarks) if looked else None
-            row |= _judged(split, found["scores"] if found else None, expressions[rows].numpy())
-            if split == "test":
-                result = found
-        ended = time.perf_counter()
-        history.append(row | {"seconds": ended - started})
-        for split, held in best.items():
-            if looked and (value := row.get(f"{split}_war", -1) + row.get(f"{split}_uar", -1)) > held["sum"]:
-                held |= {"epoch": epoch + 1, "sum": value, "scores": torch.from_numpy(result["scores"])}
-        for name, value in (
-            ("input_seconds", laps[0::2].sum()),
-            ("step_seconds", laps[1::2].sum()),
-            ("evaluation_seconds", ended - trained),
-            ("clips", len(seen)),
-        ):
-            measured[name] += float(value)
-        measured |= {name: max(measured[name], value) for name, value in _peak_memory(device).items()}
-        with distributed.agreed():
-            if checkpoint and epoch + 1 < cell.epochs and distributed.rank() == 0:
-                checkpoint.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_file(checkpoint) as temporary:
-                    torch.save(
-                        {
-                            "model": model.state_dict(),
-                            "optimizer": optimizer.state_dict(),
-                            "order": order_generator.bit_generator.state,
-                            "augment": augment_generator.get_state(),
-                            "torch": torch.get_rng_state(),
-                            "history": history,
-                            "best": best,
-                            "measured": measured,
-                            "cuda": torch.cuda.get_rng_state() if device == "cuda" else None,
-                        },
-                        temporary,
-                    )
-                with atomic_file(checkpoint.with_name("history.csv")) as temporary:
-                    pd.DataFrame(history).to_csv(temporary, index=False)
-        if report:
-            report(history[-1])
-    protocols = {"last": {"epoch": cell.epochs, "chosen": "the last epoch"}}
-    for split, held in best.items():
-        if held["epoch"] > 0:
-            protocols[f"best-on-{split}"] = {
-                "epoch": held["epoch"],
-                "chosen": f"highest WAR + UAR on the {split} clips",
-            }
-    return {
-        "history": pd.DataFrame(history),
-        "scores": result["scores"],
-        "au_scores": result.get("au_scores"),
-        "features": result["features"],
-        "best_scores": best["test"]["scores"].numpy(),
-        "validated_scores": best["validation"]["scores"].numpy() if len(held_out) else None,
-        "protocols": protocols,
-        "seconds": float(sum(row["seconds"] for row in history)),
-        "costs": _costs(measured),
-    }
-
-
-def _backward(
-    cell: Cell,
-    model: ClipModel,
-    au_loss: AULoss | None,
-    clips: torch.Tensor,
-    points: torch.Tensor | None,
-    targets: Targets,
-    own: np.ndarray,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of one batch, in ``cell.accumulate`` parts; this process's losses (3,) and guesses (B,), on the device.
-
-    Args:
-        clips: of this process, (B, T, 3, H, W). points: their landmarks (B, T, 68, 2) or ``None``. targets: of the
-            whole batch.
-        own: places (B,) of the clips in it.
-    """
-    parts = [index for index in np.array_split(np.arange(len(own)), cell.accumulate) if len(index)]
-    losses, guesses = [], []
-    drawn = (
-        (torch.get_rng_state(), torch.cuda.get_rng_state() if cell.device == "cuda" else None) if len(parts) > 1 else ()
-    )
-    for number, index in enumerate(parts):
-        if number:  # a part draws for the whole batch, so the next one draws the same again
-            torch.set_rng_state(drawn[0])
-            if cell.device == "cuda":
-                torch.cuda.set_rng_state(drawn[1])
-        whole = len(index) == targets.count
-        with nullcontext() if whole else part_of_batch(targets.count, torch.from_numpy(own[index])), autocast(cell):
-            here = slice(index[0], index[-1] + 1)
-            output = _forward(model, clips[here], None if points is None else points[here])
-        found = batch_losses(cell, output, targets.part(own[index], cell.device), au_loss, model.auxiliary_weight)
-        found[0].backward()
-        losses.append(found.detach())
-        guesses.append(output.expression_logits.detach().argmax(1))
-    return torch.stack(losses).sum(0), torch.cat(guesses)
-
-
-def _judged(split: str, scores: np.ndarray | None, truth: np.ndarray) -> dict[str, float]:
-    """History columns of a split; NaN where it was not looked at (``scores`` is ``None``)."""
-    if scores is None:
-        return dict.fromkeys((f"{split}_war", f"{split}_uar", f"{split}_loss"), float("nan"))
-    guess = scores.argmax(1)
-    likelihood = np.clip(scores[np.arange(len(truth)), truth], 1e-12, 1)
-    return {
-        f"{split}_war": war(truth, guess),
-        f"{split}_uar": uar(truth, guess),
-        f"{split}_loss": float(-np.log(likelihood).mean()),
-    }
-
-
-def _not_finite(
-    cell: Cell, packed: PackedClips, epoch: int, batches: int, batch: int, value: float, shuffled
-) -> AudferError:
-    size = cell.training_recipe.batch_size
-    clips = ", ".join(packed.clip_ids[row] for row in shuffled[batch * size : (batch + 1) * size])
-    return AudferError(
-        f"{cell.label}: the loss became {value} in epoch {epoch + 1}, batch {batch + 1} of {batches} "
-        f"(clips {clips}); lower the learning rate or train in float32"
-    )

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,66 +18,52 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..datasets import PackedClips, open_packed
-from ..errors import AudferError, InputError
+from ..errors import InputError, refuse
 from ..files import atomic_file, digest, locked, remove_tree, write_json
 from ..models import NETWORKS
 from ..models.mae_pretraining import DECODERS, MAEPretraining, tube_masks
-from ..progress import progress
 from ..recipes import Recipe
 from ..sampling import stored_indices
 from ..versions import versions
-from .loop import autocast, gather_frames, threads
-from .recipes import build_optimizer, learning_rate, set_learning_rate
+from .engine import Task, autocast, epoch_bar, reproducible, train
+from .loop import gather_frames
+from .recipes import build_optimizer
 from .records import environment
 
 #: how each size is pre-trained; augmentation is ``CROP_SCALES``
+_TINY = Recipe(
+    "ours, for networks that train on a laptop",
+    "adamw",
+    1e-3,
+    0.05,
+    betas=(0.9, 0.95),
+    no_decay=("mask_token", "lg_region_tokens"),
+    epochs=20,
+    warmup=0.1,
+    clip_gradient=5.0,
+)
 RECIPES: dict[str, Recipe] = {
-    "paper": Recipe(
-        "100-epoch schedule: the release of MAE-DFER; betas, decay and crops: VideoMAE; 3e-4 for 256 clips, batch and "
-        "5 "
-        "epochs of warm-up: not verified, as no text that states them was at hand; frames: ours",
-        "adamw",
-        3e-4 * 128 / 256,
-        0.05,
-        betas=(0.9, 0.95),
-        no_decay=("mask_token", "lg_region_tokens"),
+    "paper": replace(
+        _TINY,
+        source="100-epoch schedule: the release of MAE-DFER; betas, decay and crops: VideoMAE; 3e-4 for 256 clips, "
+        "batch and 5 epochs of warm-up: not verified, as no text that states them was at hand; frames: ours",
+        learning_rate=3e-4 * 128 / 256,
         batch_size=128,
         epochs=100,
         warmup=0.05,
+        clip_gradient=0.0,
     ),
-    "tiny": Recipe(
-        "ours, for networks that train on a laptop",
-        "adamw",
-        1e-3,
-        0.05,
-        betas=(0.9, 0.95),
-        no_decay=("mask_token", "lg_region_tokens"),
-        batch_size=32,
-        epochs=20,
-        warmup=0.1,
-        clip_gradient=5.0,
-    ),
+    "tiny": _TINY,
 }
 #: sides of the crop, as shares of the frame's; VideoMAE's for the paper's size
 CROP_SCALES: dict[str, tuple[float, ...]] = {"paper": (1.0, 0.875, 0.75, 0.66), "tiny": (1.0, 0.925, 0.85)}
 #: where a crop may lie, as shares of the room there is: corners, edges and centre, and half-way to the corners
 _PLACES = (
-    (0, 0),
-    (1, 0),
-    (0, 1),
-    (1, 1),
-    (0.5, 0.5),
-    (0, 0.5),
-    (1, 0.5),
-    (0.5, 0),
-    (0.5, 1),
-    (0.25, 0.25),
-    (0.75, 0.25),
-    (0.25, 0.75),
-    (0.75, 0.75),
+    *((0, 0), (1, 0), (0, 1), (1, 1), (0.5, 0.5), (0, 0.5), (1, 0.5), (0.5, 0), (0.5, 1)),
+    *((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)),
 )
 _HISTORY = ["epoch", "loss", "loss_appearance", "loss_motion", "learning_rate", "seconds"]
 
@@ -107,14 +92,16 @@ class Pretraining:
     device: str = "cpu"
 
     def __post_init__(self):
-        if self.size not in NETWORKS["mae_dfer"].sizes:
-            raise InputError("pre-training", "size", repr(self.size), f"one of {', '.join(NETWORKS['mae_dfer'].sizes)}")
-        if self.epochs < 1:
-            raise InputError("pre-training", "epochs", self.epochs, "at least 1")
-        if not 0 < self.mask_ratio < 1:
-            raise InputError("pre-training", "mask_ratio", self.mask_ratio, "a share above 0 and below 1")
-        if not 0 <= self.motion_weight <= 1:
-            raise InputError("pre-training", "motion_weight", self.motion_weight, "a share from 0 to 1")
+        sizes = NETWORKS["mae_dfer"].sizes
+        refuse(
+            "pre-training",
+            (
+                (self.size not in sizes, "size", repr(self.size), f"one of {', '.join(sizes)}"),
+                (self.epochs < 1, "epochs", self.epochs, "at least 1"),
+                (not 0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "a share above 0 and below 1"),
+                (not 0 <= self.motion_weight <= 1, "motion_weight", self.motion_weight, "a share from 0 to 1"),
+            ),
+        )
 
     @property
     def recipe(self) -> Recipe:
@@ -258,16 +245,20 @@ def pretrain(settings: Pretraining, stores: Sequence[str | Path], out: str | Pat
     scratch = out.parent / f".{out.stem}.unfinished"
     with (
         locked(scratch, "pre-training", "with --out"),
-        threads(1 if settings.device == "cpu" else torch.get_num_threads()),
-        torch.random.fork_rng(),
+        reproducible(settings.seed, settings.device),
+        epoch_bar(
+            settings.epochs,
+            "pre-train mae_dfer",
+            lambda row: f"loss {row['loss_appearance']:.2f} + {row['loss_motion']:.2f}",
+            report,
+        ) as shown,
     ):
-        torch.manual_seed(settings.seed)
-        model = build_pretraining(settings).to(settings.device)
-        history = _fit(model, settings, clips, scratch / "state.pt", key, report)
+        task = PretrainingTask(settings, clips)
+        history, _ = train(task, scratch, key, shown)
         record.unlink(missing_ok=True)  # a record never stands beside weights that it does not describe
         with atomic_file(out) as temporary:
             save_file(
-                {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary
+                {name: value.detach().cpu().contiguous() for name, value in task.model.state_dict().items()}, temporary
             )
         write_json(
             record,
@@ -282,7 +273,7 @@ def pretrain(settings: Pretraining, stores: Sequence[str | Path], out: str | Pat
                     "stores": [store.meta["dataset"] for store in clips.stores],
                     "embedded": [bool(store.meta["embedded"]) for store in clips.stores],
                 },
-                "parameters": sum(p.numel() for p in model.parameters()),
+                "parameters": sum(p.numel() for p in task.model.parameters()),
                 "history": history,
                 "environment": environment(settings.device),
             },
@@ -291,75 +282,42 @@ def pretrain(settings: Pretraining, stores: Sequence[str | Path], out: str | Pat
     return pd.DataFrame(history, columns=_HISTORY)
 
 
-def _fit(model: MAEPretraining, settings: Pretraining, clips: _Clips, checkpoint: Path, key: str, report) -> list[dict]:
-    recipe = settings.recipe
-    optimizer = build_optimizer(model, recipe)
-    order = np.random.default_rng([settings.seed, 1])
-    draws = torch.Generator().manual_seed(settings.seed + 1)  # crops and masks
-    size = min(recipe.batch_size, len(clips))
-    batches = len(clips) // size
-    steps = batches * settings.epochs
-    history: list[dict] = []
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        if state["key"] == key:
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            order.bit_generator.state = state["order"]
-            draws.set_state(state["draws"])
-            history = state["history"]
+class PretrainingTask(Task):
+    """Masked pre-training as a task of the training loop."""
 
-    model.train()
-    with progress(total=settings.epochs, desc="pre-train mae_dfer", unit="epoch") as bar:
-        bar.update(len(history))
-        for epoch in range(len(history), settings.epochs):
-            started = time.perf_counter()
-            sums = {"loss": 0.0, "loss_appearance": 0.0, "loss_motion": 0.0}
-            shuffled = order.permutation(len(clips))
-            for batch in range(batches):
-                rate = learning_rate(recipe, epoch * batches + batch, steps)
-                set_learning_rate(optimizer, rate)
-                seen = clips.batch(shuffled[batch * size : (batch + 1) * size], settings, order)
-                seen = multi_scale_crop(seen, CROP_SCALES[settings.size], draws, settings.image_size)
-                visible = tube_masks(model, len(seen), settings.mask_ratio, draws).to(settings.device)
-                with autocast(settings):
-                    made = model(seen, visible)
-                appearance, motion = model.losses(seen, made)
-                loss = (1 - settings.motion_weight) * appearance + settings.motion_weight * motion
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                if recipe.clip_gradient:
-                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_gradient)
-                optimizer.step()
-                for name, value in zip(sums, (loss, appearance, motion), strict=True):
-                    sums[name] = sums[name] + value.detach()  # stays on the device: no synchronisation a step
-            means = {name: float(value) / batches for name, value in sums.items()}
-            if not math.isfinite(means["loss"]):
-                raise AudferError(
-                    f"pre-training: the loss became {means['loss']} in epoch {epoch + 1}; "
-                    "lower the learning rate or train in float32"
-                )
-            history.append(
-                {"epoch": epoch + 1, **means, "learning_rate": rate, "seconds": time.perf_counter() - started}
-            )
-            if report:
-                report(history[-1])
-            bar.set_postfix_str(f"loss {means['loss_appearance']:.2f} + {means['loss_motion']:.2f}")
-            bar.update(1)
-            if epoch + 1 < settings.epochs:
-                with atomic_file(checkpoint) as temporary:
-                    torch.save(
-                        {
-                            "key": key,
-                            "model": model.state_dict(),
-                            "optimizer": optimizer.state_dict(),
-                            "order": order.bit_generator.state,
-                            "draws": draws.get_state(),
-                            "history": history,
-                        },
-                        temporary,
-                    )
-    return history
+    label = "pre-training"
+    terms = ("loss", "loss_appearance", "loss_motion")
+
+    def __init__(self, settings: Pretraining, clips: _Clips):
+        self.settings, self.clips, self.model = settings, clips, build_pretraining(settings).to(settings.device)
+        self.recipe, self.epochs = settings.recipe, settings.epochs
+        self.device, self.precision = settings.device, settings.precision
+        self.generators = {
+            "order": np.random.default_rng([settings.seed, 1]),
+            "draws": torch.Generator().manual_seed(settings.seed + 1),  # crops and masks
+        }
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.model, self.recipe)
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        size = min(self.recipe.batch_size, len(self.clips))
+        shuffled = self.generators["order"].permutation(len(self.clips))
+        return list(shuffled[: len(shuffled) // size * size].reshape(-1, size))
+
+    def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        settings, draws = self.settings, self.generators["draws"]
+        clips = self.clips.batch(rows, settings, self.generators["order"])
+        clips = multi_scale_crop(clips, CROP_SCALES[settings.size], draws, settings.image_size)
+        return clips, tube_masks(self.model, len(clips), settings.mask_ratio, draws).to(self.device)
+
+    def losses(self, batch) -> tuple[Tensor, ...]:
+        clips, visible = batch
+        with autocast(self):
+            made = self.model(clips, visible)
+        appearance, motion = self.model.losses(clips, made)
+        weight = self.settings.motion_weight
+        return (1 - weight) * appearance + weight * motion, appearance, motion
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from audfer.models import build_model, load_official_state_dict
 from audfer.models.output import by_definition
-from audfer.training.loop import threads
+from audfer.training.engine import threads
 
 REFERENCE = SHARED / "reference" / "models"
 TOLERANCE = GOLDENS["tolerance"]["expected"]

@@ -24,7 +24,7 @@ import scipy
 from . import published
 from .action_units.table import interpolate_zeros
 from .errors import InputError
-from .evaluation.statistics import holm
+from .evaluation import holm
 from .facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
 from .files import write_json
 from .losses import KNOWLEDGE_FACTOR

@@ -310,7 +310,7 @@ def test_the_statistic_equals_scipy_on_clip_medians():
 
 
 def test_holm_by_hand():
-    from audfer.evaluation.statistics import holm
+    from audfer.evaluation import holm
 
     assert np.allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
 

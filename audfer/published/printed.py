@@ -16,7 +16,7 @@ import scipy
 
 from .. import published
 from ..errors import InputError
-from ..evaluation.statistics import LEVEL, effective_count, exact_interval, holm, mcnemar, minimum_detectable_difference
+from ..evaluation import LEVEL, effective_count, holm, mcnemar, minimum_detectable_difference
 from ..facs import EVALUATION_DATASETS, EXPRESSION_HEADINGS, EXPRESSIONS, PRINTED_EXPRESSIONS
 from .audit import Sheet, protocols
 
@@ -288,7 +288,7 @@ def printed_counts() -> pd.DataFrame:
             for measure, count in (*zip(one.classes, counts, strict=True), (one.weighted, int(np.sum(counts)))):
                 printed = one.values.loc[found.row, measure]
                 hits = round(printed * count / 100)
-                low, high = exact_interval(hits, count)
+                low, high = scipy.stats.binomtest(hits, count).proportion_ci(LEVEL, "exact")
                 rows.append(
                     {
                         "table": one.name,

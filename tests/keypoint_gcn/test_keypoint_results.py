@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 from fake_records import fake_record
 
-from audfer import published
+from audfer import evaluation, published
 from audfer.errors import InputError
-from audfer.evaluation import statistics as evaluation
 from audfer.keypoint_gcn import results as keypoint_results
 from audfer.keypoint_gcn.network import EDGES, REGIONS
 from audfer.models import NETWORKS, build_model

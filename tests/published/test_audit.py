@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from audfer import published
-from audfer.evaluation.statistics import mcnemar
+from audfer.evaluation import mcnemar
 from audfer.facs import EXPRESSION_HEADINGS, EXPRESSIONS
 from audfer.published import audit, printed, release
 from audfer.results import plots

@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 from fake_records import COUNTS, fake_ablations, fake_grid, fake_record
 
-from audfer import published
+from audfer import evaluation, published
 from audfer.errors import InputError
-from audfer.evaluation import statistics as evaluation
 from audfer.facs import EXPRESSIONS
 from audfer.results import outputs, tables
 from audfer.study.ablations import ABLATIONS, CONTROLS, KNOWLEDGE, NO_HEAD, PLAIN_BCE, ablation_records

@@ -15,7 +15,7 @@ from official import MANIFESTS
 
 from audfer.companion import cli
 from audfer.errors import AudferError, InputError
-from audfer.evaluation.statistics import compare
+from audfer.evaluation import compare
 from audfer.models import NETWORKS, build_model, load_official_state_dict, read_checkpoint
 from audfer.models.mae_dfer import MAEDFER
 from audfer.models.mae_pretraining import MAEPretraining, VisibleEncoder, hidden_tokens, tube_masks

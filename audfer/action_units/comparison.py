@@ -8,14 +8,20 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from ..evaluation.statistics import LEVEL, wilson_interval
+from ..evaluation import (
+    SEED,
+    bootstrap,
+    equal_shares,
+    intensity_agreement,
+    limits,
+    ratio,
+    wilson_interval,
+)
 from ..facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
 from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
-from .estimator import _intensity_agreement, _ratio
 from .table import AUTable
 
 DRAWS = 1000
-_SEED = 20260101
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def coverage(table: AUTable) -> pd.DataFrame:
     """How much of each clip an extractor could read.
 
     Returns:
-        One row a clip in the table's order: clip_id, frames, failed (frames without a tracked face), unknown (frames
+        One row per clip in the table's order: clip_id, frames, failed (frames without a tracked face), unknown (frames
         of which at least one AU is not known: failed ones and their smoothed neighbours), longest_gap (frames in a row
         that are unknown).
     """
@@ -85,7 +91,7 @@ def coverage(table: AUTable) -> pd.DataFrame:
 
 
 def coverage_by_expression(table: AUTable, clips: pd.DataFrame) -> pd.DataFrame:
-    """Coverage summed up, a row an expression that has clips, "other" for those outside the seven, and "all".
+    """Coverage summed up, one row per expression that has clips, "other" for those outside the seven, and "all".
 
     Returns:
         Columns expression, clips, frames, shortest (clip, frames), median (clip, frames), failed (%), unknown (%),
@@ -132,22 +138,24 @@ def presence_rates_with_intervals(
     observations as there are clips.
 
     Returns:
-        One row an expression with clips and an AU: source, expression, action_unit, value, low, high (percent; NaN
+        One row per expression with clips and AU: source, expression, action_unit, value, low, high (percent; NaN
         where unknown), clips, frames (with the AU known).
     """
     labels = clips.set_index("clip_id")["expression"]
     frames = table.frames[["clip_id", *PRESENCE_COLUMNS]]
     counts = frames.groupby("clip_id", sort=False)[list(PRESENCE_COLUMNS)].agg(["sum", "count"])
-    generator = np.random.default_rng(_SEED)
+    generator = np.random.default_rng(SEED)
     parts = []
     for index, expression in enumerate(EXPRESSIONS):
         mine = counts[counts.index.map(labels).to_numpy() == index]
         if mine.empty:
             continue
         present, known = (mine.xs(kind, axis=1, level=1).to_numpy(np.float64) for kind in ("sum", "count"))
-        weights = generator.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=draws)
-        low, high = _quantiles(_ratio(weights @ present, weights @ known))
-        value = _ratio(present.sum(0), known.sum(0))
+        by_clip, shares = np.stack([present, known], axis=1), equal_shares(len(mine))
+        low, high = limits(
+            bootstrap(lambda sums: ratio(sums[:, 0], sums[:, 1]), by_clip, draws, generator, shares=shares)
+        )
+        value = ratio(present.sum(0), known.sum(0))
         clip_count = (known > 0).sum(0)
         by_clips = wilson_interval(value * clip_count, clip_count)
         flat = low == high
@@ -179,7 +187,7 @@ def extractor_agreement(first: AUTable, second: AUTable, draws: int = DRAWS) -> 
     Frames are matched by clip and frame number, so both tables must count frames alike.
 
     Returns:
-        One row an AU, ``ACTION_UNITS`` order: action_unit; kappa (Cohen's, of presence), f1 (of presence; the same
+        One row per AU, ``ACTION_UNITS`` order: action_unit; kappa (Cohen's, of presence), f1 (of presence; the same
         whichever is called the truth), intensity_r (Pearson), each with _low and _high (95 %); icc (ICC(3,1),
         consistency), difference (second minus first, mean intensity); rate_first, rate_second (percent of frames
         present), frames, clips (with presence known to both). NaN where undefined: intensity of AU28, an AU that
@@ -198,84 +206,43 @@ def extractor_agreement(first: AUTable, second: AUTable, draws: int = DRAWS) -> 
             "tables of the same clips whose frames are numbered alike",
         )
     clip, names = pd.factorize(both["clip_id"])
-    weights = (
-        np.random.default_rng(_SEED)
-        .multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-        .astype(np.float64)
+    shares = equal_shares(len(names))
+    first_present, second_present, first_strength, second_strength = (
+        both[[f"{column}{end}" for column in columns]].to_numpy(float)
+        for columns in (PRESENCE_COLUMNS, INTENSITY_COLUMNS)
+        for end in ("", " 2")
     )
-    rows = []
-    for au in ACTION_UNITS:
-        row = {
-            "action_unit": au,
-            **_presence_agreement(both[f"{au}_c"].to_numpy(float), both[f"{au}_c 2"].to_numpy(float), clip, weights),
-        }
-        if au in INTENSITY_ACTION_UNITS:
-            row |= _intensities(both[f"{au}_r"].to_numpy(float), both[f"{au}_r 2"].to_numpy(float), clip, weights)
-        rows.append(row)
-    columns = [
-        "action_unit",
-        *(f"{metric}{end}" for metric in ("kappa", "f1", "intensity_r") for end in ("", "_low", "_high")),
-        "icc",
-        "difference",
-        "rate_first",
-        "rate_second",
-        "frames",
-        "clips",
-    ]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _presence_agreement(a: np.ndarray, b: np.ndarray, clip: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    known = ~np.isnan(a) & ~np.isnan(b)
-    a, b, clip = a[known] > 0.5, b[known] > 0.5, clip[known]
-    # frames a clip: both, first only, second only, neither; a resampled coefficient needs only their weighted sums
-    cells = np.stack(
-        [np.bincount(clip, mask, minlength=weights.shape[1]) for mask in (a & b, a & ~b, ~a & b, ~a & ~b)], axis=1
+    known = ~np.isnan(first_present) & ~np.isnan(second_present)
+    a, b = first_present > 0.5, second_present > 0.5
+    # frames of each clip: both, first only, second only, neither; a resampled coefficient needs only their sums
+    kinds = np.stack([known & a & b, known & a & ~b, known & ~a & b, known & ~a & ~b], axis=-1)
+    cells = np.zeros((len(names), *kinds.shape[1:]))
+    np.add.at(cells, clip, kinds)
+    whole = cells.sum(axis=0)
+    total = whole.sum(axis=-1)
+    table = pd.DataFrame({"action_unit": ACTION_UNITS})
+    for name, coefficient in (("kappa", _kappa), ("f1", _f1)):
+        table[name] = coefficient(whole)
+        table[f"{name}_low"], table[f"{name}_high"] = limits(bootstrap(coefficient, cells, draws, shares=shares))
+    strength = intensity_agreement(first_strength, second_strength, clip, draws, shares=shares)
+    columns = ["intensity_r", "intensity_r_low", "intensity_r_high", "icc", "difference"]
+    table = table.merge(strength[columns].assign(action_unit=INTENSITY_ACTION_UNITS), how="left", on="action_unit")
+    return table.assign(
+        rate_first=100 * ratio(whole[:, 0] + whole[:, 1], total),
+        rate_second=100 * ratio(whole[:, 0] + whole[:, 2], total),
+        frames=total.astype(np.int64),
+        clips=(cells.sum(axis=-1) > 0).sum(axis=0),
     )
-    whole = cells.sum(0)
-    total = whole.sum()
-    return {
-        **_with_interval("kappa", _kappa, cells, weights),
-        **_with_interval("f1", _f1, cells, weights),
-        "rate_first": 100 * float(_ratio(whole[0] + whole[1], total)),
-        "rate_second": 100 * float(_ratio(whole[0] + whole[2], total)),
-        "frames": int(total),
-        "clips": len(np.unique(clip)),
-    }
 
 
 def _kappa(cells: np.ndarray) -> np.ndarray:
     both, first, second, neither = np.moveaxis(cells, -1, 0)
     total = cells.sum(-1)
-    seen = _ratio(both + neither, total)
-    chance = _ratio((both + first) * (both + second) + (neither + first) * (neither + second), total**2)
-    return _ratio(seen - chance, 1 - chance)
+    seen = ratio(both + neither, total)
+    chance = ratio((both + first) * (both + second) + (neither + first) * (neither + second), total**2)
+    return ratio(seen - chance, 1 - chance)
 
 
 def _f1(cells: np.ndarray) -> np.ndarray:
     both, first, second, _ = np.moveaxis(cells, -1, 0)
-    return _ratio(2 * both, 2 * both + first + second)
-
-
-def _intensities(x: np.ndarray, y: np.ndarray, clip: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    known = ~np.isnan(x) & ~np.isnan(y)
-    x, y, clip = x[known], y[known], clip[known]
-    if not len(x):
-        return {}
-    # centred, so that sums of squares keep their digits; neither coefficient changes
-    found = _intensity_agreement(x - x.mean(), y - y.mean(), clip, weights)
-    return {**found, "difference": float((y - x).mean())}
-
-
-def _with_interval(name: str, function, by_clip: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """``function`` of the summed rows of ``by_clip``, and its percentile interval over clips drawn again."""
-    low, high = _quantiles(function(weights @ by_clip))
-    return {name: float(function(by_clip.sum(0))), f"{name}_low": float(low), f"{name}_high": float(high)}
-
-
-def _quantiles(sample: np.ndarray) -> np.ndarray:
-    """The ends of the 95 % interval along the first axis, NaN left out; NaN where nothing is known."""
-    known = ~np.isnan(sample).all(axis=0)
-    ends = np.full((2, *sample.shape[1:]), np.nan)
-    ends[:, known] = np.nanquantile(sample[:, known], [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=0)
-    return ends
+    return ratio(2 * both, 2 * both + first + second)

@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import AudferError, InputError
+from ..evaluation import intensity_agreement, presence_quality, ratio
 from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
 from ..models.output import kaiming_init, local_contrast
 from ..models.resnet import residual_stage
@@ -448,8 +449,7 @@ def evaluate_estimator(
     intensity_codes: np.ndarray,
     subjects,
     *,
-    resamples: int = 1000,
-    seed: int = 0,
+    resamples: int = 2000,
     batch_size: int = 256,
     device: str = "cpu",
     precision: str = "float32",
@@ -461,109 +461,38 @@ def evaluate_estimator(
         resamples: bootstrap draws of whole subjects for the 95 % intervals.
 
     Returns:
-        One row an AU, ``facs.ACTION_UNITS`` order: action_unit, f1, f1_low, f1_high (95 % percentile interval over
+        One row per AU, ``facs.ACTION_UNITS`` order: action_unit, f1, f1_low, f1_high (95 % percentile interval over
         subjects), precision, recall, base_rate, intensity_r (Pearson), intensity_r_low, intensity_r_high, icc
         (ICC(3,1)), mean_absolute_error, n (coded frames). NaN where undefined: F1 of an AU that is neither present nor
         predicted, and intensity of AU28.
     """
     images, codes, subjects = _checked(images, intensity_codes, subjects)
     intensity, presence = predict(estimator, images, batch_size, device, precision)
-    return agreement(intensity, presence, codes, subjects, resamples=resamples, seed=seed)
+    return agreement(intensity, presence, codes, subjects, resamples=resamples)
 
 
 def agreement(
-    intensity: np.ndarray, presence: np.ndarray, codes: np.ndarray, subjects, *, resamples: int = 1000, seed: int = 0
+    intensity: np.ndarray, presence: np.ndarray, codes: np.ndarray, subjects, *, resamples: int = 2000
 ) -> pd.DataFrame:
     """The table of ``evaluate_estimator`` from predictions.
 
     Args:
         intensity: (n, 17). presence: (n, 18) of 0 and 1. codes: (n, 18), NaN = not coded. subjects: (n,).
     """
-    _, person = np.unique(np.asarray(subjects), return_inverse=True)
-    people = person.max() + 1
-    draws = (
-        np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), size=resamples).astype(np.float64)
-    )
-    rows = []
-    for au, name in enumerate(ACTION_UNITS):
-        known = ~np.isnan(codes[:, au])
-        truth, guess, who = codes[known, au] >= PRESENT_FROM, presence[known, au] > 0.5, person[known]
-        # counts per person: a resampled F1 is a weighted sum of them
-        hit, false, missed = (
-            np.bincount(who, mask, minlength=people) for mask in (truth & guess, ~truth & guess, truth & ~guess)
-        )
-        low, high = _interval(_ratio(2 * draws @ hit, draws @ (2 * hit + false + missed)))
-        row = {
-            "action_unit": name,
-            "f1": _ratio(2 * hit.sum(), (2 * hit + false + missed).sum()),
-            "f1_low": low,
-            "f1_high": high,
-            "precision": _ratio(hit.sum(), (hit + false).sum()),
-            "recall": _ratio(hit.sum(), (hit + missed).sum()),
-            "base_rate": truth.mean() if len(truth) else np.nan,
-        }
-        row.update(
-            _intensity_agreement(intensity[known, INTENSITY_ACTION_UNITS.index(name)], codes[known, au], who, draws)
-            if name in INTENSITY_ACTION_UNITS
-            else dict.fromkeys(
-                ("intensity_r", "intensity_r_low", "intensity_r_high", "icc", "mean_absolute_error"), np.nan
-            )
-        )
-        rows.append({**row, "n": int(known.sum())})
-    return pd.DataFrame(rows)
-
-
-def _intensity_agreement(x: np.ndarray, y: np.ndarray, who: np.ndarray, draws: np.ndarray) -> dict[str, float]:
-    people = draws.shape[1]
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    moments = np.stack(
-        [np.bincount(who, values, minlength=people) for values in (np.ones_like(x), x, y, x * x, y * y, x * y)], axis=1
-    )
-
-    def pearson(sums: np.ndarray) -> np.ndarray:
-        n, sx, sy, sxx, syy, sxy = np.moveaxis(sums, -1, 0)
-        return _ratio(n * sxy - sx * sy, np.sqrt(np.maximum((n * sxx - sx**2) * (n * syy - sy**2), 0)))
-
-    low, high = _interval(pearson(draws @ moments))
-    return {
-        "intensity_r": float(pearson(moments.sum(axis=0))),
-        "intensity_r_low": low,
-        "intensity_r_high": high,
-        "icc": icc_3_1(x, y),
-        "mean_absolute_error": float(np.abs(x - y).mean()) if len(x) else np.nan,
-    }
-
-
-def icc_3_1(x: np.ndarray, y: np.ndarray) -> float:
-    """Intraclass correlation ICC(3,1) of two raters, consistency (Shrout and Fleiss 1979); NaN for fewer than two
-    targets.
-    """
-    ratings = np.stack((x, y), axis=1).astype(np.float64)
-    n = len(ratings)
-    if n < 2:
-        return float("nan")
-    targets, raters, mean = ratings.mean(axis=1), ratings.mean(axis=0), ratings.mean()
-    between = 2 * ((targets - mean) ** 2).sum() / (n - 1)
-    error = ((ratings - targets[:, None] - raters + mean) ** 2).sum() / (n - 1)
-    return float(_ratio(between - error, between + error))
-
-
-def _ratio(top, bottom):
-    """top / bottom, NaN where bottom is 0."""
-    top, bottom = np.asarray(top, np.float64), np.asarray(bottom, np.float64)
-    return np.divide(top, bottom, out=np.full(np.broadcast(top, bottom).shape, np.nan), where=bottom != 0)[()]
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    values = values[~np.isnan(values)]
-    return tuple(np.percentile(values, (2.5, 97.5)).tolist()) if len(values) else (float("nan"), float("nan"))
+    labels = np.where(np.isnan(codes), np.nan, codes >= PRESENT_FROM)
+    table = presence_quality(labels, presence, subjects, draws=resamples)
+    strength = intensity_agreement(intensity, codes[:, list(INTENSITY_INDEX)], subjects, resamples)
+    strength.insert(0, "action_unit", INTENSITY_ACTION_UNITS)
+    ours = ["intensity_r", "intensity_r_low", "intensity_r_high", "icc", "mean_absolute_error"]
+    table = table.drop(columns="f1_always").merge(strength[["action_unit", *ours]], how="left", on="action_unit")
+    return table.assign(n=table.pop("clips"))
 
 
 def _f1(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
     """(18,) F1 per AU; rows whose truth is NaN are left out."""
     known = ~np.isnan(truth)
     hit = ((truth == 1) & (guess == 1)).sum(axis=0)
-    return _ratio(2 * hit, (truth == 1).sum(axis=0) + ((guess == 1) & known).sum(axis=0))
+    return ratio(2 * hit, (truth == 1).sum(axis=0) + ((guess == 1) & known).sum(axis=0))
 
 
 def _checked(images, codes, subjects) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

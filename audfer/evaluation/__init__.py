@@ -18,12 +18,14 @@ from .differences import (
     minimum_detectable_difference,
     sign_flip,
 )
+from .intensity import icc_3_1, intensity_agreement
 from .metrics import (
     PROTOCOLS,
     Interval,
     Predictions,
     Summary,
     confusion_matrix,
+    mean_of_known,
     mean_recall_interval,
     per_class_accuracy,
     predictions,

@@ -16,11 +16,11 @@ from audfer.action_units.estimator import (
     augment,
     calibrate,
     evaluate_estimator,
-    icc_3_1,
     predict,
     train_estimator,
 )
 from audfer.errors import AudferError
+from audfer.evaluation import icc_3_1
 from audfer.facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
 
 

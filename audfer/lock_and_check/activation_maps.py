@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ..action_units.estimator import ActionUnitEstimator
 from ..errors import InputError
-from ..evaluation.statistics import LEVEL
+from ..evaluation import DRAWS, LEVEL, SEED, bootstrap, equal_shares, limits, mean_of_known, ratio
 from ..facs import ACTION_UNITS
 from ..training.augmentation import resize
 from .network import LAC
@@ -36,8 +36,6 @@ KINDS: tuple[str, ...] = ("evidence", "similarity")
 GRID = 56
 #: a map that is the same everywhere, in ``localisation``: what looking at nothing gets
 FLAT = "the same everywhere"
-DRAWS = 10_000
-_SEED = 20260101
 
 
 def activation_maps(
@@ -221,25 +219,15 @@ def localisation(
     number, sums = np.zeros((people, counted.shape[1])), np.zeros((people, *stacked.shape[::2]))
     np.add.at(number, person, counted)
     np.add.at(sums, person, np.where(counted, stacked, 0).transpose(1, 0, 2))
-    times = (
-        np.random.default_rng(_SEED).multinomial(people, np.full(people, 1 / max(people, 1)), size=draws).astype(float)
-    )
+    totals = np.concatenate([number[:, None], sums], axis=1)
 
-    def means(weights: np.ndarray) -> np.ndarray:  # (d, people) -> (d, networks, C + 1)
-        below = (weights @ number)[:, None]
-        top = np.tensordot(weights, sums, axes=1)
-        by_au = np.divide(top, below, out=np.full(top.shape, np.nan), where=below > 0)
-        seen = np.isfinite(by_au)
-        mean = np.divide(
-            np.where(seen, by_au, 0).sum(axis=-1),
-            seen.sum(axis=-1),
-            out=np.full(by_au.shape[:2], np.nan),
-            where=seen.any(axis=-1),
-        )
-        return np.concatenate((by_au, mean[..., None]), axis=-1)
+    def means(totals: np.ndarray) -> np.ndarray:  # (..., 1 + networks, C) -> (..., networks, C + 1)
+        by_au = ratio(totals[..., 1:, :], totals[..., :1, :])
+        return np.concatenate((by_au, mean_of_known(by_au)[..., None]), axis=-1)
 
-    value, sample = means(np.ones((1, people)))[0], means(times)
-    signs = np.random.default_rng(_SEED + 1).choice((-1.0, 1.0), size=(draws, people))
+    value = means(totals.sum(axis=0))
+    sample = bootstrap(means, totals, draws, shares=equal_shares(people))
+    signs = np.random.default_rng(SEED + 1).choice((-1.0, 1.0), size=(draws, people))
     seen = number.sum(axis=0) > 0
 
     def randomised(change: np.ndarray) -> np.ndarray:
@@ -260,19 +248,10 @@ def localisation(
         for c, unit in enumerate((*action_units, "mean")):
             mine = counted[:, c] if c < len(action_units) else counted.any(axis=1)
             row = {"network": name, "action_unit": unit, "share": value[k, c]}
-            row["low"], row["high"] = _percentiles(sample[:, k, c], level)
+            row["low"], row["high"] = limits(sample[:, k, c], level)
             change = sample[:, k, c] - sample[:, 0, c] if compared else np.full(draws, np.nan)
             row["difference"] = value[k, c] - value[0, c] if compared else np.nan
-            row["difference_low"], row["difference_high"] = _percentiles(change, level)
+            row["difference_low"], row["difference_high"] = limits(change, level)
             row["p"] = p[c]
             rows.append({**row, "pictures": int(mine.sum()), "subjects": len(np.unique(person[mine]))})
     return pd.DataFrame(rows)
-
-
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
-    return (
-        tuple(np.quantile(values, (0.5 - level / 2, 0.5 + level / 2)).tolist())
-        if len(values)
-        else (float("nan"), float("nan"))
-    )

@@ -251,15 +251,10 @@ save_figure(
 
 # %%
 if aus.people > 1:
-    found = baseline.au_baseline(baseline.clip_features(aus.first), aus.clips)
-    data = baseline.baseline_confusion(found)
-    show = save_figure(
-        plots.confusion(data).figure,
-        aus.stem + "au_baseline_confusion",
-        data,
-        study.figures,
-        f"AU-only baseline on {aus.name}, one person left out at a time; AUs: {aus.extractors[0]}. {aus.caption}",
-    )
+    data = baseline.baseline_confusion(baseline.au_baseline(baseline.clip_features(aus.first), aus.clips))
+    caption = f"AU-only baseline on {aus.name}, one person left out at a time; AUs: {aus.extractors[0]}. {aus.caption}"
+    stem = aus.stem + "au_baseline_confusion"
+    show = save_figure(plots.confusion(data).figure, stem, data, study.figures, caption)
 else:
     show = "labels.csv has no column subject or actor with two people: nobody can be left out."
 show

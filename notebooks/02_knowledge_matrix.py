@@ -96,17 +96,11 @@ if study.profile.embedded:
     planted = study.planted_medians()
     data = figure_data.recovery_data(planted, matrix.values)
     rank = figure_data.rank_correlations(planted, matrix.values)
-    print(
-        f"Spearman rank correlation with what was planted, over 119 cells: {rank['overall']:.2f}; "
-        f"by expression {rank.drop('overall').min():.2f} to {rank.drop('overall').max():.2f}."
-    )
-    show = save_figure(
-        plots.recovery(data).figure,
-        "knowledge_recovery",
-        data,
-        study.figures,
-        f"Planted median intensities against the recovered knowledge matrix. {study.caption}",
-    )
+    overall, rest = rank["overall"], rank.drop("overall")
+    parts = f"by expression {rest.min():.2f} to {rest.max():.2f}."
+    print(f"Spearman rank correlation with what was planted, over 119 cells: {overall:.2f}; {parts}")
+    caption = f"Planted median intensities against the recovered knowledge matrix. {study.caption}"
+    show = save_figure(plots.recovery(data).figure, "knowledge_recovery", data, study.figures, caption)
 else:
     show = "Nothing was planted in real clips."
 show
@@ -141,13 +135,8 @@ if openface_folder:
     real = table.labelled("real", labels.set_index("clip_id")["expression"])
     real_matrix = knowledge.KnowledgeMatrix.from_frames(real, variant=study.profile.grid.knowledge)
     data = figure_data.fig4_data(real_matrix.values)
-    show = save_figure(
-        plots.fig4(data),
-        "real_knowledge",
-        data,
-        study.figures,
-        f"Knowledge matrix of the real OpenFace CSVs in {openface_folder}, above the paper's Fig. 4.",
-    )
+    caption = f"Knowledge matrix of the real OpenFace CSVs in {openface_folder}, above the paper's Fig. 4."
+    show = save_figure(plots.fig4(data), "real_knowledge", data, study.figures, caption)
 else:
     show = "No folder given: papermill -p openface_folder FOLDER, or audfer reproduce -p openface_folder FOLDER."
 show

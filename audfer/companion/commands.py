@@ -192,7 +192,8 @@ def au_import(options) -> int:
 
 
 def au_extract(options) -> int:
-    from ..action_units.running import dask_client, extract_manifest, slurm_options
+    from ..action_units.running import extract_manifest
+    from ..jobs.executors import dask_client, slurm_options
 
     manifest, name = _extracted_clips(options)
     backend = extractor(options)
@@ -314,8 +315,7 @@ def weights_inspect(options) -> None:
 
 
 def grid(options) -> int:
-    from ..action_units.running import dask_client, slurm_options
-    from ..jobs.executors import job_script, slurm_cluster
+    from ..jobs.executors import dask_client, job_script, slurm_cluster, slurm_options
     from ..study.study import OUTPUTS, open_study
 
     slurm = slurm_options(options.slurm) if options.slurm else None
@@ -373,7 +373,7 @@ def _given(options, *names: str) -> dict[str, object]:
 
 
 def _train_cell(study, options) -> None:
-    from ..evaluation.statistics import PROTOCOLS, summary
+    from ..evaluation import PROTOCOLS, summary
 
     for name, value in _given(options, "data", "mask_ratio", "out").items():
         raise _wrong(f"--{name.replace('_', '-')}", repr(value), "nothing, unless with --objective mae")

@@ -8,23 +8,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import pytest
 from paths import ROOT
 
+from audfer.companion import cli
+from audfer.companion import reproduce as runner
+from audfer.companion.notebooks import check_parameters, clean_notebook, declared_parameters, question_of
 from audfer.companion.report import write_report
-from audfer.companion.reproduce import (
-    NotebookFailed,
-    _Lines,
-    check_parameters,
-    clean_notebook,
-    declared_parameters,
-    question_of,
-    reproduce,
-)
+from audfer.companion.reproduce import AFTER, NOTEBOOKS, NotebookFailed, _find, _Lines, reproduce
 from audfer.errors import AudferError, InputError
 from audfer.files import locked
 from audfer.progress import LineProgress, clock, mode, progress
@@ -198,54 +195,69 @@ print(profile, epochs, sys.executable == os.environ["EXPECTED_PYTHON"])""",
     assert [run["name"] for run in summary["notebooks"]] == ["a", "b"]
 
 
-def _times(places, name: str) -> tuple[float, float]:
-    return tuple(map(float, (places["work"].parent / name).read_text().split()))
-
-
-def _timed(places, name: str, seconds: float) -> tuple[str, str]:
-    """A cell that writes down when it began and ended."""
+def _in_turn(places, name: str, waits_for: str = "", seconds: float = 30) -> tuple[str, str]:
+    """A cell that leaves a file with its name when it begins, and fails if that of another notebook does not come."""
+    folder = str(places["work"].parent)
     return (
         "code",
         f"""
 import time
 from pathlib import Path
-begun = time.time()
-time.sleep({seconds})
-Path({str(places["work"].parent / name)!r}).write_text(f"{{begun}} {{time.time()}}")""",
+folder = Path({folder!r})
+(folder / "{name}").write_text(str([path.name for path in folder.iterdir() if path.is_file()]))
+deadline = time.monotonic() + {seconds}
+while {bool(waits_for)} and not (folder / "{waits_for}").is_file():
+    assert time.monotonic() < deadline, "nobody came"
+    time.sleep(0.05)
+(folder / "{name} is through").touch()""",
     )
 
 
-def test_notebooks_that_none_waits_for_run_beside_the_others_and_after_what_they_need(places):
+def test_notebooks_run_beside_each_other_and_after_what_they_need(places):
     saves = (
         "code",
         """
-from audfer.outputs import save_table
-import os, pandas as pd
-save_table(pd.DataFrame({"a": [1.5]}), "table3", os.environ["AUDFER_FIGURES"] + "/smoke", "Three.")""",
+import os
+for kind in (".md", ".csv"):
+    Path(os.environ["AUDFER_FIGURES"], "smoke").mkdir(parents=True, exist_ok=True)
+    Path(os.environ["AUDFER_FIGURES"], "smoke", "table3").with_suffix(kind).write_text("| a |")""",
     )
-    notebook(places["source"] / "03_training.ipynb", _timed(places, "03", 3))
-    notebook(places["source"] / "04_strategies.ipynb", _timed(places, "04", 0), saves)
-    notebook(places["source"] / "A1_published_audit.ipynb", _timed(places, "A1", 0))
-    notebook(places["source"] / "A2_keypoint_gcn.ipynb", _timed(places, "A2", 6))
-    names = ("03_training", "04_strategies", "A1_published_audit", "A2_keypoint_gcn")
+    notebook(places["source"] / "03_training.ipynb", _in_turn(places, "03", "A1"))
+    notebook(places["source"] / "04_strategies.ipynb", _in_turn(places, "04"), saves)
+    notebook(places["source"] / "appendices/A1_published_audit.ipynb", _in_turn(places, "A1"))
+    notebook(places["source"] / "appendices/A2_keypoint_gcn.ipynb", _in_turn(places, "A2", "04"))
+    names = ("03_training", "04_strategies", "A1_published_audit", "appendices/A2_keypoint_gcn.ipynb")
     reproduce("smoke", names, **places)
-    assert _times(places, "A1")[0] < _times(places, "03")[1]
-    assert _times(places, "03")[1] < _times(places, "04")[0] < _times(places, "A2")[1]
+    for name in ("04", "A2"):
+        assert "03 is through" in (places["work"].parent / name).read_text()
     runs = json.loads((places["work"] / "smoke/reproduce.json").read_text())["notebooks"]
     assert [(run["name"], run["tables"]) for run in runs] == [
-        (name, ["table3"] if "04" in name else []) for name in names
+        (Path(name).stem, ["table3"] if "04" in name else []) for name in names
     ]
+
+
+def test_the_order_of_the_real_notebooks():
+    assert list(_find(["appendices", "03_training", "A2_keypoint_gcn"], ROOT / "notebooks")) == [
+        "A1_published_audit",
+        "A2_keypoint_gcn",
+        "A3_lock_and_check",
+        "03_training",
+    ]
+    assert list(_find(NOTEBOOKS, ROOT / "notebooks")) == list(NOTEBOOKS) and len(NOTEBOOKS) == 8
+    for name, before in AFTER.items():
+        assert {other for one in before for other in AFTER[one]} <= set(before), "those before it name theirs, too"
+        assert all(NOTEBOOKS.index(one) < NOTEBOOKS.index(name) for one in before)
 
 
 def test_a_notebook_that_fails_stops_the_one_beside_it(places):
     notebook(places["source"] / "A1_published_audit.ipynb", ("code", "raise ValueError('no such number')"))
-    notebook(places["source"] / "02_knowledge_matrix.ipynb", _timed(places, "02", 60))
-    notebook(places["source"] / "03_training.ipynb", _timed(places, "03", 0))
+    notebook(places["source"] / "02_knowledge_matrix.ipynb", _in_turn(places, "02", "nobody", 60))
+    notebook(places["source"] / "03_training.ipynb", _in_turn(places, "03"))
     begun = time.monotonic()
     with pytest.raises(NotebookFailed, match="A1_published_audit.ipynb, cell 3.*no such number"):
         reproduce("smoke", ("02_knowledge_matrix", "03_training", "A1_published_audit"), **places)
     assert time.monotonic() - begun < 40
-    assert not (places["work"].parent / "02").exists() and not (places["work"].parent / "03").exists()
+    assert not (places["work"].parent / "02 is through").exists() and not (places["work"].parent / "03").exists()
 
 
 def test_the_report_links_to_where_a_notebook_shows_a_figure_or_table_and_embeds_it_once(tmp_path):
@@ -331,7 +343,7 @@ def test_a_notebook_over_its_limit_is_ended(places):
     assert time.monotonic() - start < 25
 
 
-def test_ctrl_c_ends_the_notebook_and_its_workers_and_exits_with_130(places):
+def test_ctrl_c_ends_the_notebook_and_its_workers_and_exits_with_130(places, monkeypatch, capfd):
     marker = places["source"] / "pids"
     notebook(
         places["source"] / "a.ipynb",
@@ -344,29 +356,18 @@ open({str(marker)!r}, "w").write(f"{{os.getpid()}} {{worker.pid}} ")
 time.sleep(600)""",
         ),
     )
-    code = (
-        "import sys; from audfer import reproduce, cli; from functools import partial\n"
-        f"reproduce.reproduce = partial(reproduce.reproduce, source={str(places['source'])!r}, free_gb=0)\n"
-        f"sys.exit(cli.main(['reproduce', '--profile', 'smoke', '-n', 'a', '--work', {str(places['work'])!r}, "
-        f"'--figures', {str(places['figures'])!r}]))"
-    )
-    # a shell's background job hands an ignored SIGINT down to its children; a person's terminal does not
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
+
+    def press():
         deadline = time.monotonic() + 40
         while not (marker.is_file() and marker.read_text().endswith(" ")) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-    finally:
-        process.kill()
-    assert process.returncode == 130
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(runner, "reproduce", partial(reproduce, source=places["source"], free_gb=0))
+    threading.Thread(target=press).start()
+    folders = ["--work", str(places["work"]), "--figures", str(places["figures"])]
+    assert cli.main(["reproduce", "--profile", "smoke", "-n", "a", *folders]) == 130
+    errors = capfd.readouterr().err
     assert "run the same command again to resume" in errors and "Traceback" not in errors
     for pid in map(int, marker.read_text().split()):
         with pytest.raises(ProcessLookupError):

@@ -11,8 +11,7 @@ jobs=8 gpus=1 ...``.
 
 import argparse
 
-from audfer.action_units.running import dask_client
-from audfer.jobs.executors import job_script, slurm_cluster
+from audfer.jobs.executors import dask_client, job_script, slurm_cluster
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--profile", default="gpu")

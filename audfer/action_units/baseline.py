@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from ..evaluation.statistics import confusion_matrix, mean_recall_interval, proportion_interval
+from ..evaluation import confusion_matrix, mean_recall_interval, proportion_interval
 from ..facs import EXPRESSIONS, INTENSITY_ACTION_UNITS
 from ..openface import INTENSITY_COLUMNS
 from .table import AUTable

@@ -12,7 +12,6 @@ import json
 import os
 import tempfile
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +22,14 @@ from pyarrow import parquet
 from ..datasets.manifest import frame_numbers
 from ..errors import AudferError, InputError
 from ..files import atomic_file, digest, locked, remove_tree
-from ..jobs.processes import end_with_parent
 from ..jobs.workers import each
 from ..openface import SMOOTHING_RADII, SUCCESS_BOUNDARY, AUTrack, check_choices, read_openface
 from ..progress import progress
 from ..versions import versions
-from .table import AUTable, table_writer, to_arrow
+from .table import AUTable, openface_files, table_writer, to_arrow, write_lists
 
-SUFFIXES = (".csv", ".txt")
-#: files of an OpenFace folder that are no AU tables
-DETAILS, LABELS = "_of_details.txt", "labels.csv"
+#: what OpenFace notes beside a CSV
+DETAILS = "_of_details.txt"
 #: a chunk ends at so many files or bytes: what one process holds at a time stays small whatever the files are like
 _CHUNK_FILES, _CHUNK_BYTES = 128, 96_000_000
 #: from so many known frames of so many clips on, "no intensity above 1" is a property of the folder, not of the faces
@@ -41,20 +38,8 @@ SCALES = {"0-5": 1.0, "0-1": 5.0}
 MODES = ("calibrated", "static", "unknown")
 #: counts of ``read_openface``'s report that are kept for every file
 COUNTS = ("rows", "frames", "ok", "failed", "low_confidence", "gaps", "contaminated", "unknown_cells", "truncated_rows")
-_FILE_COLUMNS = (
-    "file",
-    "status",
-    "reason",
-    "clips",
-    *COUNTS,
-    "faces",
-    "face",
-    "hand_overs",
-    "version",
-    "mode",
-    "max_intensity",
-    "source",
-)
+_FILE_COLUMNS = ["file", "status", "reason", "clips", *COUNTS, "faces", "face", "hand_overs", "version", "mode"]
+_FILE_COLUMNS += ["max_intensity", "source"]
 
 
 class FilesRefused(AudferError):
@@ -93,15 +78,8 @@ def read_clip_file(path, options: ImportOptions) -> AUTrack:
     Raises:
         InputError: as ``read_openface``.
     """
-    track = read_openface(
-        path,
-        options.min_confidence,
-        face=options.face,
-        mask_neighbours=options.mask_neighbours,
-        require_presence=options.require_presence,
-        scale=options.scale,
-        landmarks=False,
-    )
+    given = {name: value for name, value in asdict(options).items() if name not in ("version", "mode")}
+    track = read_openface(path, **given, landmarks=False)
     details = read_details(path)
     track.report["source"] = details.get("input", "")
     track.report["version"] = options.version or details.get("version", track.report["version"])
@@ -154,27 +132,26 @@ def import_folder(
     jobs, twice = _jobs(folder, manifest)
     parts = out.with_name(f".{out.stem}.parts")
     with locked(parts, "unfinished import", "with another output"):
-        chunks = _chunks(folder, jobs)
-        keys = _keys(folder, chunks, options, manifest)
-        paths = [parts / f"{number:05d}-{key}.parquet" for number, key in enumerate(keys)]
-        todo = [(chunk, path) for chunk, path in zip(chunks, paths, strict=True) if not path.is_file()]
-        _read_chunks(folder, todo, options, manifest, workers)
+        clips = None if manifest is None else manifest.fingerprint()
+        common = {"options": asdict(options), "code": versions("import"), "manifest": clips}
+        paths, todo = [], []
+        for number, chunk in enumerate(_chunks(folder, jobs)):
+            key = digest({**common, "files": [_stamp(folder / name, rows) for name, rows in chunk]})
+            paths.append(parts / f"{number:05d}-{key}.parquet")
+            if not paths[-1].is_file():
+                todo.append((chunk, paths[-1]))
+        tasks = ((folder, chunk, options, _part_of(manifest, chunk), path) for chunk, path in todo)
+        workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
+        with progress(total=sum(len(chunk) for chunk, _ in todo), desc="import", unit="file") as bar:
+            for count in each(_import_chunk, tasks, workers):
+                bar.update(count)
         files = pd.DataFrame([report for path in paths for report in _reports(path)] + twice, columns=_FILE_COLUMNS)
         files = files.astype(dict.fromkeys(("clips", *COUNTS, "faces", "hand_overs"), "Int64"))
-        _write_csv(out.with_name(f"{out.stem}_files.csv"), files)
         refused = files[files["status"] == "refused"]
-        quarantine = out.with_name(f"{out.stem}_quarantine.csv")
-        if len(refused):
-            _write_csv(quarantine, refused[["file", "reason"]])
-        else:
-            quarantine.unlink(missing_ok=True)
+        write_lists(out, "files", files, refused[["file", "reason"]])
         if len(refused) == len(files):
-            raise InputError(
-                folder,
-                "OpenFace CSVs",
-                f"all {len(files)} refused, the first: {refused['reason'].iloc[0]}",
-                "OpenFace's own output",
-            )
+            problem = f"all {len(files)} refused, the first: {refused['reason'].iloc[0]}"
+            raise InputError(folder, "OpenFace CSVs", problem, "OpenFace's own output")
         _require_scale(folder, files, options)
         about = {"import": asdict(options), "files": len(files), "refused": len(refused)}
         with table_writer(out, json.dumps(about, sort_keys=True)) as write:
@@ -238,59 +215,37 @@ def _require_scale(folder: Path, files: pd.DataFrame, options: ImportOptions) ->
         )
 
 
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    with atomic_file(path) as temporary:
-        table.to_csv(temporary, index=False)
-
-
 # ------------------------------------------------------------------------------------------------- which files, chunks
 
 
 def _jobs(folder: Path, manifest) -> tuple[list[tuple[str, list[int] | None]], list[dict]]:
     """(file relative to the folder, rows of the manifest or ``None``) in table order, and refused files."""
-    found = {}
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in names:
-            if (
-                name.lower().endswith(SUFFIXES)
-                and not name.endswith(DETAILS)
-                and name != LABELS
-                and not name.startswith(".")
-            ):
-                path = Path(place, name).relative_to(folder).as_posix()
-                found.setdefault(path[: path.rindex(".")], []).append(path)
+    by_name: dict[str, list[str]] = {}
+    for path in openface_files(folder.rglob("*")):
+        if path.is_file() and not path.name.endswith(DETAILS) and not path.name.startswith("."):
+            name = path.relative_to(folder).as_posix()
+            by_name.setdefault(name[: name.rindex(".")], []).append(name)
     if manifest is None:
+        if not by_name:
+            raise InputError(folder, "files", "no .csv or .txt file", "OpenFace's CSVs, one a clip")
+        named = [sorted(paths) for _, paths in sorted(by_name.items())]
+        reason = "{}: file name: found the clip name of {}, expected every clip once"
         twice = [
-            {
-                "file": other,
-                "status": "refused",
-                "clips": 0,
-                "reason": f"{folder / other}: file name: found the clip "
-                f"name of {sorted(paths)[0]}, expected every clip once",
-            }
-            for paths in found.values()
-            for other in sorted(paths)[1:]
+            {"file": other, "status": "refused", "clips": 0, "reason": reason.format(folder / other, first)}
+            for first, *others in named
+            for other in others
         ]
-        jobs = [(sorted(paths)[0], None) for _, paths in sorted(found.items())]
-    else:
-        rows: dict[str, list[int]] = {}
-        for row, clip_id in enumerate(manifest.table["clip_id"]):
-            stem = clip_id.split(":")[0]  # windows of one video share its file
-            name = next((n for n in (stem, stem.replace("/", "_")) if n in found), None)
-            if name is not None:
-                rows.setdefault(sorted(found[name])[0], []).append(row)
-        twice, jobs = [], list(rows.items())
-        if not jobs:
-            raise InputError(
-                folder,
-                "clips",
-                "no CSV whose name is a clip's",
-                f"for example {manifest.table['clip_id'].iloc[0].split(':')[0]}.csv",
-            )
-    if not jobs:
-        raise InputError(folder, "files", "no .csv or .txt file", "OpenFace's CSVs, one a clip")
-    return jobs, twice
+        return [(first, None) for first, *_ in named], twice
+    rows: dict[str, list[int]] = {}
+    for row, clip_id in enumerate(manifest.table["clip_id"]):
+        stem = clip_id.split(":")[0]  # windows of one video share its file
+        name = next((n for n in (stem, stem.replace("/", "_")) if n in by_name), None)
+        if name is not None:
+            rows.setdefault(min(by_name[name]), []).append(row)
+    if not rows:
+        example = f"for example {manifest.table['clip_id'].iloc[0].split(':')[0]}.csv"
+        raise InputError(folder, "clips", "no CSV whose name is a clip's", example)
+    return list(rows.items()), []
 
 
 def _chunks(folder: Path, jobs: list) -> list[list]:
@@ -304,30 +259,13 @@ def _chunks(folder: Path, jobs: list) -> list[list]:
     return chunks
 
 
-def _keys(folder: Path, chunks: list[list], options: ImportOptions, manifest) -> list[str]:
-    """What the result of each chunk depends on."""
-    common = {
-        "options": asdict(options),
-        "code": versions("import"),
-        "manifest": None if manifest is None else manifest.fingerprint(),
-    }
-
-    def stamp(job) -> tuple:
-        state = os.stat(folder / job[0])
-        return job[0], state.st_size, state.st_mtime_ns, job[1]
-
-    return [digest({**common, "files": [stamp(job) for job in chunk]}) for chunk in chunks]
+def _stamp(path: Path, rows: list[int] | None) -> list:
+    """What the part of a file depends on."""
+    state = os.stat(path)
+    return [str(path), state.st_size, state.st_mtime_ns, rows]
 
 
 # ------------------------------------------------------------------------------------------------------------- chunks
-
-
-def _read_chunks(folder: Path, todo: list, options: ImportOptions, manifest, workers: int | None) -> None:
-    tasks = ((folder, chunk, options, _part_of(manifest, chunk), path) for chunk, path in todo)
-    workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
-    with progress(total=sum(len(chunk) for chunk, _ in todo), desc="import", unit="file") as bar:
-        for count in each(_import_chunk, tasks, workers):
-            bar.update(count)
 
 
 def _part_of(manifest, chunk: list):
@@ -345,8 +283,6 @@ def _part_of(manifest, chunk: list):
 def _import_chunk(task: tuple) -> int:
     """Read a chunk's files and write its part: the rows, and the reports of the files in the metadata."""
     folder, chunk, options, manifest, out = task
-    if parent_process() is not None:
-        end_with_parent()
     tracks: dict[str, AUTrack] = {}
     reports = []
     for name, rows in chunk:

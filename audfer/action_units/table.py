@@ -240,6 +240,17 @@ def table_writer(path, about: str = "") -> Iterator[Callable[[pa.Table], None]]:
             flush()
 
 
+def write_lists(out: Path, kind: str, every: pd.DataFrame, refused: pd.DataFrame) -> None:
+    """``<out>_<kind>.csv`` beside an AU table, and where something was refused ``<out>_quarantine.csv``."""
+    for name, rows in ((kind, every), ("quarantine", refused)):
+        path = out.with_name(f"{out.stem}_{name}.csv")
+        if rows.empty:
+            path.unlink(missing_ok=True)
+        else:
+            with atomic_file(path) as temporary:
+                rows.to_csv(temporary, index=False)
+
+
 def _dtype(column: str) -> str:
     return {"clip_id": "str", "frame": "int64", "ok": "bool"}.get(column, "float32")
 
@@ -331,6 +342,11 @@ def clip_presence(table: AUTable, clip_ids: Iterable[str], unknown: str = "ignor
 # --------------------------------------------------------------------------------------------------- OpenFace folders
 
 
+def openface_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those that may be OpenFace's, by their names."""
+    return (path for path in paths if path.suffix.lower() in (".csv", ".txt") and path.name != "labels.csv")
+
+
 def table_from_openface_folder(folder, **options) -> tuple[AUTable, pd.DataFrame]:
     """Read a folder of OpenFace files and its labels.
 
@@ -359,11 +375,7 @@ def table_from_openface_folder(folder, **options) -> tuple[AUTable, pd.DataFrame
         )
     label_file = folder / "labels.csv"
     place = folder / "clips" if (folder / "clips").is_dir() else folder
-    files = {
-        path.name: path
-        for path in sorted(place.iterdir())
-        if path.suffix.lower() in (".csv", ".txt") and path.name != "labels.csv"
-    }
+    files = {path.name: path for path in sorted(openface_files(place.iterdir()))}
     labels = _read_labels(label_file) if label_file.is_file() else _ravdess_labels(label_file, list(files))
     named = labels["file"].str.strip()
     for row, (name, word) in enumerate(zip(named, labels["expression"], strict=True)):

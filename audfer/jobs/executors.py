@@ -1,22 +1,25 @@
-"""Where the cells of a grid are trained: in this process, in processes of this machine, or on a Dask cluster.
+"""Where jobs run: in this process, in threads or processes of this machine, on a Dask cluster, under SLURM.
 
-All are used as ``concurrent.futures`` executors. A worker that dies takes the job with it that it was doing and no
-other; ``lost_worker`` tells such an end from an error of the job itself.
+All are ``concurrent.futures`` executors, in a ``Pool`` that says what ``workers.Run`` has to know of them. A worker
+that dies takes the job with it that it was doing and no other; ``lost_worker`` tells such an end from an error of the
+job.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from ..action_units.running import import_slurm_cluster
 from ..errors import AudferError, InputError
-from .processes import ChildEnded, PythonChild, Stopped, allow_children, stop_children
+from .processes import ChildEnded, end_children, own_child, stop_children
 
 #: environment variable with the address of the Dask scheduler that studies train on
 SCHEDULER = "AUDFER_SCHEDULER"
@@ -28,50 +31,68 @@ _NO_LIMIT = 30 * 86400.0  # seconds; ``select`` takes no infinity
 class Here(Executor):
     """Does each job in this process, while ``submit`` is called."""
 
-    def submit(self, function: Callable, /, *arguments, **more) -> Future:
+    def submit(self, function: Callable, /, *arguments) -> Future:
         """A future that is done; interrupts are not kept in it."""
         future: Future = Future()
         try:
-            future.set_result(function(*arguments, **more))
+            future.set_result(function(*arguments))
         except Exception as error:
             future.set_exception(error)
         return future
 
 
-class Processes(Executor):
-    """Processes of this machine, each with a thread here that waits for it; one that dies is replaced for the next job.
-
-    Args:
-        workers: how many. They are started fresh, not forked: forking after CUDA or torch's threads have started can
-            hang.
-    """
+class Threads(ThreadPoolExecutor):
+    """Threads of this process, for jobs that start processes of their own; these end with the executor."""
 
     def __init__(self, workers: int):
-        allow_children()
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="cell")
-        self._own = threading.local()
-        self._children: list[PythonChild] = []
-
-    def submit(self, function: Callable, /, *arguments) -> Future:
-        """The function has to be importable; its arguments and result travel as pickles."""
-        return self._threads.submit(self._call, function, arguments)
-
-    def _call(self, function: Callable, arguments: tuple):
-        if not hasattr(self._own, "child"):
-            self._own.child = PythonChild()
-            self._children.append(self._own.child)
-        return self._own.child.call(function, *arguments, seconds=_NO_LIMIT)
+        mine = self._mine = set()
+        super().__init__(workers, "job", lambda: mine.add(threading.current_thread()))
 
     def stop(self) -> None:
         """Kill the processes and whatever they are doing."""
-        stop_children()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        super().shutdown(wait=False, cancel_futures=True)
+        stop_children(self._mine)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes after what they are doing."""
-        self._threads.shutdown(wait=wait, cancel_futures=cancel_futures)
-        for child in self._children:
-            child.close()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        end_children(self._mine)
+
+
+class Processes(Threads):
+    """Processes of this machine, each with a thread here that waits for it; one that dies is replaced for the next job.
+
+    They are started fresh, not forked: forking after CUDA or torch's threads have started can hang.
+    """
+
+    def submit(self, function: Callable, /, *arguments) -> Future:
+        """The function has to be importable; its arguments and result travel as pickles."""
+        return super().submit(_in_own_child, function, arguments)
+
+
+def _in_own_child(function: Callable, arguments: tuple):
+    return own_child().call(function, *arguments, seconds=_NO_LIMIT)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """An executor, and what a run has to know of it.
+
+    Attributes:
+        at_once: how many jobs run at once now.
+        tries: workers that may die with one job before it is given up; 1 where the executor itself tries again.
+        killable: whether closing the pool after an error kills what runs.
+        here: jobs run in this process, one after the other, as they are handed out.
+    """
+
+    executor: Executor
+    at_once: Callable[[], int]
+    tries: int = 1
+    killable: bool = False
+
+    @property
+    def here(self) -> bool:
+        return isinstance(self.executor, Here)
 
 
 def lost_worker(error: BaseException) -> bool:
@@ -80,56 +101,43 @@ def lost_worker(error: BaseException) -> bool:
     return isinstance(error, (BrokenExecutor, ChildEnded, killed))
 
 
-def was_stopped(error: BaseException) -> bool:
-    """Whether a job ended because somebody stopped or cancelled it."""
-    return isinstance(error, (CancelledError, Stopped))
-
-
 @contextmanager
-def opened(
-    executor: object = None, workers: int = 1, gpu: bool = False
-) -> Iterator[tuple[Executor, Callable[[], int], int]]:
-    """An executor for jobs that each need one worker.
+def opened(executor: object = None, workers: int = 1, gpu: bool = False, own_processes: bool = False) -> Iterator[Pool]:
+    """A pool for jobs that each need one worker.
 
     Args:
         executor: ``None`` for this machine; a ``distributed.Client``, what its ``get_executor()`` gives, or the address
             of a Dask scheduler; any other ``concurrent.futures`` executor.
         workers: on this machine: 1 works in this process, more start that many.
         gpu: every job needs a GPU: Dask runs it on workers with the resource "GPU" only, as many at once as they have.
-
-    Yields:
-        The executor, a function that gives how many jobs run at once now, and how many workers may be lost with one job
-        before the caller gives it up (1 where the executor itself tries again).
+        own_processes: jobs start processes of their own, so that threads are enough for them.
 
     Raises:
         InputError: something that is no executor; a Dask cluster whose workers run several jobs in one process, or have
             no GPU where one is needed.
         AudferError: Dask is not installed, or nobody answers at the address.
     """
-    if executor is None and workers == 1:
-        yield Here(), lambda: 1, 1
+    if executor is None and workers == 1 and not own_processes:
+        yield Pool(Here(), lambda: 1)
     elif executor is None:
-        own = Processes(workers)
-        try:
-            yield own, lambda: workers, LOST_WORKERS
-        except BaseException:
-            own.stop()
-            raise
-        finally:
-            own.shutdown()
+        kind, tries = (Threads, 1) if own_processes else (Processes, LOST_WORKERS)
+        with kind(workers) as own:
+            try:
+                yield Pool(own, lambda: workers, tries, killable=True)
+            except BaseException:
+                own.stop()
+                raise
     elif isinstance(executor, str):
-        from ..action_units.running import dask_client
-
-        with dask_client(executor) as client, opened(client, workers, gpu) as found:
-            yield found
+        with dask_client(executor) as client, opened(client, workers, gpu, own_processes) as pool:
+            yield pool
     elif (client := getattr(executor, "_client", executor)) and hasattr(client, "scheduler_info"):
-        _check_cluster(client, gpu)
+        _check_cluster(client, gpu, own_processes)
         # pure=False: Dask is not to take a job for one that it has done before
         more = {"resources": {"GPU": 1}} if gpu else {}
-        yield client.get_executor(pure=False, **more), lambda: _capacity(client, gpu), 1
+        yield Pool(client.get_executor(pure=False, **more), lambda: _capacity(client, gpu))
     elif hasattr(executor, "submit"):
         at_once = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
-        yield executor, lambda: at_once, 1
+        yield Pool(executor, lambda: at_once)
     else:
         raise InputError(
             "run_cells",
@@ -139,24 +147,26 @@ def opened(
         )
 
 
+# ---------------------------------------------------------------------------------------------------------------- Dask
+
+
 def _workers(client) -> list[Mapping]:
     return list(client.scheduler_info(n_workers=-1)["workers"].values())
 
 
 def _capacity(client, gpu: bool) -> int:
-    if gpu:
-        return int(sum(worker["resources"].get("GPU", 0) for worker in _workers(client)))
-    return sum(worker["nthreads"] for worker in _workers(client))
+    return int(sum(worker["resources"].get("GPU", 0) if gpu else worker["nthreads"] for worker in _workers(client)))
 
 
-def _check_cluster(client, gpu: bool) -> None:
+def _check_cluster(client, gpu: bool, own_processes: bool) -> None:
     """Refuse what would hang or mix; workers that come later are not seen here."""
     workers = _workers(client)
-    if any(worker["nthreads"] > 1 for worker in workers):
+    threads = max((worker["nthreads"] for worker in workers), default=1)
+    if threads > 1 and not own_processes:
         raise InputError(
             "Dask cluster",
             "threads of a worker",
-            max(worker["nthreads"] for worker in workers),
+            threads,
             "1: dask worker --nthreads 1 (a process trains one cell at a time)",
         )
     if gpu and workers and not _capacity(client, gpu):
@@ -168,38 +178,115 @@ def _check_cluster(client, gpu: bool) -> None:
         )
 
 
+@contextmanager
+def dask_client(scheduler: str = "", slurm: Mapping[str, object] | None = None, log: str = ""):
+    """A client of a running scheduler, or of a cluster that is started under SLURM for the time of the ``with`` block.
+
+    Args:
+        scheduler: address, for example ``tcp://node17:8786``.
+        slurm: options of ``dask_jobqueue.SLURMCluster`` (queue, cores, memory, walltime ...) and ``jobs``, how many
+            jobs to ask for (default 1).
+        log: folder for SLURM's own output files.
+
+    Raises:
+        AudferError: Dask is not installed, or nobody answers at the address.
+    """
+    try:
+        from distributed import Client
+
+        SLURMCluster = import_slurm_cluster() if slurm is not None else None
+    except ImportError as error:
+        raise AudferError(
+            f"a Dask cluster needs packages that are not here ({error.name}): pip install audfer[dask]"
+        ) from error
+    if slurm is not None and shutil.which("sbatch") is None:
+        raise AudferError("SLURM: no sbatch on PATH; start this on a machine from which jobs are submitted")
+    cluster = None
+    try:
+        if slurm is not None:
+            options = {"cores": 1, "processes": 1, "memory": "4GB", **_logged(log), **slurm}
+            jobs = int(options.pop("jobs", 1))
+            cluster = SLURMCluster(**options)
+            cluster.scale(jobs=jobs)
+        client = Client(scheduler if cluster is None else cluster, timeout=20)
+    except (OSError, TimeoutError, TypeError, ValueError, RuntimeError) as error:
+        if cluster is not None:
+            cluster.close()
+        raise AudferError(f"{scheduler or 'SLURM'}: no Dask scheduler there ({str(error).splitlines()[0]})") from error
+    try:
+        yield client
+    finally:
+        client.close()
+        if cluster is not None:
+            cluster.close()
+
+
 # --------------------------------------------------------------------------------------------------------------- SLURM
 
 
+def import_slurm_cluster():
+    """``dask_jobqueue.SLURMCluster``, with Ctrl-C left as it was: importing the package makes it end the process at
+    once.
+
+    Raises:
+        ImportError: dask-jobqueue is not installed.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        from dask_jobqueue import SLURMCluster
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
+    return SLURMCluster
+
+
+def _logged(log: str) -> dict[str, str]:
+    return {"log_directory": log} if log else {}
+
+
+def slurm_options(pairs: list[str]) -> dict[str, object]:
+    """``KEY=VALUE`` words as options of ``dask_client``; whole numbers become numbers.
+
+    Raises:
+        InputError: a word without "=".
+    """
+    options: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise InputError("command line", "--slurm", repr(pair), "KEY=VALUE, for example walltime=04:00:00")
+        options[key] = int(value) if value.isdigit() else value
+    return options
+
+
 def slurm_cluster(options: Mapping[str, object], log: str = "") -> dict[str, object]:
-    """What ``dask_jobqueue.SLURMCluster`` is given for workers that train cells: one process and one thread a worker.
+    """What ``dask_jobqueue.SLURMCluster`` is given for workers that train cells: one process and one thread each.
 
     Args:
-        options: of ``SLURMCluster`` (queue, account, memory, walltime ...), and ``gpus=1`` for one GPU a job, which
+        options: of ``SLURMCluster`` (queue, account, memory, walltime ...), and ``gpus=1`` for one GPU per job, which
             becomes SLURM's ``--gres`` and Dask's resource "GPU"; ``jobs`` is left as it is.
         log: folder for SLURM's own output.
 
     Raises:
-        InputError: several GPUs or processes a job: a job is one worker, a worker one GPU.
+        InputError: several GPUs or processes per job: a job is one worker, a worker one GPU.
     """
-    chosen = {"cores": 1, "memory": "8GB", **({"log_directory": log} if log else {}), **options, "processes": 1}
-    gpus = chosen.pop("gpus", 0)
-    if gpus not in (0, 1) or options.get("processes", 1) != 1:
+    gpus, processes = options.get("gpus", 0), options.get("processes", 1)
+    if gpus not in (0, 1) or processes != 1:
         raise InputError(
             "command line",
             "--slurm",
-            f"gpus={gpus} processes={options.get('processes', 1)}",
+            f"gpus={gpus} processes={processes}",
             "gpus=0 or gpus=1 and one process a job; ask for more jobs instead",
         )
-    extra = chosen.pop("worker_extra_args", [])
-    arguments = shlex.split(extra) if isinstance(extra, str) else list(extra)
+    chosen = {"cores": 1, "memory": "8GB", **_logged(log), **options, "processes": 1}
+    chosen.pop("gpus", None)
+    extra = chosen.get("worker_extra_args", [])
+    chosen["worker_extra_args"] = shlex.split(extra) if isinstance(extra, str) else list(extra)
     if gpus:
         chosen["job_extra_directives"] = [*chosen.get("job_extra_directives", []), "--gres=gpu:1"]
-        arguments += ["--resources", "GPU=1"]
+        chosen["worker_extra_args"] += ["--resources", "GPU=1"]
     # cores that the job asks for are the training's, for decoding and data: the worker still does one cell at a time
-    chosen["job_cpu"] = chosen.get("job_cpu", chosen["cores"])
-    chosen["cores"] = 1
-    return {**chosen, "worker_extra_args": arguments}
+    return {"job_cpu": chosen["cores"], **chosen, "cores": 1}
 
 
 def job_script(options: Mapping[str, object], log: str = "") -> str:
@@ -213,8 +300,7 @@ def job_script(options: Mapping[str, object], log: str = "") -> str:
         SLURMCluster = import_slurm_cluster()
     except ImportError as error:
         raise AudferError(f"SLURM needs packages that are not here ({error.name}): pip install audfer[dask]") from error
-    chosen = slurm_cluster(options, log)
-    chosen.pop("jobs", None)
+    chosen = {name: value for name, value in slurm_cluster(options, log).items() if name != "jobs"}
     try:
         with SLURMCluster(**chosen, scheduler_options={"dashboard_address": None}) as cluster:
             return cluster.job_script()

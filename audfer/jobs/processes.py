@@ -13,7 +13,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from weakref import WeakSet
 
 _PR_SET_PDEATHSIG = 1
 # looked up once, here: between fork and exec a child of a threaded process should do next to nothing
@@ -23,12 +26,16 @@ ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
 
-_living: set[int] = set()
-_stopping = threading.Event()
+#: leaders of the process groups that live -> the thread that started each
+_living: dict[int, threading.Thread] = {}
+#: threads that may start no more of them
+_stopped: WeakSet[threading.Thread] = WeakSet()
+_children: dict[threading.Thread, PythonChild] = {}
+_starting = threading.Lock()
 
 
 class Stopped(Exception):
-    """This process is being stopped; what the child did not finish is not its fault."""
+    """This work is being stopped; what the child did not finish is not its fault."""
 
 
 class OutOfTime(Exception):
@@ -37,21 +44,6 @@ class OutOfTime(Exception):
 
 class ChildEnded(Exception):
     """The child ended without an answer: how, and the end of what it printed."""
-
-
-def end_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it is gone (Linux; elsewhere nothing happens).
-
-    Without it the children of a killed worker would go on and do their clip a second time beside the next worker.
-    Interrupts from the keyboard are left to the parent.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _bind_to_parent()
-
-
-def _bind_to_parent() -> None:
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run_limited(
@@ -69,7 +61,7 @@ def run_limited(
 
     Raises:
         OutOfTime: after the group is gone.
-        Stopped: this process is being stopped.
+        Stopped: ``stop_children`` of this thread.
         OSError: the program cannot be started.
     """
     with tempfile.TemporaryFile() as printed:  # a file, not a pipe: a grandchild that keeps it open cannot block us
@@ -84,24 +76,38 @@ def run_limited(
             raise
         finally:
             _end(process)
-        if _stopping.is_set() and status == -signal.SIGKILL:
-            raise Stopped
+        if status == -signal.SIGKILL:
+            _refuse_if_stopped()
         return status, _tail(printed)
 
 
-def _start(command: Sequence[str], stdin, stdout, stderr) -> subprocess.Popen:
-    if _stopping.is_set():
+def _refuse_if_stopped() -> None:
+    if threading.current_thread() in _stopped:
         raise Stopped
-    process = subprocess.Popen(
-        command,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        env={**os.environ, **ONE_THREAD},
-        start_new_session=True,
-        preexec_fn=_bind_to_parent,
-    )
-    _living.add(process.pid)
+
+
+def _bind_to_parent() -> None:
+    """Have the kernel kill this process when the thread that started it is gone (Linux; elsewhere nothing happens).
+
+    Without it the children of a killed worker would go on and do their clip a second time beside the next worker.
+    """
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _start(command: Sequence[str], stdin, stdout, stderr) -> subprocess.Popen:
+    with _starting:  # so that ``stop_children`` does not miss one that is just being started
+        _refuse_if_stopped()
+        process = subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, **ONE_THREAD},
+            start_new_session=True,  # Ctrl-C is left to the parent
+            preexec_fn=_bind_to_parent,
+        )
+        _living[process.pid] = threading.current_thread()
     return process
 
 
@@ -109,14 +115,12 @@ def _end(process: subprocess.Popen) -> None:
     """Kill what is left of a child's group, and forget it."""
     _kill_group(process.pid)
     process.wait()
-    _living.discard(process.pid)
+    _living.pop(process.pid, None)
 
 
 def _kill_group(leader: int) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):  # macOS says "not permitted" of a group that has ended
         os.killpg(leader, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # macOS says "not permitted" of a group that has ended
-        pass
 
 
 def _tail(printed, length: int = 2000) -> str:
@@ -124,16 +128,25 @@ def _tail(printed, length: int = 2000) -> str:
     return printed.read().decode(errors="replace").strip()
 
 
-def stop_children() -> None:
-    """Kill every child and start no more: this process is being stopped."""
-    _stopping.set()
-    for leader in list(_living):
+def stop_children(threads: Collection[threading.Thread]) -> None:
+    """Kill the children of these threads, which start no more: whoever waits for one gets ``Stopped``."""
+    with _starting:
+        _stopped.update(threads)
+        leaders = [leader for leader, thread in _living.items() if thread in threads]
+    for leader in leaders:
         _kill_group(leader)
 
 
-def allow_children() -> None:
-    """Undo ``stop_children``, for the next work in the same process."""
-    _stopping.clear()
+def own_child() -> PythonChild:
+    """The Python child of this thread, the same one at every call."""
+    return _children.setdefault(threading.current_thread(), PythonChild())
+
+
+def end_children(threads: Collection[threading.Thread]) -> None:
+    """End the Python children of threads that have ended."""
+    for thread in threads:
+        if child := _children.pop(thread, None):
+            child.close()
 
 
 def how_it_ended(status: int) -> str:
@@ -149,8 +162,8 @@ def how_it_ended(status: int) -> str:
 class PythonChild:
     """A Python process that keeps what it loaded, and answers one call at a time within a time limit.
 
-    For extractors that are Python packages: a call that hangs or crashes takes only this process with it, and the next
-    call starts a new one. Functions and arguments travel as pickles; what the functions print goes to a file.
+    A call that hangs or crashes takes only this process with it, and the next call starts a new one. Functions and
+    arguments travel as pickles; what the functions print goes to a file.
     """
 
     def __init__(self):
@@ -180,7 +193,9 @@ class PythonChild:
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._printed, self._unread = tempfile.TemporaryFile(), b""  # noqa: SIM115  (closed in close)
-            self._process = _start([sys.executable, "-m", __name__], subprocess.PIPE, subprocess.PIPE, self._printed)
+            # it finds the modules that this process finds
+            serve = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _serve; _serve()"
+            self._process = _start([sys.executable, "-c", serve], subprocess.PIPE, subprocess.PIPE, self._printed)
         try:
             _send(self._process.stdin, (function, arguments, count is None))
             while count != 0:
@@ -192,8 +207,7 @@ class PythonChild:
                 yield answer
         except (BrokenPipeError, EOFError):
             status = self._process.wait()
-            if _stopping.is_set():
-                raise Stopped from None
+            _refuse_if_stopped()
             last = _tail(self._printed).splitlines()[-1:] or [""]
             raise ChildEnded(f"{how_it_ended(status)}{': ' if last[0] else ''}{last[0]}") from None
         except BaseException:
@@ -217,16 +231,16 @@ class PythonChild:
             if not block:
                 raise EOFError
             self._unread += block
-        found, self._unread = self._unread[:length], self._unread[length:]
-        return found
+        content, self._unread = self._unread[:length], self._unread[length:]
+        return content
 
     def close(self) -> None:
         """End the child."""
         if self._process is not None:
             _end(self._process)
-            self._process.stdin.close()
-            self._process.stdout.close()
-            self._printed.close()
+            for stream in (self._process.stdin, self._process.stdout, self._printed):
+                with suppress(BrokenPipeError):  # a call that the child has not read
+                    stream.close()
             self._process = None
 
 
@@ -248,13 +262,10 @@ def _serve() -> None:
                 _send(answers, ("gave", result))
             answer = ("end", None) if several else None
         except Exception as error:  # it goes back to the caller, who decides; so does an answer that cannot be pickled
+            error.add_note(f"in a child process:\n{traceback.format_exc()}")
             answer = ("raised", error)
         if answer is not None:
             try:
                 _send(answers, answer)
             except Exception as error:
                 _send(answers, ("raised", RuntimeError(f"{type(answer[1]).__name__}: {answer[1]} ({error})")))
-
-
-if __name__ == "__main__":
-    _serve()

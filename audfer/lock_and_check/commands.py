@@ -11,9 +11,9 @@ from ..facs import ACTION_UNITS
 
 def lac_extractor(options):
     """The back-end with the weights that the options name, or the profile's."""
-    from ..action_units.backends import LAC
     from ..study.study import open_study
     from ..training.loop import resolve_device, resolve_precision
+    from .backend import LAC
     from .training import Recogniser
 
     folder = Path(options.weights) if options.weights else open_study(options.profile).work / "lac"
@@ -43,7 +43,7 @@ def _trained_on(recogniser) -> str:
 
 def au_train_lac(options) -> None:
     """Train on annotated frames and judge on held-out subjects."""
-    from ..evaluation.statistics import f1_intervals, presence_counts
+    from ..evaluation import f1_intervals, presence_counts
     from ..training.loop import resolve_device, resolve_precision
     from .finetuning import train_on
     from .training import Recogniser

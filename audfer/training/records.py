@@ -19,8 +19,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,14 +27,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from safetensors.torch import save_file
 
 from ..errors import AudferError, InputError
 from ..facs import EXPRESSIONS
 from ..files import DiskFull, atomic_folder, digest, remove_tree, write_json
-from ..jobs.executors import Here, lost_worker, opened, was_stopped
+from ..jobs.executors import Pool, opened
 from ..jobs.processes import Stopped
+from ..jobs.workers import TAKEN, Run, claimed
+from ..losses import AU_LOSSES
 from ..models import NETWORKS
 from ..progress import GridProgress
 from ..sampling import SAMPLING
@@ -49,8 +50,6 @@ WEIGHTS_FILE = "weights.safetensors"
 FORMAT = 2
 #: of ``grid.json``
 GRID_FORMAT = 1
-#: seconds between two looks at cells that another run is training
-_LOOK = 2.0
 #: seconds by which a network disk may show a record late
 _LATE = 30.0
 #: a process trains one cell at a time: seeds and the number of threads are the whole process's
@@ -92,11 +91,11 @@ class RunRecord:
     scores: np.ndarray
     best_scores: np.ndarray
     best_epoch: int
-    au_scores: np.ndarray | None
     features: np.ndarray
     flops: dict
     seconds: float
     environment: dict
+    au_scores: np.ndarray | None = None
     groups: np.ndarray | None = None
     au_labels: np.ndarray | None = None
     validated_scores: np.ndarray | None = None
@@ -120,27 +119,18 @@ class RunRecord:
                     raise ValueError(f"{name} is not what was written")
             with np.load(path / "test.npz", allow_pickle=False) as arrays:
                 stored = {name: arrays[name] for name in arrays.files}
-            groups = stored.get("groups")
+            clip_ids, groups = stored.pop("clip_ids"), stored.pop("groups", None)
+            if groups is not None and (groups != "").any():
+                # a clip of which nothing is known stands for itself
+                stored["groups"] = np.where(groups == "", clip_ids, groups)
             return cls(
-                path=path,
-                cell=meta["cell"],
+                path,
                 history=pd.read_csv(path / "history.csv"),
-                clip_ids=stored["clip_ids"].tolist(),
-                expressions=stored["expressions"],
-                scores=stored["scores"],
-                best_scores=stored["best_scores"],
+                clip_ids=clip_ids.tolist(),
                 best_epoch=meta["protocols"]["best-on-test"]["epoch"],
-                au_scores=stored.get("au_scores"),
-                features=stored["features"],
-                flops=meta["flops"],
-                seconds=meta["seconds"],
-                environment=meta["environment"],
-                groups=None if groups is None else _known_groups(groups, stored["clip_ids"]),
-                au_labels=stored.get("au_labels"),
-                validated_scores=stored.get("validated_scores"),
                 validated_epoch=meta["protocols"].get("best-on-validation", {}).get("epoch"),
-                costs=meta["costs"],
-                positive_weights=stored.get("positive_weights"),
+                **{name: meta[name] for name in ("cell", "flops", "seconds", "environment", "costs")},
+                **stored,
             )
         except InputError:
             raise
@@ -202,8 +192,11 @@ class RunStore:
         The recipe counts by its numbers, not by its name; AU labels only where an AU head uses them, initial weights
         only where the cell starts from them, landmarks only where the network looks at them.
         """
+        settings = asdict(replace(cell, recipe=""))
+        if not cell.au_loss:  # a cell of before there was a choice
+            del settings["au_loss"]
         content = {
-            "cell": asdict(replace(cell, recipe="")),
+            "cell": settings,
             "recipe": asdict(cell.training_recipe),
             "data": inputs.fingerprint,
             "code": {**versions("training"), cell.model: NETWORKS[cell.model].version},
@@ -211,6 +204,8 @@ class RunStore:
         }
         if cell.uses_aus:
             content["code"] |= versions("au loss")
+            if cell.au_loss:
+                content["code"][f"au loss {cell.au_loss}"] = getattr(AU_LOSSES[cell.au_loss], "version", 1)
             content["au"] = inputs.au_fingerprint
             if cell.weights != "none":
                 content["knowledge"] = inputs.knowledge_fingerprint
@@ -315,26 +310,9 @@ class RunStore:
         """Where the state of the unfinished cell lies."""
         return self.folder / ".unfinished" / key
 
-    @contextmanager
-    def claim(self, key: str) -> Iterator[bool]:
-        """Hold a cell for this process, if no other does. The lock goes with the process, however it ends.
-
-        Yields:
-            Whether it is held now.
-        """
-        locks = self.folder / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        # not shared by the threads of a process: each is somebody of its own
-        lock = FileLock(str(locks / key), timeout=0, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+    def claim(self, key: str) -> AbstractContextManager[bool]:
+        """Hold a cell for this process, if no other does (``jobs.workers.claimed``)."""
+        return claimed(self.folder / ".locks" / key)
 
     @property
     def grid_path(self) -> Path:
@@ -459,28 +437,21 @@ def make_record(store_folder: str, key: str, cell: Cell, inputs: CellInputs, rep
 
     outcome = fit(cell, inputs, scratch, report)
     with store.writing(key) as folder:
-        arrays = {
-            name: outcome[name]
-            for name in (
-                "scores",
-                "best_scores",
-                "validated_scores",
-                "au_scores",
-                "au_labels",
-                "features",
-                "groups",
-                "positive_weights",
-            )
-            if outcome[name] is not None
-        }
+        arrays = ("scores", "best_scores", "validated_scores", "au_scores", "au_labels", "features", "groups")
         np.savez_compressed(
-            folder / "test.npz", clip_ids=np.array(outcome["clip_ids"]), expressions=outcome["expressions"], **arrays
+            folder / "test.npz",
+            clip_ids=np.array(outcome["clip_ids"]),
+            expressions=outcome["expressions"],
+            **{name: outcome[name] for name in (*arrays, "positive_weights") if outcome[name] is not None},
         )
         outcome["history"].to_csv(folder / "history.csv", index=False)
         save_file(
             {k: v.contiguous() for k, v in outcome["state_dict"].items()},
             folder / WEIGHTS_FILE,
             metadata={"classes": json.dumps(EXPRESSIONS)},
+        )
+        rules = (
+            SAMPLING[rule].summary for rule in (cell.training_recipe.train_sampling, cell.training_recipe.test_sampling)
         )
         write_meta(
             folder,
@@ -490,12 +461,8 @@ def make_record(store_folder: str, key: str, cell: Cell, inputs: CellInputs, rep
                 "inputs": asdict(inputs),
                 "key": key,
                 "classes": list(EXPRESSIONS),
-                "frame_sampling": _frame_sampling(cell),
-                "protocols": outcome["protocols"],
-                "validation": outcome["validation"],
-                "flops": outcome["flops"],
-                "seconds": outcome["seconds"],
-                "costs": outcome["costs"],
+                "frame_sampling": "training: {}; evaluation: {}, no augmentation".format(*rules),
+                **{name: outcome[name] for name in ("protocols", "validation", "flops", "seconds", "costs")},
                 "environment": environment(cell.device),
             },
         )
@@ -506,19 +473,6 @@ def write_meta(folder: Path, content: dict) -> None:
     """Write a record's ``record.json``, last of its files: what it is, and which files there are."""
     files = {path.name: _file_state(path) for path in sorted(folder.iterdir())}
     write_json(folder / "record.json", {"format": FORMAT, "files": files, **content})
-
-
-def _known_groups(groups: np.ndarray, clip_ids: np.ndarray) -> np.ndarray | None:
-    """Groups for statistics: a clip of which nothing is known stands for itself; ``None`` if that is so for all."""
-    return np.where(groups == "", clip_ids, groups) if (groups != "").any() else None
-
-
-def _frame_sampling(cell: Cell) -> str:
-    recipe = cell.training_recipe
-    return (
-        f"training: {SAMPLING[recipe.train_sampling].summary}; evaluation: {SAMPLING[recipe.test_sampling].summary}, "
-        "no augmentation"
-    )
 
 
 def environment(device: str = "cpu") -> dict:
@@ -542,7 +496,7 @@ def do_cell(store: RunStore, key: str, cell: Cell, inputs: CellInputs, report=No
 
     Raises:
         AudferError: this process's code is not that of the run which asked for it.
-        Stopped: the run that asked for it was interrupted (``_Run.stop``); its state is kept.
+        Stopped: the run that asked for it was interrupted; its state is kept.
         Exception: what training raised.
     """
     if store.key(cell, inputs) != key:  # the record would be kept under a name that says something else
@@ -552,7 +506,7 @@ def do_cell(store: RunStore, key: str, cell: Cell, inputs: CellInputs, report=No
         )
     with store.claim(key) as mine:
         if not mine:
-            return "taken"
+            return TAKEN
         if store.has(key):
             return "found"
         stop = store.scratch(key) / "stop"
@@ -625,8 +579,8 @@ def run_cells(
     if missing:
         on_gpu = any(cell.device == "cuda" for cell in missing.values())
         workers = min(cells_at_once("cuda" if on_gpu else "cpu", workers), len(missing))
-        with opened(executor, workers, on_gpu) as (pool, at_once, tries), GridProgress(len(missing), desc) as bar:
-            outcomes = _Run(missing, inputs, store, pool, at_once, tries, bar).through()
+        with opened(executor, workers, on_gpu) as pool, GridProgress(len(missing), desc) as bar:
+            outcomes = _Grid(missing, inputs, store, pool, bar).through()
     errors = {
         key: f"{type(error).__name__}: {error}" for key, error in outcomes.items() if isinstance(error, Exception)
     }
@@ -644,98 +598,60 @@ def run_cells(
     )
 
 
-class _Run:
-    """One call's way through the cells that the store lacks.
+class _Grid:
+    """What one call of ``run_cells`` knows of the cells that its store lacks: outcomes, times, progress."""
 
-    A cell is in ``queue``, in ``running`` (given to the executor), in ``elsewhere`` (another run holds it) or in
-    ``outcomes``.
-    """
-
-    def __init__(self, missing: dict[str, Cell], inputs, store: RunStore, pool, at_once, tries: int, bar: GridProgress):
-        self.cells, self.inputs, self.store = missing, inputs, store
-        self.pool, self.at_once, self.tries, self.bar = pool, at_once, tries, bar
-        # the longest cells first, so that the workers end together
-        self.queue = sorted(missing, key=lambda key: -store.cost(missing[key]))
-        self.running: dict[Future, str] = {}
-        self.elsewhere: set[str] = set()
+    def __init__(self, cells: dict[str, Cell], inputs: dict[str, CellInputs], store: RunStore, pool: Pool, bar):
+        self.cells, self.inputs, self.store, self.pool, self.bar = cells, inputs, store, pool, bar
         self.outcomes: dict[str, str | Exception] = {}
-        self.lost = dict.fromkeys(missing, 0)
-        self.begun: dict[str, float] = {}
         self.took: dict[str, float] = {}
-        self.note, self.looked = "", 0.0
+        self.full: DiskFull | None = None
+        self.note = ""
+        self.run = Run(
+            do_cell,
+            self.waiting(),
+            pool,
+            arguments=self.arguments,
+            free=self.free,
+            interrupt=self.interrupt,
+            tick=self.show,
+        )
 
     def through(self) -> dict[str, str | Exception]:
-        try:
-            while self.queue or self.running or self.elsewhere:
-                self.submit()
+        with self.run as run:
+            for key, answer in run:
+                self.finish(key, answer)
                 self.show()
-                if self.running:
-                    done, _ = wait(self.running, timeout=_LOOK, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        self.ended(self.running.pop(future), future)
-                elif self.elsewhere and not self.queue:
-                    time.sleep(_LOOK)
-                self.look_elsewhere()
-            self.show()
-        except BaseException:
-            self.stop()
-            raise
         return self.outcomes
 
-    def submit(self) -> None:
-        here = isinstance(self.pool, Here)
-        # one more than there is room for, so that no worker waits for us
-        room = 1 if here else self.at_once() + 1
-        while self.queue and len(self.running) < room:
-            key = self.queue.pop(0)
-            self.begun[key] = time.monotonic()
-            self.show(1)
-            arguments = (self.store, key, self.cells[key], self.inputs[self.cells[key].source])
-            try:
-                self.running[self.pool.submit(do_cell, *arguments, **({"report": self.epoch} if here else {}))] = key
-            except BrokenExecutor as error:  # a pool of the caller's; ours mend themselves
-                self.finish(key, AudferError(f"the executor takes no more cells ({error}); run again with a new one"))
+    def waiting(self) -> Iterator[str]:
+        # the longest cells first, so that the workers end together
+        for key in sorted(self.cells, key=lambda key: -self.store.cost(self.cells[key])):
+            if self.full is None:
+                yield key
+            else:
+                self.finish(key, AudferError(f"not begun, for {self.full}"))
+
+    def arguments(self, key: str) -> tuple:
+        self.show(1)
+        cell = self.cells[key]
+        return self.store, key, cell, self.inputs[cell.source], *([self.epoch] if self.pool.here else [])
 
     def epoch(self, row: dict) -> None:
         """Progress inside a cell, where it is trained in this process."""
         self.note = f"epoch {row['epoch']}"
         self.show(1)
 
-    def ended(self, key: str, future: Future) -> None:
-        error = CancelledError() if future.cancelled() else future.exception()
-        if error is None:
-            result = future.result()
-            if result == "taken":
-                self.elsewhere.add(key)
-                return
-            self.finish(
-                key,
-                result
-                if self.arrived(key)
-                else AudferError(
-                    f"a worker has trained it, but there is no record in {self.store.folder}: it has to lie on a disk "
-                    f"that all "
-                    "workers share"
-                ),
-            )
-        elif lost_worker(error) and self.lost[key] + 1 < self.tries:
-            self.lost[key] += 1
-            self.queue.insert(0, key)  # it goes on from its state
-        elif lost_worker(error):
-            died = f"{self.tries} workers" if self.tries > 1 else "its worker"
-            self.finish(
-                key, AudferError(f"{died} died with it (often: out of memory), the last: {str(error).splitlines()[0]}")
-            )
-        elif was_stopped(error):
-            self.finish(key, AudferError("stopped or cancelled by somebody else; its state is kept"))
-        elif isinstance(error, Exception):
-            self.finish(key, error)
-            if isinstance(error, DiskFull):
-                for waiting in self.queue:
-                    self.finish(waiting, AudferError(f"not begun, for {error}"))
-                self.queue = []
-        else:
-            raise error
+    def free(self, key: str) -> bool:
+        """Whether the run that had the cell is through with it; one that it has left is ours to try."""
+        with self.store.claim(key) as mine:
+            return mine or self.store.has(key)
+
+    def interrupt(self, key: str) -> None:
+        """Have a worker elsewhere stop after the epoch."""
+        with suppress(OSError):  # a full disk; the cell will end by itself
+            self.store.scratch(key).mkdir(parents=True, exist_ok=True)
+            (self.store.scratch(key) / "stop").touch()
 
     def arrived(self, key: str) -> bool:
         """Whether the record is there; a network disk may show it late."""
@@ -746,71 +662,45 @@ class _Run:
             time.sleep(0.2)
         return True
 
-    def finish(self, key: str, outcome: str | Exception) -> None:
-        self.outcomes[key] = outcome
-        cell = self.cells[key]
-        if isinstance(outcome, Exception):
-            self.store.note_failure(key, f"{type(outcome).__name__}: {outcome}")
-            self.note = f"failed: {cell.label}"
+    def finish(self, key: str, answer: str | Exception) -> None:
+        if not isinstance(answer, Exception) and not self.arrived(key):
+            answer = AudferError(
+                f"a worker has trained it, but there is no record in {self.store.folder}: it has to lie on a disk "
+                "that all workers share"
+            )
+        self.outcomes[key] = answer
+        label = self.cells[key].label
+        if isinstance(answer, Exception):
+            self.store.note_failure(key, f"{type(answer).__name__}: {answer}")
+            self.note = f"failed: {label}"
+            if isinstance(answer, DiskFull):
+                self.full = answer
         else:
             history = pd.read_csv(self.store.path(key) / "history.csv")
             self.took[key] = history["seconds"].sum()
             # numbers first: a line of a log ends at column 79
-            self.note = f"{self.store.said(history)} {cell.label}"
-
-    def look_elsewhere(self) -> None:
-        """Whether the other runs are through with their cells; one that they have left is ours to try."""
-        if time.monotonic() - self.looked < _LOOK:
-            return
-        self.looked = time.monotonic()
-        for key in sorted(self.elsewhere):
-            if self.store.has(key):
-                self.elsewhere.discard(key)
-                self.finish(key, "found")
-                continue
-            with self.store.claim(key) as free:
-                pass
-            if free:
-                self.elsewhere.discard(key)
-                self.queue.append(key)
+            self.note = f"{self.store.said(history)} {label}"
 
     def show(self, begun: int = 0) -> None:
         failed = sum(isinstance(outcome, Exception) for outcome in self.outcomes.values())
-        running = min(len(self.running) + begun, self.at_once())
-        self.bar.show(len(self.outcomes), running, failed, len(self.elsewhere), self.left(), self.note)
+        running = min(len(self.run.running) + begun, self.pool.at_once())
+        self.bar.show(len(self.outcomes), running, failed, len(self.run.held), self.left(), self.note)
 
     def left(self) -> float | None:
-        """Seconds until the end, from what finished cells took for their ``_cost``; ``None`` before there is one."""
+        """Seconds until the end, from what finished cells took for their ``cost``; ``None`` before there is one."""
         if not self.took:
             return None
-        now, rates = time.monotonic(), {}
-        cost, kind = (
-            {key: find(cell) for key, cell in self.cells.items()} for find in (self.store.cost, self.store.kind)
-        )
-        for one in set(kind.values()):
-            # a network that has not been through yet is taken to be like the others
-            seen = [key for key in self.took if kind[key] == one] or list(self.took)
-            rates[one] = sum(self.took[key] for key in seen) / sum(cost[key] for key in seen)
-
-        def needs(key: str, since: float) -> float:
-            return max(rates[kind[key]] * cost[key] - since, 0.0)
-
-        current = [needs(key, now - self.begun[key]) for key in self.running.values()]
-        others = [needs(key, 0.0) for key in (*self.queue, *self.elsewhere)]
-        at_once = max(1, self.at_once())
-        return max([(sum(current) + sum(others)) / at_once, *current, *others])
-
-    def stop(self) -> None:
-        """Have the workers stop: at once on this machine, after the epoch on others."""
-        for future, key in self.running.items():
-            future.cancel()
-            if hasattr(self.pool, "stop"):  # its processes are killed
-                continue
-            try:
-                self.store.scratch(key).mkdir(parents=True, exist_ok=True)
-                (self.store.scratch(key) / "stop").touch()
-            except OSError:
-                pass  # a full disk; the cell will end by itself
+        cost, kind = ({key: of(cell) for key, cell in self.cells.items()} for of in (self.store.cost, self.store.kind))
+        now = time.monotonic()
+        begun = {task.item: task.begun for task in self.run.running.values()}
+        needs = [0.0]
+        for key in self.cells:
+            if key not in self.outcomes:
+                # a network that has not been through yet is taken to be like the others
+                seen = [other for other in self.took if kind[other] == kind[key]] or list(self.took)
+                rate = sum(self.took[other] for other in seen) / sum(cost[other] for other in seen)
+                needs.append(max(rate * cost[key] - (now - begun.get(key, now)), 0.0))
+        return max(sum(needs) / max(1, self.pool.at_once()), *needs)
 
 
 def load_records(frame: pd.DataFrame) -> list[RunRecord]:

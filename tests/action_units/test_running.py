@@ -19,12 +19,14 @@ import pytest
 from paths import DATA, ROOT, SHARED
 
 from audfer.action_units import AUTable
-from audfer.action_units.backends import Clip, Estimator, OpenFace, PyFeat, read_pyfeat
+from audfer.action_units.backends import Estimator, OpenFace, PyFeat, read_pyfeat
+from audfer.action_units.clips import Clip
 from audfer.action_units.importing import ImportOptions
-from audfer.action_units.running import dask_client, extract_manifest, import_slurm_cluster, slurm_options
+from audfer.action_units.running import extract_manifest
 from audfer.companion import cli
 from audfer.datasets.manifest import Manifest
 from audfer.errors import AudferError, InputError
+from audfer.jobs.executors import dask_client, import_slurm_cluster, slurm_options
 from audfer.jobs.processes import ChildEnded, OutOfTime, PythonChild, run_limited
 
 STANDIN = DATA / "openface" / "FeatureExtraction"

@@ -24,7 +24,7 @@ from PIL import Image
 
 from audfer import datasets
 from audfer.action_units import AUTable
-from audfer.action_units.backends import LAC, Estimator, ExtractionFailed, estimated_track
+from audfer.action_units.backends import Estimator, ExtractionFailed, estimated_track
 from audfer.action_units.estimator import ActionUnitEstimator, predict
 from audfer.action_units.running import extract_manifest
 from audfer.action_units.table import COLUMNS
@@ -32,6 +32,7 @@ from audfer.companion import cli, commands
 from audfer.datasets.manifest import load_frames, stream_frames
 from audfer.errors import InputError
 from audfer.jobs.processes import ChildEnded, OutOfTime, PythonChild
+from audfer.lock_and_check.backend import LAC
 from audfer.lock_and_check.network import build_lac
 from audfer.lock_and_check.streaming import WindowCutter, judge_streams
 from audfer.lock_and_check.training import Recogniser

@@ -26,8 +26,9 @@ from audfer import files
 from audfer.action_units.table import clip_presence
 from audfer.companion import cli
 from audfer.errors import AudferError, InputError
-from audfer.jobs import executors
-from audfer.jobs.executors import job_script, opened, slurm_cluster
+from audfer.jobs import executors, workers
+from audfer.jobs.executors import Pool, job_script, opened, slurm_cluster
+from audfer.jobs.workers import Task
 from audfer.progress import GridProgress
 from audfer.training import records as experiments
 from audfer.training.records import FORMAT, RunRecord, RunStore, load_records, run_cells
@@ -239,7 +240,7 @@ def _can_mount(folder) -> bool:
 
 _SCRIPT = """
 import os, pickle, sys
-from audfer.experiments import RunStore, run_cells
+from audfer.training.records import RunStore, run_cells
 cells, inputs, folder = pickle.load(open(sys.argv[1], "rb"))
 frame = run_cells(cells, inputs, RunStore(folder), workers=1)
 print(*sorted(os.listdir(folder)))
@@ -340,7 +341,7 @@ def test_two_runs_on_one_store_train_each_cell_once(study, cells, tmp_path):
 def test_a_cell_that_another_run_holds_is_waited_for_and_taken_over_when_that_run_is_gone(
     study, cells, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(experiments, "_LOOK", 0.05)
+    monkeypatch.setattr(workers, "LOOK", 0.05)
     store = RunStore(tmp_path)
     key = store.key(cells[0], study.inputs["DFEW"])
     with store.claim(key) as mine:
@@ -462,8 +463,8 @@ def test_a_dask_worker_killed_in_the_middle_of_a_cell_costs_its_epoch(study, cel
         with pytest.raises(InputError, match="resources: found 1 workers, none with the resource GPU"):
             with opened(cluster.scheduler_address, gpu=True):
                 pass
-        with opened(client.get_executor()) as (_, at_once, tries):
-            assert (at_once(), tries) == (1, 1)
+        with opened(client.get_executor()) as pool:
+            assert (pool.at_once(), pool.tries, pool.killable) == (1, 1, False)
     assert result["frame"]["error"].isna().all() and result["frame"]["trained"].all()
     assert Counter(line["event"] for line in _log(there)) == {"begin": 3, "end": 2}
     for mine, theirs in zip(here, load_records(result["frame"]), strict=True):
@@ -520,13 +521,9 @@ def test_a_grids_progress_is_one_line_of_80_columns_with_all_it_says(monkeypatch
 
 
 def test_the_time_left_follows_what_finished_cells_took(store, study, cells):
-    class Bar:
-        def show(self, *_):
-            pass
-
     grid = {"a": cells[0], "b": replace(cells[0], epochs=2), "c": replace(cells[0], epochs=4)}
-    run = experiments._Run(grid, study.inputs, store, None, lambda: 2, 1, Bar())
-    assert run.queue == ["c", "b", "a"] and run.left() is None
-    run.queue, run.took, run.begun = ["b"], {"a": 10.0}, {"c": time.monotonic() - 15}
-    run.running = {object(): "c"}
+    run = experiments._Grid(grid, study.inputs, store, Pool(None, lambda: 2), None)
+    assert list(run.waiting()) == ["c", "b", "a"] and run.left() is None
+    run.took, run.outcomes = {"a": 10.0}, {"a": "made"}
+    run.run.running = {object(): Task("c", begun=time.monotonic() - 15)}
     assert abs(run.left() - 25) < 1  # c: 40 - 15 s; b: 20 s beside it

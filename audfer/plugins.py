@@ -9,19 +9,34 @@ announces under the entry point group ``audfer``.
 from __future__ import annotations
 
 import pkgutil
+import sys
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import import_module, metadata
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+
+def _modules(pattern: str) -> Iterator[str]:
+    """Full names of the modules that a pattern stands for: "a.b", "a.*" (all of a) or "*.b" (every sub-package's)."""
+    first, _, last = pattern.rpartition(".")
+    if "*" not in pattern:
+        yield f"{__package__}.{pattern}"
+    elif last == "*":
+        package = import_module(f"{__package__}.{first}")
+        yield from (found.name for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."))
+    else:
+        for folder in import_module(__package__).__path__:
+            for found in pkgutil.iter_modules([folder]):  # looked for without importing the sub-packages
+                if found.ispkg and PathFinder.find_spec(last, [str(Path(folder, found.name))]):
+                    yield f"{__package__}.{found.name}.{last}"
 
 
 @lru_cache(maxsize=1)
 def load_plugins() -> None:
     """Import everything that adds to a registry; only the first call does anything."""
-    package = import_module(__package__)
-    for found in pkgutil.iter_modules(package.__path__, f"{__package__}."):
-        if found.ispkg and find_spec(f"{found.name}.register") is not None:
-            import_module(f"{found.name}.register")
+    for module in _modules("*.register"):
+        import_module(module)
     for point in metadata.entry_points(group=__package__):
         point.load()
 
@@ -30,23 +45,39 @@ class Registry(Mapping):
     """A mapping from names to things, which looks for plug-ins the first time that it is read.
 
     Args:
-        own: modules of this package, relative to it, that add to the registry themselves: ``("models.m3dfel",)``.
+        own: modules of this package, relative to it, that add to the registry themselves: ``("models.m3dfel",)``;
+            ``"results.*"`` stands for all modules of a sub-package, ``"*.results"`` for that module of every one.
+            Their things come first, in this order, whatever is imported first.
     """
 
     def __init__(self, *own: str):
         self._entries: dict = {}
+        self._modules: dict[str, str] = {}
         self._own = own
 
-    def add(self, name: str, thing):
-        """Enter a thing under a name, in the place of one that had it; returns the thing."""
+    def add(self, name: str, thing, module: str = ""):
+        """Enter a thing under a name, in the place of one that had it; returns the thing.
+
+        Args:
+            module: that it is from; "" = the one that calls this.
+        """
         self._entries[name] = thing
+        self._modules[name] = module or sys._getframe(1).f_globals["__name__"]
         return thing
 
-    def _read(self) -> dict:
-        for module in self._own:
-            import_module(f"{__package__}.{module}")
+    @cached_property
+    def _ranks(self) -> dict[str, int]:
+        """Own module, imported -> its place."""
+        own = dict.fromkeys(module for pattern in self._own for module in _modules(pattern))
+        for module in own:
+            import_module(module)
         load_plugins()
-        return self._entries
+        return {module: place for place, module in enumerate(own)}
+
+    def _read(self) -> dict:
+        ranks = self._ranks
+        order = sorted(self._entries, key=lambda name: ranks.get(self._modules[name], len(ranks)))
+        return {name: self._entries[name] for name in order}
 
     def __getitem__(self, name):
         return self._entries[name] if name in self._entries else self._read()[name]

@@ -1,0 +1,27 @@
+"""What Tables 1 and 2 say about AU-DFER, in words: did it help, which expressions, and how sure is that?"""
+
+from __future__ import annotations
+
+from ..facs import EXPRESSIONS
+from .builder import Result, output
+from .rows import TOTALS
+from .words import answers, certainty, changes, compared, pairs
+
+
+@output("conclusions", "03_training", needs=("table1", "table2"))
+def conclusions(study, records, protocol: str = "last") -> Result:
+    """The conclusions from every comparison of WAR and UAR, and of the expressions."""
+    tables = (study.results(name, protocol=protocol) for name in ("table1", "table2"))
+    return in_words(*tables, embedded=study.profile.embedded)
+
+
+def in_words(table: Result, classes: Result, embedded: bool = True) -> Result:
+    """The conclusions from a table like Table 1 and one with rows for the expressions."""
+    rows, own = compared(table.frame, TOTALS), compared(classes.frame, EXPRESSIONS)
+    where = "On the embedded benchmark (rendered faces)" if embedded else "On these clips"
+    questions = [("Did the AU head with knowledge help?", f"{where}: {changes(rows, 'differences of WAR and UAR')}")]
+    if len(rows):
+        questions.append(("How many networks and datasets?", pairs(rows)))
+    questions.append(("Which expressions?", changes(own, "differences of single expressions")))
+    questions.append(("How sure is that?", certainty(rows)))
+    return answers("conclusions", questions, "What the numbers say about AU-DFER", table, classes)

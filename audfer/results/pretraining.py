@@ -1,0 +1,134 @@
+"""MAE-DFER's self-supervised pre-training: what it makes of hidden places, and what fine-tuning gains from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from .builder import Result, digests_of, output
+from .drawing import heading, image_grid
+from .rows import (
+    COLUMNS,
+    TOTALS,
+    Line,
+    comparisons,
+    describe,
+    differences,
+    identity,
+    measured,
+    sentences,
+    settings_text,
+    totals,
+)
+from .selection import WITH, WITHOUT, has_head, no_head, select
+from .table1 import PRINTED
+
+MODEL = "mae_dfer"
+#: initialisation of cells -> how the table calls it
+_STARTS = {"scratch": "scratch", "mae": "pre-trained"}
+
+
+def cells(study) -> list:
+    """The network from random and from pre-trained weights, without and with the AU head, all seeds."""
+    grid = study.profile.grid
+    return [
+        study.cell(MODEL, grid.strategy_dataset, ratio, seed=seed, initialisation=start)
+        for ratio in (0.0, grid.au_ratio)
+        for start in _STARTS
+        for seed in study.profile.training.seeds
+    ]
+
+
+@output("pretraining", "03_training", cells=cells)
+def pretraining(study, records, protocol: str = "last") -> Result:
+    """From scratch and from pre-training, without and with AU."""
+    dataset, lines = study.profile.grid.strategy_dataset, []
+    for variant, ratio in ((WITHOUT, no_head), (WITH, has_head)):
+        reference = []
+        for initialisation, start in _STARTS.items():
+            cell = select(records, model=MODEL, dataset=dataset, au_ratio=ratio, initialisation=initialisation)
+            base = identity(cell, MODEL, dataset, variant) | {"start": start}
+            lines.append(Line(base, cell, reference, PRINTED[variant]))
+            reference = cell
+    tidy, parts = measured(lines, TOTALS, protocol)
+    first = ["dataset", "model", "variant", "start"]
+    tidy = tidy[[*first, *(column for column in COLUMNS if column not in (*first, "paper", "note"))]]
+    display = [
+        {
+            "Dataset": dataset,
+            "Variant": line.base["variant"],
+            "Start": line.base["start"],
+            **totals(part),
+            **differences(part),
+        }
+        for line, part in zip(lines, parts, strict=True)
+    ]
+    used = [record for line in lines for record in line.cell]
+    caption = sentences(
+        f"MAE-DFER on {dataset} from random weights and from self-supervised pre-training on the training clips of all "
+        f"datasets (masked appearance and motion, no labels){settings_text(used)}; Δ: pre-trained minus scratch, same "
+        "head.",
+        describe(used, protocol, study.profile.embedded, comparisons(tidy)),
+    )
+    return Result("pretraining", tidy, caption, pd.DataFrame(display), digests=digests_of(used))
+
+
+@output("pretraining_reconstruction", "03_training", clips=True)
+def pretraining_reconstruction(study) -> Result:
+    """What the pre-trained network makes of clips that it has not seen."""
+    sheet = study.reconstructions()
+    return Result(
+        "pretraining_reconstruction",
+        reconstruction_data(sheet),
+        f"Masked appearance and motion: test clips of {study.profile.grid.strategy_dataset}, never seen in "
+        f"pre-training. Predicted places are shown with their true mean and contrast. {study.caption}",
+        draw=lambda _: draw_reconstruction(sheet),
+    )
+
+
+def reconstruction_data(sheet: Mapping) -> pd.DataFrame:
+    """How well the hidden places of masked clips were predicted (``study.reconstructions``).
+
+    Returns:
+        One row per clip and tubelet: clip_id, expression, tubelet (from 1), hidden (share of pixels), appearance_error
+        (mean absolute difference at hidden pixels, 0 to 255), motion_r (Pearson correlation of true and predicted
+        change there, NaN where nothing moves).
+    """
+    rows = []
+    for i, (clip, expression) in enumerate(zip(sheet["clip_ids"], sheet["expressions"], strict=True)):
+        for k in range(sheet["original"].shape[1]):
+            hidden = np.isfinite(sheet["predicted_motion"][i, k])
+            error = np.abs(sheet["appearance"][i, k].astype(float) - sheet["original"][i, k])[hidden].mean()
+            true, predicted = sheet["motion"][i, k][hidden], sheet["predicted_motion"][i, k][hidden]
+            moves = true.std() > 0 and predicted.std() > 0
+            correlation = np.corrcoef(true, predicted)[0, 1] if moves else np.nan
+            rows.append((clip, expression, k + 1, hidden.mean(), error, correlation))
+    return pd.DataFrame(rows, columns=["clip_id", "expression", "tubelet", "hidden", "appearance_error", "motion_r"])
+
+
+def draw_reconstruction(sheet: Mapping, moments: int = 4) -> Axes:
+    """Masked clips and what the network makes of them: appearance above, motion below.
+
+    Args:
+        moments: pictures per clip, evenly spread over its tubelets.
+    """
+    clips, times = sheet["original"].shape[:2]
+    chosen = np.unique(np.linspace(0, times - 1, min(moments, times)).round().astype(int))
+    # one scale per clip: blue gets darker, red gets brighter
+    largest = np.maximum(np.quantile(np.abs(sheet["motion"]), 0.99, axis=(1, 2, 3), keepdims=True), 1e-6)
+    colours = plt.get_cmap("RdBu_r").with_extremes(bad="#D9D9D9")
+    pictures = [sheet[name] for name in ("original", "masked", "appearance")]
+    pictures += [
+        colours(0.5 + 0.5 * sheet[name] / largest, bytes=True)[..., :3] for name in ("motion", "predicted_motion")
+    ]
+    grid = np.stack([picture[:, chosen].reshape(-1, *picture.shape[2:]) for picture in pictures])
+    names = ["clip", "what the\nencoder sees", "appearance,\npredicted", "motion", "motion,\npredicted"]
+    axes = image_grid(grid, names, [""] * grid.shape[1], cell=0.72, block=len(chosen))
+    places = axes.get_xticks().reshape(clips, -1).mean(1)
+    for place, expression in zip(places, sheet["expressions"], strict=True):
+        heading(axes, f"{expression} →", place, 5)
+    return axes

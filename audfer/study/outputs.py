@@ -1,0 +1,131 @@
+"""Tables and figures by name: the notebook that shows each, the cells that it needs and the function that makes it.
+
+Those of the paper are in ``results``, one file each; a plug-in adds its own. Nothing else lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
+from pathlib import Path
+
+from ..errors import InputError
+from ..plugins import Registry
+from ..training.loop import Cell
+from ..training.records import RunRecord
+from .profiles import Profile
+
+
+@dataclass(frozen=True)
+class Output:
+    """One table or figure, or several of a kind.
+
+    Attributes:
+        name: what ``study.results`` calls it. notebook: that shows it.
+        make: ``make(study, records, **options)`` -> one ``results.builder.Result`` or a tuple of them; without cells
+            ``make(study, **options)``. The option ``protocol`` is "last" unless said otherwise.
+        cells: ``cells(study)`` -> those that it is made from.
+        needs: other outputs whose cells it takes, where it has none of its own.
+        clips: whether it needs clips, AU tables or networks, so that it cannot be made from run records alone.
+    """
+
+    name: str
+    notebook: str
+    make: Callable
+    cells: Callable[..., list[Cell]] | None = None
+    needs: tuple[str, ...] = ()
+    clips: bool = False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The outputs whose cells it takes: its own name, or ``needs``."""
+        return (self.name,) if self.cells else self.needs
+
+    @property
+    def has_protocol(self) -> bool:
+        """Whether it depends on which epoch is judged."""
+        return "protocol" in signature(self.make).parameters
+
+
+#: name -> output, in the order in which their files are found: those of ``results`` and of every wing's ``results``
+OUTPUTS: Registry = Registry("results.*", "*.results")
+
+
+def output_named(name: str) -> Output:
+    """An output by its name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in OUTPUTS:
+        raise InputError("study", "output", repr(name), f"one of {', '.join(OUTPUTS)}")
+    return OUTPUTS[name]
+
+
+def with_cells() -> tuple[str, ...]:
+    """The outputs that have cells of their own."""
+    return tuple(name for name, output in OUTPUTS.items() if output.cells)
+
+
+def cells_of(study, name: str) -> list[Cell]:
+    """The cells that an output needs, without repetition.
+
+    Raises:
+        InputError: unknown name.
+    """
+    found = (cell for source in output_named(name).sources for cell in OUTPUTS[source].cells(study))
+    return list(dict.fromkeys(found))
+
+
+class RecordSource:
+    """What tables and figures are made from: a ``Study``, or the records alone that one has left (``StoredStudy``).
+
+    Attributes:
+        profile: the study's numbers. figures: folder of its tables and figures.
+    """
+
+    profile: Profile
+    figures: Path
+
+    def records(self, *outputs: str) -> list[RunRecord]:
+        """Records of the cells that the named outputs need, without repetition."""
+        raise NotImplementedError
+
+    @property
+    def caption(self) -> str:
+        """What every table and figure must say about its input."""
+        if self.profile.embedded:
+            return (
+                f"Embedded benchmark (rendered faces, profile {self.profile.name}); "
+                "not comparable with numbers on the real datasets."
+            )
+        return f"Real datasets, profile {self.profile.name}."
+
+    def results(self, name: str, **options):
+        """A table or figure by its name in ``OUTPUTS``, trained for if need be.
+
+        Args:
+            options: of the function that makes it, as ``protocol="best-on-test"``.
+
+        Returns:
+            ``results.builder.Result``: ``.frame``, ``.caption``, ``.plot()``, ``.save()``; a tuple of them where the
+            output is made for several datasets.
+        """
+        output = output_named(name)
+        if not output.sources:
+            return self._placed(output.make(self, **options))
+        records = self.records(*output.sources)
+        # several results may be about one table, and its intervals take time
+        key = name, repr(options), tuple(str(record.path) for record in records)
+        if key not in self._made:
+            self._made[key] = self._placed(output.make(self, records, **options))
+        return self._made[key]
+
+    @cached_property
+    def _made(self) -> dict:
+        return {}
+
+    def _placed(self, made):
+        return tuple(map(self._placed, made)) if isinstance(made, tuple | list) else made.placed(self.figures)

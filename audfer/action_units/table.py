@@ -1,4 +1,4 @@
-"""The AU table: one row a frame, the same columns whoever measured the action units.
+"""The AU table: one row per frame, the same columns whoever measured the action units.
 
 Columns: ``clip_id`` (str), ``frame`` (int), 17 intensities ``AU01_r`` ... (float32, 0 to 5), 18 presences ``AU01_c``
 ... (float32, 0 or 1), ``ok`` (bool: the face was seen). NaN means unknown; a zero means that the AU was looked for
@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from ..errors import AudferError, InputError
+from ..errors import AudferError, InputError, refuse
 from ..facs import EXPRESSIONS
 from ..files import atomic_file
 from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS, AUTrack, read_openface
@@ -33,18 +33,12 @@ _GROUP_ROWS = 65_536
 #: words for an expression in a labels file; -1 = a known state outside the seven
 EXPRESSION_WORDS: dict[str, int] = {
     **{name: index for index, name in enumerate(EXPRESSIONS)},
-    **{
-        word: EXPRESSIONS.index(name)
-        for word, name in {
-            "happiness": "happy",
-            "joy": "happy",
-            "sadness": "sad",
-            "anger": "angry",
-            "surprised": "surprise",
-            "disgusted": "disgust",
-            "fearful": "fear",
-        }.items()
-    },
+    **dict.fromkeys(("happiness", "joy"), EXPRESSIONS.index("happy")),
+    "sadness": EXPRESSIONS.index("sad"),
+    "anger": EXPRESSIONS.index("angry"),
+    "surprised": EXPRESSIONS.index("surprise"),
+    "disgusted": EXPRESSIONS.index("disgust"),
+    "fearful": EXPRESSIONS.index("fear"),
     **dict.fromkeys(("calm", "contempt", "anxiety", "helplessness", "disappointment", "other", "none"), -1),
 }
 
@@ -66,67 +60,45 @@ class AUTable:
         missing = [name for name in COLUMNS if name not in self.frames]
         if missing:
             raise InputError("AU table", "columns", f"no {', '.join(missing)}", "all columns of an AU table")
-        starts, _ = _spans(self.frames["clip_id"].to_numpy())
-        names = self.frames["clip_id"].to_numpy()[starts]
-        if len(set(names)) < len(names):
-            twice = pd.Series(names)[pd.Series(names).duplicated()].iloc[0]
+        clip, frame = self.frames["clip_id"].to_numpy(), self.frames["frame"].to_numpy()
+        names = pd.Series(clip[_spans(clip)[0]])
+        if names.duplicated().any():
+            twice = names[names.duplicated()].iloc[0]
             raise InputError("AU table", "rows", f"clip {twice} in several places", "a clip's rows together")
-        step = np.diff(self.frames["frame"].to_numpy())
-        inside = np.ones(len(step), bool)
-        inside[starts[1:] - 1] = False
-        if (step[inside] <= 0).any():
-            row = np.flatnonzero(inside)[np.argmax(step[inside] <= 0)]
+        for row in np.flatnonzero((np.diff(frame) <= 0) & (clip[1:] == clip[:-1]))[:1]:
+            expected = "rising frame numbers"
             raise InputError(
-                "AU table",
-                f"frames of clip {self.frames['clip_id'].iloc[row]}",
-                f"{self.frames['frame'].iloc[row + 1]} after {self.frames['frame'].iloc[row]}",
-                "rising frame numbers",
+                "AU table", f"frames of clip {clip[row]}", f"{frame[row + 1]} after {frame[row]}", expected
             )
 
     @classmethod
     def from_tracks(cls, tracks: Mapping[str, AUTrack]) -> AUTable:
         """A table from clip_id -> track, in the mapping's order."""
-        ids = np.repeat(np.array(list(tracks), dtype=object), [len(track) for track in tracks.values()])
-        if not len(ids):
-            return cls(pd.DataFrame({name: pd.Series(dtype=_dtype(name)) for name in COLUMNS}))
-        table = pd.DataFrame(
-            np.concatenate([np.concatenate([t.intensity, t.presence], axis=1) for t in tracks.values()]).astype(
-                np.float32, copy=False
-            ),
-            columns=[*INTENSITY_COLUMNS, *PRESENCE_COLUMNS],
-        )
-        table.insert(0, "clip_id", ids.astype(str))
-        table.insert(1, "frame", np.concatenate([t.frame for t in tracks.values()]))
-        table["ok"] = np.concatenate([t.ok for t in tracks.values()])
         lengths = [len(track) for track in tracks.values()]
+        if not sum(lengths):
+            return cls(schema().empty_table().to_pandas()[list(COLUMNS)])
+        values = np.concatenate([np.hstack((track.intensity, track.presence)) for track in tracks.values()])
+        table = pd.DataFrame(values.astype(np.float32, copy=False), columns=[*INTENSITY_COLUMNS, *PRESENCE_COLUMNS])
+        table.insert(0, "clip_id", np.repeat(np.array(list(tracks), dtype=object), lengths).astype(str))
+        table.insert(1, "frame", np.concatenate([track.frame for track in tracks.values()]))
+        table["ok"] = np.concatenate([track.ok for track in tracks.values()])
         for name, unknown in PROVENANCE.items():
-            said = [track.report.get(name, unknown) for track in tracks.values()]
-            if name == "threshold":
-                table[name] = np.repeat(np.array(said, np.float32), lengths)
-            else:
-                codes, names = pd.factorize(np.array(said, object))
-                table[name] = pd.Categorical.from_codes(np.repeat(codes, lengths), names)
+            said = pd.Series([track.report.get(name, unknown) for track in tracks.values()])
+            said = said.astype(np.float32 if name == "threshold" else "category")
+            table[name] = said.repeat(lengths).array
         return cls(table)
 
     def provenance(self) -> pd.DataFrame:
-        """One row a clip: ``tool``, ``version``, ``mode``, ``threshold``.
+        """One row per clip: ``tool``, ``version``, ``mode``, ``threshold``.
 
         "unknown" (NaN) where the table does not say.
         """
-        starts, _ = _spans(self.frames["clip_id"].to_numpy())
-        first = self.frames.iloc[starts]
-        return pd.DataFrame(
-            {
-                name: first[name].to_numpy() if name in first else [unknown] * len(first)
-                for name, unknown in PROVENANCE.items()
-            },
-            index=pd.Index(first["clip_id"], name="clip_id"),
-        )
+        first = _with_provenance(self.frames).drop_duplicates("clip_id").set_index("clip_id")[list(PROVENANCE)]
+        return first.astype({name: "str" for name in PROVENANCE if name != "threshold"})
 
     def clip_ids(self) -> list[str]:
         """The clips in the order of the table."""
-        starts, _ = _spans(self.frames["clip_id"].to_numpy())
-        return list(self.frames["clip_id"].to_numpy()[starts])
+        return list(self.frames["clip_id"].unique())
 
     def clip(self, clip_id: str) -> AUTrack:
         """One clip as an ``AUTrack`` (timestamps and landmarks are not kept in the table: NaN and ``None``).
@@ -190,19 +162,14 @@ def schema() -> pa.Schema:
     )
 
 
+def _with_provenance(frames: pd.DataFrame) -> pd.DataFrame:
+    return frames.assign(**{name: unknown for name, unknown in PROVENANCE.items() if name not in frames})
+
+
 def to_arrow(frames: pd.DataFrame) -> pa.Table:
     """Frames of an ``AUTable`` as they are stored."""
-    missing = {name: unknown for name, unknown in PROVENANCE.items() if name not in frames}
-    frames = frames.assign(**missing) if missing else frames
-    arrays = []
-    for kind in schema():
-        values = frames[kind.name]
-        if kind.type == pa.string() and not isinstance(values.dtype, pd.CategoricalDtype):
-            values = values.astype("str")
-        array = pa.Array.from_pandas(values)
-        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-        arrays.append(array.cast(kind.type))
-    return pa.Table.from_arrays(arrays, schema=schema())
+    table = pa.Table.from_pandas(_with_provenance(frames)[schema().names], preserve_index=False)
+    return table.cast(schema()).combine_chunks().replace_schema_metadata(None)
 
 
 @contextmanager
@@ -249,10 +216,6 @@ def write_lists(out: Path, kind: str, every: pd.DataFrame, refused: pd.DataFrame
         else:
             with atomic_file(path) as temporary:
                 rows.to_csv(temporary, index=False)
-
-
-def _dtype(column: str) -> str:
-    return {"clip_id": "str", "frame": "int64", "ok": "bool"}.get(column, "float32")
 
 
 def _spans(clip) -> tuple[np.ndarray, np.ndarray]:
@@ -360,7 +323,7 @@ def table_from_openface_folder(folder, **options) -> tuple[AUTable, pd.DataFrame
         **options: for ``read_openface`` (min_confidence, require_presence, scale ...), the same for every file.
 
     Returns:
-        The table (clip_id = file name without its ending), and labels: one row a clip with ``clip_id``,
+        The table (clip_id = file name without its ending), and labels: one row per clip with ``clip_id``,
         ``expression`` (index in ``EXPRESSIONS``, -1 outside the seven) and the further columns.
         ``table.labelled("RAVDESS", labels.set_index("clip_id")["expression"])`` joins the two.
 
@@ -370,50 +333,35 @@ def table_from_openface_folder(folder, **options) -> tuple[AUTable, pd.DataFrame
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(
-            folder, "folder of OpenFace files", "no such folder", "a folder with OpenFace's CSVs and a labels.csv"
-        )
+        expected = "a folder with OpenFace's CSVs and a labels.csv"
+        raise InputError(folder, "folder of OpenFace files", "no such folder", expected)
     label_file = folder / "labels.csv"
     place = folder / "clips" if (folder / "clips").is_dir() else folder
     files = {path.name: path for path in sorted(openface_files(place.iterdir()))}
     labels = _read_labels(label_file) if label_file.is_file() else _ravdess_labels(label_file, list(files))
-    named = labels["file"].str.strip()
-    for row, (name, word) in enumerate(zip(named, labels["expression"], strict=True)):
-        if name not in files:
-            raise InputError(label_file, f"row {row + 1}, column file", repr(name), f"a file in {place}")
-        if word.strip().lower() not in EXPRESSION_WORDS:
-            raise InputError(
-                label_file, f"row {row + 1}, column expression", repr(word), f"one of {', '.join(EXPRESSION_WORDS)}"
-            )
-    if named.duplicated().any():
-        raise InputError(label_file, "column file", f"{named[named.duplicated()].iloc[0]} twice", "every file once")
-    unlabelled = [name for name in files if name not in set(named)]
-    if unlabelled:
-        raise InputError(
-            label_file,
-            "column file",
-            f"no row for {unlabelled[0]} (and {len(unlabelled) - 1} more)",
-            f"a label for every file in {place}",
-        )
-    if labels.empty:
-        raise InputError(label_file, "rows", "none", "one row a clip")
-    clip_ids = [Path(name).stem for name in named]
-    if len(set(clip_ids)) < len(clip_ids):
+    named, words = labels.pop("file").str.strip(), labels["expression"].str.strip().str.lower()
+    refuse(label_file, _label_checks(named, labels["expression"], words, files, place))
+    labels["expression"] = words.map(EXPRESSION_WORDS).astype(np.int64)
+    labels.insert(0, "clip_id", [Path(name).stem for name in named])
+    if labels["clip_id"].duplicated().any():
         raise AudferError(f"{place}: two files differ only in their ending; a clip is named by the rest: rename one")
     options = {"landmarks": False, **options}  # the table keeps none
-    table = AUTable.from_tracks(
-        {
-            clip_id: read_openface(files[name], **options)
-            for clip_id, name in progress(
-                list(zip(clip_ids, named, strict=True)), desc=f"OpenFace {folder.name}", unit="file"
-            )
-        }
-    )
-    labels = labels.drop(columns="file").assign(
-        expression=labels["expression"].str.strip().str.lower().map(EXPRESSION_WORDS).astype(np.int64)
-    )
-    labels.insert(0, "clip_id", clip_ids)
-    return table, labels
+    each = progress(list(zip(labels["clip_id"], named, strict=True)), desc=f"OpenFace {folder.name}", unit="file")
+    return AUTable.from_tracks({clip_id: read_openface(files[name], **options) for clip_id, name in each}), labels
+
+
+def _label_checks(named: pd.Series, given: pd.Series, words: pd.Series, files: dict, place: Path) -> Iterator[tuple]:
+    for row, name in enumerate(named):
+        line = f"row {row + 1}, column"
+        yield name not in files, f"{line} file", repr(name), f"a file in {place}"
+        expected = f"one of {', '.join(EXPRESSION_WORDS)}"
+        yield words[row] not in EXPRESSION_WORDS, f"{line} expression", repr(given[row]), expected
+    for name in named[named.duplicated()]:
+        yield True, "column file", f"{name} twice", "every file once"
+    if unlabelled := [name for name in files if name not in set(named)]:
+        problem = f"no row for {unlabelled[0]} (and {len(unlabelled) - 1} more)"
+        yield True, "column file", problem, f"a label for every file in {place}"
+    yield named.empty, "rows", "none", "one row per clip"
 
 
 def _read_labels(path: Path) -> pd.DataFrame:
@@ -421,10 +369,9 @@ def _read_labels(path: Path) -> pd.DataFrame:
         labels = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         raise InputError(path, "file", str(error).splitlines()[0], "a comma-separated table") from error
-    labels.columns = [str(name).strip() for name in labels.columns]
-    for column in ("file", "expression"):
-        if column not in labels:
-            raise InputError(path, "columns", ", ".join(labels.columns), f"a column {column}")
+    labels.columns = labels.columns.str.strip()
+    columns = ", ".join(labels.columns)
+    refuse(path, [(name not in labels, "columns", columns, f"a column {name}") for name in ("file", "expression")])
     return labels
 
 
@@ -443,12 +390,12 @@ def _ravdess_labels(path: Path, names: list[str]) -> pd.DataFrame:
             "no such file",
             "a table with the columns file and expression, or files that are all named as RAVDESS's trials",
         )
-    words = ["calm" if trial.expression is None else EXPRESSIONS[trial.expression] for trial in trials]
+    channels = {"01": "speech", "02": "song"}
     return pd.DataFrame(
         {
             "file": names,
-            "expression": words,
+            "expression": ["calm" if trial.expression is None else EXPRESSIONS[trial.expression] for trial in trials],
             "actor": [trial.actor for trial in trials],
-            "channel": [{"01": "speech", "02": "song"}.get(trial.channel, trial.channel) for trial in trials],
+            "channel": [channels.get(trial.channel, trial.channel) for trial in trials],
         }
     )

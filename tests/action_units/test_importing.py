@@ -93,7 +93,8 @@ def test_every_real_file_is_read_with_the_right_counts_or_refused_for_its_reason
     expected = REAL | {
         f"ravdess_openface/clips/{name}": frames for name, frames in zip(labels["file"], labels["frames"], strict=True)
     }
-    assert set(files.index) == {*expected, *REFUSED}
+    # "cases" holds datasets of a few clips each, for the readers' tests
+    assert {name for name in files.index if not name.startswith("cases/")} == {*expected, *REFUSED}
     table = AUTable.load(tmp_path / "au.parquet")
     assert len(table.frames) == files["frames"].sum()
     for name, frames in expected.items():

@@ -25,9 +25,8 @@ from audfer.action_units.importing import ImportOptions
 from audfer.action_units.running import extract_manifest
 from audfer.companion import cli
 from audfer.datasets.manifest import Manifest
-from audfer.errors import AudferError, InputError
-from audfer.jobs.executors import dask_client, import_slurm_cluster, slurm_options
-from audfer.jobs.processes import ChildEnded, OutOfTime, PythonChild, run_limited
+from audfer.errors import InputError
+from audfer.jobs.executors import dask_client
 
 STANDIN = DATA / "openface" / "FeatureExtraction"
 needs_slurm = pytest.mark.skipif(find_spec("dask_jobqueue") is None, reason="dask-jobqueue is not installed")
@@ -382,31 +381,6 @@ def test_a_dask_worker_killed_in_the_middle_loses_nothing_and_nothing_is_done_tw
 
 
 @needs_slurm
-def test_a_scheduler_that_does_not_answer_and_wrong_slurm_words_are_sentences(monkeypatch):
-    with pytest.raises(AudferError, match="no Dask scheduler there"), dask_client("tcp-nonsense://127.0.0.1:1"):
-        pass
-    assert slurm_options(["jobs=8", "walltime=04:00:00"]) == {"jobs": 8, "walltime": "04:00:00"}
-    with pytest.raises(InputError, match="KEY=VALUE"):
-        slurm_options(["jobs"])
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(AudferError, match="no sbatch on PATH"), dask_client(slurm={"jobs": 1}):
-        pass
-
-
-@needs_slurm
-def test_a_cluster_leaves_ctrl_c_as_it_was():
-    """Importing dask-jobqueue makes Ctrl-C end the process at once; then nothing would stop the children."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        for module in [name for name in sys.modules if name.split(".")[0] == "dask_jobqueue"]:
-            del sys.modules[module]
-        import_slurm_cluster()
-        assert "dask_jobqueue.runner" in sys.modules and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@needs_slurm
 def test_a_slurm_job_works_for_the_command_line(tmp_path, log, monkeypatch):
     """With a stand-in ``sbatch`` that runs the job's script at once."""
     tools = tmp_path / "tools"
@@ -447,34 +421,6 @@ def test_a_slurm_job_works_for_the_command_line(tmp_path, log, monkeypatch):
     assert "#SBATCH -p cpu" in job and "#SBATCH -t 00:10:00" in job and ends(log) == {"a": 1, "b": 1}
     assert {parent for _, _, parent, _ in log()} != {str(os.getpid())}
     assert len(AUTable.load(tmp_path / "au.parquet").clip_ids()) == 2
-
-
-# ---- child processes
-
-
-def test_a_program_is_killed_with_all_it_started(tmp_path):
-    start = time.monotonic()
-    with pytest.raises(OutOfTime):
-        run_limited(["sh", "-c", f"sleep 60 & echo $! > {tmp_path / 'pid'}; wait"], 0.3)
-    assert time.monotonic() - start < 5
-    wait_for(lambda: not alive((tmp_path / "pid").read_text().strip()), 5)
-
-
-def test_a_python_child_keeps_its_state_and_survives_what_it_is_asked():
-    child = PythonChild()
-    try:
-        first = child.call(os.getpid, seconds=20)
-        assert first != os.getpid() and child.call(os.getpid, seconds=20) == first
-        with pytest.raises(ZeroDivisionError):
-            child.call(divmod, 1, 0, seconds=20)
-        assert child.call(print, "not an answer", seconds=20) is None and child.call(os.getpid, seconds=20) == first
-        with pytest.raises(ChildEnded, match="exit status 3"):
-            child.call(os._exit, 3, seconds=20)
-        with pytest.raises(OutOfTime):
-            child.call(time.sleep, 60, seconds=0.3)
-        assert not alive(first) and child.call(os.getpid, seconds=20) not in (first, os.getpid())
-    finally:
-        child.close()
 
 
 # ---- py-feat

@@ -12,10 +12,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +24,8 @@ from audfer import files
 from audfer.action_units.table import clip_presence
 from audfer.companion import cli
 from audfer.errors import AudferError, InputError
-from audfer.jobs import executors, workers
-from audfer.jobs.executors import Pool, job_script, opened, slurm_cluster
+from audfer.jobs import workers
+from audfer.jobs.executors import Pool, opened
 from audfer.jobs.workers import Task
 from audfer.progress import GridProgress
 from audfer.training import records as experiments
@@ -382,25 +380,6 @@ def test_a_killed_worker_and_then_an_interrupt_cost_an_epoch_each(study, cells, 
         np.testing.assert_array_equal(mine.history["loss"], theirs.history["loss"])
 
 
-def test_a_cell_that_kills_every_worker_is_given_up(study, cells, tmp_path, monkeypatch):
-    (tmp_path / "deadly.py").write_text("import os\ndef do_cell(*_):\n    os.kill(os.getpid(), 9)\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    from deadly import do_cell
-
-    monkeypatch.setattr(experiments, "do_cell", do_cell)
-    monkeypatch.setattr(executors, "LOST_WORKERS", 2)
-    frame = run_cells(cells[:2], study.inputs, RunStore(tmp_path / "runs"), workers=2)
-    assert all("2 workers died with it" in error and "SIGKILL" in error for error in frame["error"])
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # the caller's own does not mend itself
-        frame = run_cells(cells, study.inputs, RunStore(tmp_path / "runs"), pool)
-    assert (
-        "its worker died with it" in frame["error"].str.cat()
-        and not frame["trained"].any()
-        and frame["error"].notna().all()
-    )
-
-
 def _alive(pid) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -469,22 +448,6 @@ def test_a_dask_worker_killed_in_the_middle_of_a_cell_costs_its_epoch(study, cel
     assert Counter(line["event"] for line in _log(there)) == {"begin": 3, "end": 2}
     for mine, theirs in zip(here, load_records(result["frame"]), strict=True):
         np.testing.assert_array_equal(mine.scores, theirs.scores)
-
-
-@needs_slurm
-def test_a_slurm_job_is_one_worker_with_one_gpu():
-    script = job_script(
-        {"jobs": 8, "gpus": 1, "queue": "gpu", "cores": 8, "memory": "32GB", "walltime": "12:00:00"}, "logs"
-    )
-    for line in ("#SBATCH -p gpu", "#SBATCH --gres=gpu:1", "#SBATCH --cpus-per-task=8", "#SBATCH -t 12:00:00"):
-        assert line in script
-    assert "--nthreads 1" in script and "--resources GPU=1" in script and "--nworkers" not in script
-    assert "gres" not in job_script({"queue": "cpu"})
-    for wrong in ({"gpus": 2}, {"processes": 4}):
-        with pytest.raises(InputError, match="ask for more jobs instead"):
-            slurm_cluster(wrong)
-    with pytest.raises(InputError, match="Got unexpected keyword argument 'quue'"):
-        job_script({"quue": "gpu"})
 
 
 @needs_slurm

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import AudferError, InputError
@@ -90,7 +92,10 @@ def read_checkpoint(path: str | os.PathLike, *, mmap: bool = False) -> dict:
     except OSError as error:
         raise InputError(path, "checkpoint", error.strerror.lower(), "a .pth, .pt or .safetensors file") from error
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise InputError(path, "checkpoint", _first_line(error), "a whole safetensors file") from error
     zipped = zipfile.is_zipfile(path)
     foreign = _other_format(path, zipped, start)
     if foreign:
@@ -101,11 +106,10 @@ def read_checkpoint(path: str | os.PathLike, *, mmap: bool = False) -> dict:
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.<>]+)", str(error))
         reason = _first_line(str(error).rpartition("WeightsUnpickler error: ")[2])
-        found = f"the object {named[1]}" if named else f"a pickle that the safe reader does not follow ({reason})"
         raise InputError(
             path,
             "checkpoint",
-            found,
+            f"the object {named[1]}" if named else f"a pickle that the safe reader does not follow ({reason})",
             "a file of torch.save with tensors and plain values only: opening anything "
             "else would mean running code from the file",
         ) from error
@@ -116,16 +120,6 @@ def read_checkpoint(path: str | os.PathLike, *, mmap: bool = False) -> dict:
             path, "checkpoint", f"one object ({type(content).__name__})", "a dictionary: save model.state_dict()"
         )
     return content
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(path, "checkpoint", _first_line(error), "a whole safetensors file") from error
 
 
 def _other_format(path: Path, zipped: bool, start: bytes) -> str:
@@ -149,26 +143,25 @@ def _plain_data_of(path: Path, zipped: bool) -> set[tuple[str, str]]:
     This only decides which stand-ins torch's reader is given; what it refuses it refuses whatever is found here.
     """
     names: set[tuple[str, str]] = set()
+
+    def look(stream) -> None:
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name == "GLOBAL":
+                names.add(tuple(argument.split(" ", 1)))
+
     try:
         if zipped:
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.namelist():
                     if entry.endswith("/data.pkl"):
-                        with archive.open(entry) as stream:
-                            names |= _globals(stream)
+                        look(archive.open(entry))
         else:
             with open(path, "rb") as stream:
                 for _ in range(4):  # the format before 1.6: magic number, version, machine and then the content
-                    names |= _globals(stream)
+                    look(stream)
     except Exception:  # not a pickle: torch.load then says so
         pass
     return {(module, name) for module, name in names if module == "__main__" or f"{module}.{name}" in _PLAIN_DATA}
-
-
-def _globals(stream) -> set[tuple[str, str]]:
-    return {
-        tuple(argument.split(" ", 1)) for opcode, argument, _ in pickletools.genops(stream) if opcode.name == "GLOBAL"
-    }
 
 
 def _stand_in(module: str, name: str) -> type:
@@ -251,7 +244,7 @@ def _weights_of(value) -> dict | None:
         return None
     if any(isinstance(entry, Tensor) for entry in value.values()):
         return value
-    return next((found for name in CONTAINERS if (found := _weights_of(value.get(name)))), None)
+    return next((inner for name in CONTAINERS if (inner := _weights_of(value.get(name)))), None)
 
 
 def describe(value) -> str:
@@ -269,3 +262,8 @@ def describe(value) -> str:
 def some(names: list[str], limit: int = 6) -> str:
     """The first names of a list, and how many more there are."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def counted(groups: dict[str, list[str]]) -> list[str]:
+    """What the list of names of each title holds, "3 missing: a, b, c"; nothing for an empty one."""
+    return [f"{len(names)} {title}: {some(names)}" for title, names in groups.items() if names]

@@ -7,7 +7,9 @@ so a clip of another length is refused instead of being split silently.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -82,24 +84,17 @@ class Transformer(nn.Module):
 
     def __init__(self, dim: int, depth: int, heads: int, hidden: int, head_dim: int | None = None):
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.ModuleList(
-                (
-                    Residual(PreNorm(dim, Attention(dim, heads, head_dim))),
-                    Residual(PreNorm(dim, FeedForward(dim, hidden))),
-                )
-            )
-            for _ in range(depth)
-        )
+        self.layers = nn.Sequential()
+        for _ in range(depth):
+            parts = Attention(dim, heads, head_dim), FeedForward(dim, hidden)
+            self.layers.append(nn.Sequential(*(Residual(PreNorm(dim, part)) for part in parts)))
 
     def forward(self, x: Tensor) -> Tensor:
-        for self_attention, feed_forward in self.layers:
-            x = feed_forward(self_attention(x))
-        return x
+        return self.layers(x)
 
 
 class SpatialFormer(nn.Module):
-    """Frames (N, colours, side, side) -> one vector a frame (N, channels[3])."""
+    """Frames (N, colours, side, side) -> one vector per frame (N, channels[3])."""
 
     def __init__(
         self,
@@ -114,17 +109,13 @@ class SpatialFormer(nn.Module):
         hidden: int,
     ):
         super().__init__()
-        side = -(-image_size // 2)
-        side = -(-side // 2) if stem_pool else side
-        side = -(-side // 4)  # stages 2 and 3 halve, rounding up
+        side = math.ceil(image_size / (16 if stem_pool else 8))  # halved, rounding up: stem, pooling, stages 2 and 3
         self.pos_embedding = nn.Parameter(torch.randn(1, side * side, channels[2]))
         self.conv1 = nn.Conv2d(colours, channels[0], stem_kernel, stride=2, padding=stem_kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem_pool else nn.Identity()
-        self.layer1 = residual_stage(channels[0], channels[0], blocks[0], 1)
-        self.layer2 = residual_stage(channels[0], channels[1], blocks[1], 2)
-        self.layer3 = residual_stage(channels[1], channels[2], blocks[2], 2)
-        self.layer4 = residual_stage(channels[2], channels[3], blocks[3], 2)
+        for number, (narrow, wide) in enumerate(pairwise((channels[0], *channels))):
+            self.add_module(f"layer{number + 1}", residual_stage(narrow, wide, blocks[number], 2 if number else 1))
         self.spatial_transformer = Transformer(channels[2], depth, heads, hidden)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         kaiming_init(self)

@@ -65,8 +65,7 @@ class WithAUHead(nn.Module):
                 f"the network's forward pass called its layer {self.classifier!r} {len(calls)} times, expected once: "
                 + (
                     "name the layer that makes the expression logits; if the network was compiled or scripted before, "
-                    "attach "
-                    "the AU head first and compile then"
+                    "attach the AU head first and compile then"
                     if not calls
                     else "the AU head would see the last of several views only; make the views one batch, or average "
                     "them before it"
@@ -83,7 +82,7 @@ class WithAUHead(nn.Module):
         if features.ndim != 2:
             raise AudferError(
                 f"the layer {self.classifier!r} receives features of the shape {tuple(features.shape)}, expected "
-                "(batch, features): one vector a clip; pool='mean' averages the tokens of (batch, tokens, features)"
+                "(batch, features): one vector per clip; pool='mean' averages the tokens of (batch, tokens, features)"
             )
         auxiliary_logits = result.auxiliary_logits if isinstance(result, Output) else None
         return Output(logits, self.au_head(features), features, auxiliary_logits)
@@ -203,21 +202,17 @@ def count_flops(model: nn.Module, clip_shape: tuple[int, ...]) -> dict[str, floa
         "gflops" and "gmacs" per clip, and "parameters".
     """
     lstm_flops = 0
-    hooks = []
 
     def add_lstm(layer: nn.LSTM, inputs: tuple, output) -> None:
         nonlocal lstm_flops
         steps = inputs[0].shape[:-1].numel()  # of all sequences: a clip may have several
+        directions = 2 if layer.bidirectional else 1
         for depth in range(layer.num_layers):
-            directions = 2 if layer.bidirectional else 1
-            in_features = layer.input_size if depth == 0 else layer.hidden_size * directions
+            in_features = layer.hidden_size * directions if depth else layer.input_size
             lstm_flops += steps * directions * 2 * 4 * layer.hidden_size * (in_features + layer.hidden_size)
 
-    names = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.LSTM):
-            names[f"{type(model).__name__}.{name}"] = module
-            hooks.append(module.register_forward_hook(add_lstm))
+    lstms = {name: module for name, module in model.named_modules() if isinstance(module, nn.LSTM)}
+    hooks = [module.register_forward_hook(add_lstm) for module in lstms.values()]
     # tensors that are neither parameters nor buffers, as position tables in some networks, come along as they are
     fake = getattr(next(model.parameters()), "fake_mode", None) or weightless()
     state = {
@@ -239,6 +234,6 @@ def count_flops(model: nn.Module, clip_shape: tuple[int, ...]) -> dict[str, floa
             hook.remove()
     # on some devices the LSTM is made of visible products: take those out, so that they are not counted twice
     counted = counter.get_flop_counts()
-    visible = sum(sum(counted.get(name, {}).values()) for name in names)
+    visible = sum(sum(counted.get(f"{type(model).__name__}.{name}", {}).values()) for name in lstms)
     total = counter.get_total_flops() - visible + lstm_flops
     return {"gflops": total / 1e9, "gmacs": total / 2e9, "parameters": sum(p.numel() for p in model.parameters())}

@@ -70,33 +70,27 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, queries: Tensor, sources: Tensor) -> Tensor:
-        batch, num_queries, dim = queries.shape
+        key_bias = torch.zeros_like(self.v_bias)
+        key, value = F.linear(sources, self.kv.weight, torch.cat((key_bias, self.v_bias))).chunk(2, -1)
         # many queries, few sources: half of the block's work on local tokens, and hardly any when folded
-        if num_queries >= 4 * sources.shape[1] and 2 * self.heads * sources.shape[1] <= dim and shortcuts_allowed():
-            return self._folded(queries, sources)
+        few = queries.shape[1] >= 4 * sources.shape[1] and 2 * self.heads * sources.shape[1] <= queries.shape[2]
+        if few and shortcuts_allowed():
+            return self._folded(queries, key, value)
         query = F.linear(queries, self.q.weight, self.q_bias)
-        key, value = F.linear(sources, self.kv.weight, torch.cat((torch.zeros_like(self.v_bias), self.v_bias))).chunk(
-            2, -1
-        )
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
-        x = attention(query, key, value)
-        return self.proj(x.transpose(1, 2).reshape(batch, num_queries, dim))
+        return self.proj(attention(query, key, value).transpose(1, 2).reshape(queries.shape))
 
-    def _folded(self, queries: Tensor, sources: Tensor) -> Tensor:
+    def _folded(self, queries: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """The same numbers in another order: the weights of query and output go to the few sources, not to the many
         queries.
 
         (x Wq + b) . k = x . (Wq k) + b . k, and sum p (v Wo) = (sum p v) Wo.
         """
-        batch, num_sources, dim = sources.shape
-        key, value = F.linear(sources, self.kv.weight, torch.cat((torch.zeros_like(self.v_bias), self.v_bias))).chunk(
-            2, -1
-        )
+        batch = len(key)
         key, value = (x.unflatten(-1, (self.heads, -1)).permute(2, 0, 1, 3).flatten(1, 2) for x in (key, value))
         key = key * key.shape[-1] ** -0.5  # heads, B * S, head size
-        weight = self.q.weight.unflatten(0, (self.heads, -1))  # heads, head size, dim
         bias = key @ self.q_bias.view(self.heads, -1, 1)  # heads, B * S, 1
-        key = key @ weight  # heads, B * S, dim
+        key = key @ self.q.weight.unflatten(0, (self.heads, -1))  # heads, B * S, dim
         value = value @ self.proj.weight.t().unflatten(0, (self.heads, -1))
         key, value, bias = (x.unflatten(1, (batch, -1)).transpose(0, 1).flatten(1, 2) for x in (key, value, bias))
         scores = (queries @ key.transpose(1, 2) + bias.transpose(1, 2)).unflatten(-1, (self.heads, -1))
@@ -176,13 +170,14 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, dim: int, tubelet: tuple[int, int, int], stem: tuple[int, ...] = ()):
         super().__init__()
+        length, height, width = tubelet
         shrink = 2 ** (len(stem) + 1) if stem else 1
-        if tubelet[1] % shrink or tubelet[2] % shrink:
+        if height % shrink or width % shrink:
             raise AudferError(
                 f"MAE-DFER: tubelet is {tubelet}, expected a height and width that are multiples of {shrink} "
                 f"(a stem of {len(stem)} widths)"
             )
-        kernel = (tubelet[0], tubelet[1] // shrink, tubelet[2] // shrink)
+        kernel = (length, height // shrink, width // shrink)
         if stem:
             first = nn.Sequential(
                 nn.Conv2d(3, stem[0], 5, stride=2, padding=2, bias=False),
@@ -203,11 +198,8 @@ class PatchEmbed(nn.Module):
         clips = self.stem(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
         if shortcuts_allowed():
             length, height, width = self.proj.kernel_size
-            batch, frames, colours, rows, columns = clips.shape
             # a convolution whose stride is its kernel is a matrix product over cut-out tubelets, and much faster as one
-            patches = clips.reshape(
-                batch, frames // length, length, colours, rows // height, height, columns // width, width
-            )
+            patches = clips.unflatten(4, (-1, width)).unflatten(3, (-1, height)).unflatten(1, (-1, length))
             patches = patches.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(1, 3)
             tokens = F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
         else:
@@ -267,7 +259,8 @@ class MAEDFER(ClipModel):
                     f"MAE-DFER: {name} is {size}, expected a multiple of {step} (tubelet {tubelet} times "
                     f"region {region})"
                 )
-        self.num_frames, self.image_size, self.contrast, self.region = num_frames, image_size, contrast, region
+        self.num_frames, self.image_size, self.contrast = num_frames, image_size, contrast
+        self.tubelet, self.region = tubelet, region
         self.grid = tuple(size // t for size, t in zip(sizes, tubelet, strict=True))
         self.num_regions = math.prod(size // step for size, step in zip(sizes, steps, strict=True))
 
@@ -298,16 +291,18 @@ class MAEDFER(ClipModel):
 
     def encode_normalised(self, clips: Tensor) -> Tensor:
         """(B, T, 3, H, W), already normalised (ImageNet mean and deviation, or contrast) -> features (B, dim)."""
-        x = self.patch_embed(clips) + self.positions
-        x = self.to_regions(x)  # B, regions, tokens, dim
-        messengers = self.lg_region_tokens.to(x.dtype).expand(len(x), -1, -1).unsqueeze(2)
-        x = torch.cat((messengers, x), dim=2).flatten(0, 1)
+        x = self.with_messengers(self.to_regions(self.patch_embed(clips) + self.positions))
         for block in self.blocks[:-1]:
             x = block(x)
         # nothing looks at the last block's local tokens; left out in training only, so that whoever opens a trained
         # network finds them
         x = self.blocks[-1](x, messengers_only=self.training and shortcuts_allowed())
         return self.fc_norm(x[:, 0].unflatten(0, (-1, self.num_regions)).mean(dim=1))
+
+    def with_messengers(self, regions: Tensor) -> Tensor:
+        """(B, regions, tokens, dim) -> (B * regions, 1 + tokens, dim)."""
+        messengers = self.lg_region_tokens.to(regions.dtype).expand(len(regions), -1, -1).unsqueeze(2)
+        return torch.cat((messengers, regions), dim=2).flatten(0, 1)
 
     def to_regions(self, tokens: Tensor) -> Tensor:
         """(B, time * rows * columns, dim) -> (B, regions, tokens of a region, dim).

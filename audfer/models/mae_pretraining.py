@@ -15,7 +15,7 @@ What names and shapes leave open, and what was chosen:
 - **Targets.** The decoder's 1536 outputs a token are as many as the values of a tubelet (2 frames x 16 x 16 x 3), so
   they hold one frame of appearance and one frame difference. Appearance is the tubelet's first frame, less the mean and
   by the deviation of each colour of the tubelet (VideoMAE). Motion is the change to the tubelet's next frame, by the
-  root mean square change of its clip: one number a clip, so that still places stay still, and both terms of the loss
+  root mean square change of its clip: one number per clip, so that still places stay still, and both terms of the loss
   weigh alike.
 - **Order of the outputs**: appearance, then motion; inside, frame, colour, row, column. Known to nobody but the head,
   which fine-tuning drops.
@@ -87,9 +87,7 @@ class VisibleEncoder(MAEDFER):
             local_contrast(tubelets, side=self.image_size) if self.contrast else (tubelets - self.mean) / self.std
         )
         x = self.patch_embed(tubelets).view(batch, count, -1) + self.positions[visible]
-        x = x.unflatten(1, (self.num_regions, -1))
-        messengers = self.lg_region_tokens.to(x.dtype).expand(batch, -1, -1).unsqueeze(2)
-        x = torch.cat((messengers, x), dim=2).flatten(0, 1)
+        x = self.with_messengers(x.unflatten(1, (self.num_regions, -1)))
         for block in self.blocks:
             x = block(x)
         return self.norm(x.unflatten(0, (batch, -1))[:, :, 1:].flatten(1, 2))
@@ -98,7 +96,7 @@ class VisibleEncoder(MAEDFER):
         """(B, T, 3, H, W) -> (B, tokens, frames, 3, height, width) in the order of tokens: time, row, column."""
         times, rows, columns = self.grid
         x = clips.unflatten(4, (columns, -1)).unflatten(3, (rows, -1)).unflatten(1, (times, -1))
-        return x.permute(0, 1, 4, 6, 2, 3, 5, 7).flatten(1, 3)  # from B, gt, l, 3, gh, h, gw, w
+        return x.permute(0, 1, 4, 6, 2, 3, 5, 7).flatten(1, 3)  # from B, times, frames, 3, rows, height, columns, width
 
 
 class DecoderAttention(nn.Module):
@@ -164,16 +162,13 @@ class MAEPretraining(nn.Module):
         super().__init__()
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
         self.encoder = VisibleEncoder(**{"drop_path": 0.0, **encoder})
-        tubelet = (
-            self.encoder.num_frames // self.encoder.grid[0],
-            *(self.encoder.image_size // n for n in self.encoder.grid[1:]),
-        )
-        if tubelet[0] < 2:
+        length, height, width = self.encoder.tubelet
+        if length < 2:
             raise AudferError(
-                f"MAE pre-training: a tubelet has {tubelet[0]} frame, expected at least 2: motion is predicted too"
+                f"MAE pre-training: a tubelet has {length} frame, expected at least 2: motion is predicted too"
             )
-        self.frame_values = 3 * tubelet[1] * tubelet[2]
-        self.decoder = Decoder(decoder_dim, decoder_depth, decoder_heads, tubelet[0] * self.frame_values)
+        self.frame_values = 3 * height * width
+        self.decoder = Decoder(decoder_dim, decoder_depth, decoder_heads, length * self.frame_values)
         self.encoder_to_decoder = nn.Linear(self.encoder.positions.shape[1], decoder_dim, bias=False)
         self.register_buffer("positions", sine_positions(math.prod(self.encoder.grid), decoder_dim), persistent=False)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
@@ -196,9 +191,7 @@ class MAEPretraining(nn.Module):
         seen = self.encoder_to_decoder(self.encoder(clips, visible)) + self.positions[visible]
         asked = self.mask_token + self.positions[masked]
         predicted = self.decoder(torch.cat((seen, asked.to(seen.dtype)), dim=1), masked.shape[1])
-        return Reconstruction(
-            *predicted.split((self.frame_values, predicted.shape[-1] - self.frame_values), -1), masked
-        )
+        return Reconstruction(*predicted.tensor_split([self.frame_values], -1), masked)
 
     def targets(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """What every token's prediction is compared with.
@@ -235,7 +228,7 @@ class MAEPretraining(nn.Module):
     def losses(self, clips: Tensor, made: Reconstruction) -> tuple[Tensor, Tensor]:
         """Mean squared error of appearance and of motion over the hidden tokens, two scalars."""
         pairs = zip((made.appearance, made.motion), self.targets(clips), strict=True)
-        return tuple(F.mse_loss(found.float(), pick(wanted, made.masked)) for found, wanted in pairs)
+        return tuple(F.mse_loss(guess.float(), pick(target, made.masked)) for guess, target in pairs)
 
 
 def tube_masks(model: MAEPretraining, count: int, ratio: float, generator: torch.Generator | None = None) -> Tensor:

@@ -6,7 +6,6 @@ import inspect
 import math
 import os
 import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import AudferError
-from .checkpoint import Weights, find_weights, read_checkpoint, some
+from .checkpoint import Weights, counted, find_weights, read_checkpoint, some
 from .output import ClipModel
 from .registry import NETWORKS, Family, build_model
 
@@ -22,15 +21,13 @@ from .registry import NETWORKS, Family, build_model
 AU_HEADS = ("fc_au", "AU_fc", "head_au")
 
 
-def families() -> Iterator[tuple[str, Family]]:
-    """(name of a network, a kind of weights that starts it), of all networks."""
-    return ((name, family) for name, network in NETWORKS.items() for family in network.weights)
-
-
 def recognise(keys) -> tuple[str, Family] | tuple[str, None]:
     """The kind of weights with these keys and the network's name; ``("", None)`` for anything else."""
-    known = (pair for pair in families() if all(mark in keys for mark in pair[1].marks))
-    return next(known, ("", None))
+    for name, network in NETWORKS.items():
+        for family in network.weights:
+            if all(mark in keys for mark in family.marks):
+                return name, family
+    return "", None
 
 
 @dataclass
@@ -53,12 +50,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [f"{self.source} weights: {len(self.loaded)} entries loaded"]
-        for title, keys in (
-            ("left at initialisation", self.left_at_initialisation),
-            ("not needed, dropped", self.dropped),
-        ):
-            if keys:
-                lines.append(f"{len(keys)} {title}: {some(keys)}")
+        lines += counted({"left at initialisation": self.left_at_initialisation, "not needed, dropped": self.dropped})
         if self.ema:
             lines.append(f"the file also has a moving average under {self.ema!r}")
         return "; ".join(lines)
@@ -111,10 +103,6 @@ def load_official_state_dict(
 
 def _plan(model: ClipModel, weights: Weights, heads: bool = True) -> tuple[LoadReport, dict[str, Tensor], list[str]]:
     """What loading would do, the tensors under the model's names, and what speaks against it."""
-    own = model.state_dict()
-    head = tuple(f"{model.classifier_name}.{leaf}" for leaf in ("weight", "bias"))
-    auxiliary = tuple(f"{model.auxiliary_name}.{leaf}" for leaf in ("weight", "bias") if model.auxiliary_weight)
-    au_head = tuple(f"{model.au_head_name}.{leaf}" for leaf in ("weight", "bias"))
     # keys of no known kind are taken as the model's own: what is wrong with them is then said key by key
     name, family = recognise(weights.tensors)
     family = family or Family("unknown", ())
@@ -122,64 +110,64 @@ def _plan(model: ClipModel, weights: Weights, heads: bool = True) -> tuple[LoadR
         return LoadReport(family.title), {}, [f"they are for {NETWORKS[name].build.__name__} ({family.title})"]
     names = {key: family.rename(key) for key in weights.tensors}
     if family.title == "fine-tuned MAE-DFER":
-        names |= {
-            key: f"{model.au_head_name}.{key.partition('.')[2]}" for key in names if key.partition(".")[0] in AU_HEADS
-        }
+        for key in names:
+            layer, _, leaf = key.partition(".")
+            if layer in AU_HEADS:
+                names[key] = f"{model.au_head_name}.{leaf}"
     state = {names[key]: value for key, value in weights.tensors.items()}
     clashes = [key for key, name in names.items() if state[name] is not weights.tensors[key]]
 
-    dropped = [key for key in state if key not in own and family.unneeded and key.startswith(family.unneeded)]
-    if model.num_aus is None:
-        dropped += [key for key in state if key in au_head]
-    # the auxiliary classifier only teaches: a network without it does well with such a file, and the other way round
-    dropped += [key for key in state if key.startswith(f"{model.auxiliary_name}.") and not auxiliary]
-    if not heads:
-        dropped += [key for key in state if key in (*head, *auxiliary) or key in au_head and key not in dropped]
+    own = model.state_dict()
+    head, au_head, auxiliary = (
+        {f"{layer}.weight", f"{layer}.bias"}
+        for layer in (model.classifier_name, model.au_head_name, model.auxiliary_name)
+    )
+    # the AU head and the auxiliary classifier, which only teaches, may be absent on either side
+    may_miss = au_head | auxiliary if heads else au_head | auxiliary | head
+    unneeded = may_miss - set(own) if heads else may_miss
+    dropped = [
+        key
+        for key in state
+        if key in unneeded or key not in own and family.unneeded and key.startswith(family.unneeded)
+    ]
     state = {key: value for key, value in state.items() if key not in set(dropped)}
-
-    may_miss = {*au_head, *auxiliary} if heads else {*au_head, *auxiliary, *head}
-    # files of torch before 0.4.1 do not count the batches
+    left = [key for key in own if key not in state]
     missing = [
         key
-        for key in own
-        if key not in state
-        and key not in may_miss
-        and not key.endswith("num_batches_tracked")
+        for key in left
+        if key not in may_miss
+        and not key.endswith("num_batches_tracked")  # files of torch before 0.4.1 do not count the batches
         and not (family.absent and key.startswith(family.absent))
     ]
-    unknown = [key for key in state if key not in own]
     reshaped = [key for key in own if key in state and state[key].shape != own[key].shape]
 
     problems = []
-    if any(key in reshaped for key in head):  # said once, of the classifier itself
+    if head & set(reshaped):  # said once, of the classifier itself
         reshaped = [key for key in reshaped if key not in auxiliary]
-    for (weight, bias), argument, what in ((head, "num_classes", "expressions"), (au_head, "num_aus", "AUs")):
+    for layer, argument, what in (
+        (model.classifier_name, "num_classes", "expressions"),
+        (model.au_head_name, "num_aus", "AUs"),
+    ):
+        weight = f"{layer}.weight"
         if weight in reshaped and state[weight].shape[1:] == own[weight].shape[1:]:
             theirs, ours = len(state[weight]), len(own[weight])
             problems.append(
                 f"{weight} is for {theirs} {what}, this network for {ours} (build it with {argument}={theirs}, "
                 "or load with heads=False)"
             )
-            reshaped = [key for key in reshaped if key not in (weight, bias)]
-    shapes = [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}" for key in reshaped]
-    problems += [
-        f"{len(keys)} {title}: {some(keys)}"
-        for title, keys in (
-            ("missing", missing),
-            ("unknown", unknown),
-            ("of another shape", shapes),
-            ("under two names", clashes),
-        )
-        if keys
-    ]
-    report = LoadReport(
-        family.title,
-        [key for key in own if key in state],
-        [key for key in own if key not in state],
-        dropped,
-        weights.ema,
+            reshaped = [key for key in reshaped if key.rpartition(".")[0] != layer]
+    problems += counted(
+        {
+            "missing": missing,
+            "unknown": [key for key in state if key not in own],
+            "of another shape": [
+                f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}" for key in reshaped
+            ],
+            "under two names": clashes,
+        }
     )
-    return report, state, problems
+    loaded = [key for key in own if key in state]
+    return LoadReport(family.title, loaded, left, dropped, weights.ema), state, problems
 
 
 @dataclass
@@ -211,39 +199,32 @@ class CheckpointReport:
     problems: list[str]
 
     def __str__(self) -> str:
-        weights = self.weights
-        types = sorted(
-            {str(value.dtype).removeprefix("torch.") for value in weights.tensors.values() if value.is_floating_point()}
-        )
+        weights, tensors = self.weights, self.weights.tensors.values()
+        types = sorted({str(value.dtype).removeprefix("torch.") for value in tensors if value.is_floating_point()})
         kind = self.kind
         if self.num_classes is not None:
             kind += f", {self.num_classes} expressions, " + (f"{self.num_aus} AUs" if self.num_aus else "no AU head")
-        rows = [
-            ("file", f"{self.path.name}, {self.num_bytes / 1e6:.1f} MB"),
-            ("kind", kind),
-            (
-                "weights",
-                (f"under {weights.container!r}" if weights.container else "bare")
-                + f", {len(weights.tensors)} entries, {self.num_parameters:,} parameters, {', '.join(types)}",
-            ),
-            ("prefix", f"{weights.prefix} (taken off every key)" if weights.prefix else "none"),
-            ("EMA", f"under {weights.ema!r}" if weights.ema else "none"),
-            ("beside them", "; ".join(f"{name}: {text}" for name, text in weights.others.items()) or "nothing"),
-            ("fits", self.fits or "none of the networks"),
-        ]
+        where = f"under {weights.container!r}" if weights.container else "bare"
+        rows = {
+            "file": f"{self.path.name}, {self.num_bytes / 1e6:.1f} MB",
+            "kind": kind,
+            "weights": f"{where}, {len(tensors)} entries, {self.num_parameters:,} parameters, {', '.join(types)}",
+            "prefix": f"{weights.prefix} (taken off every key)" if weights.prefix else "none",
+            "EMA": f"under {weights.ema!r}" if weights.ema else "none",
+            "beside them": "; ".join(f"{name}: {text}" for name, text in weights.others.items()) or "nothing",
+            "fits": self.fits or "none of the networks",
+        }
         if self.load:
-            rows.append(("loaded", f"{len(self.load.loaded)} entries"))
-            rows += [
-                (title, f"{len(keys)}: {some(keys)}" if keys else "nothing")
-                for title, keys in (("left initial", self.load.left_at_initialisation), ("dropped", self.load.dropped))
-            ]
+            rows["loaded"] = f"{len(self.load.loaded)} entries"
+            for title, keys in (("left initial", self.load.left_at_initialisation), ("dropped", self.load.dropped)):
+                rows[title] = f"{len(keys)}: {some(keys)}" if keys else "nothing"
         elif self.problems:
-            rows.append(("because", "; ".join(self.problems)))
+            rows["because"] = "; ".join(self.problems)
         else:
-            rows.append(("first keys", some(list(weights.tensors))))
+            rows["first keys"] = some(list(weights.tensors))
         return "\n".join(
             textwrap.fill(f"{title:13}{text}", 79, subsequent_indent=" " * 13, break_on_hyphens=False)
-            for title, text in rows
+            for title, text in rows.items()
         )
 
 
@@ -265,18 +246,16 @@ def inspect_checkpoint(path: str | os.PathLike, model: str = "") -> CheckpointRe
             weights = find_weights(content, "ema")
         except AudferError:
             raise AudferError(f"{path}: {error}") from error
-    resembled, family = recognise(weights.tensors)
+    tensors = weights.tensors
+    resembled, family = recognise(tensors)
     name = model or resembled
     heads: dict[str, int] = {}
     if family and not family.absent:  # fine-tuned: the file has its classifier
-        tensors = weights.tensors
-        classifier = f"{NETWORKS[resembled].build.classifier_name}.weight"
-        au_head = next((f"{head}.weight" for head in AU_HEADS if f"{head}.weight" in tensors), "")
-        heads = {
-            argument: len(tensors[key])
-            for argument, key in (("num_classes", classifier), ("num_aus", au_head))
-            if key in tensors and tensors[key].ndim == 2
-        }
+        au_head = next((head for head in AU_HEADS if f"{head}.weight" in tensors), "")
+        for argument, layer in (("num_classes", NETWORKS[resembled].build.classifier_name), ("num_aus", au_head)):
+            weight = tensors.get(f"{layer}.weight")
+            if weight is not None and weight.ndim == 2:
+                heads[argument] = len(weight)
 
     fits, load, problems = "", None, []
     for size in NETWORKS[name].sizes if name else ():
@@ -295,7 +274,7 @@ def inspect_checkpoint(path: str | os.PathLike, model: str = "") -> CheckpointRe
         problems = problems or against
     parameters = sum(
         math.prod(value.shape)
-        for key, value in weights.tensors.items()
+        for key, value in tensors.items()
         if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
     )
     return CheckpointReport(

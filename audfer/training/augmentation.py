@@ -1,18 +1,19 @@
-"""Clip augmentation, batched on the device: one draw a clip, the same for all of its frames.
+"""Clip augmentation, batched on the device: one draw per clip, the same for all of its frames.
 
 Equal in distribution to what the official recipes do picture by picture on the processor, in their order. All numbers
 are drawn from a generator of ours, so that a seed and a saved state give the same clips again. Colours are kornia's;
-crops and warps are one affine grid a clip (pixels are areas, as in Pillow), through which its frames go as channels of
-one picture. What differs from the releases: values are not rounded to 1/255 between two steps; a crop that shrinks is
-not smoothed first (a store is at most half as large again as the network's picture); and the ImageNet normalisation of
-MAE-DFER, there between RandAugment and the crop, is done by the network itself: crop and flip do not notice, and the
+crops and warps are one affine grid per clip (pixels are areas, as in Pillow), through which its frames go as channels
+of one picture. What differs from the releases: values are not rounded to 1/255 between two steps; a crop that shrinks
+is not smoothed first (a store is at most half as large again as the network's picture); and the ImageNet normalisation
+of MAE-DFER, there between RandAugment and the crop, is done by the network itself: crop and flip do not notice, and the
 noise of random erasing is drawn so that it is standard normal after it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,18 +30,7 @@ MIRRORED = (
     *range(26, 16, -1),
     *range(27, 31),
     *range(35, 30, -1),
-    45,
-    44,
-    43,
-    42,
-    47,
-    46,
-    39,
-    38,
-    37,
-    36,
-    41,
-    40,
+    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
     *range(54, 47, -1),
     *range(59, 54, -1),
     *range(64, 59, -1),
@@ -95,9 +85,8 @@ def augment_with_points(
 
     Returns:
         The augmented clips, and the points on them (``None`` of ``None``): points that have left the picture are NaN,
-            and in a
-        flipped clip left and right have changed names as well as sides. Random erasing leaves the points that it
-        covers.
+        and in a flipped clip left and right have changed names as well as sides. Random erasing leaves the points that
+        it covers.
     """
     size = size or clips.shape[-1]
     frames = clips.shape[1]
@@ -108,11 +97,12 @@ def augment_with_points(
         pictures = resize(pictures, size)
         drawn = [part[own] for part in draw_operations(count, augmentation, generator)]
         pictures = _operated(pictures.unflatten(1, (frames, 3)), *drawn).flatten(1, 2)
-        points = _operated_points(points, *drawn)
+        points = None if points is None else _operated_points(points, *drawn)
     if augmentation.crop != "none" or augmentation.flip:
-        box, flipped = _CROPS[augmentation.crop](count, pictures.shape[-1], augmentation, generator)
-        pictures = _cut(pictures, box[own], flipped[own], size)
-        points = _cut_points(points, box[own], flipped[own])
+        box, flipped = _draw_crops(count, pictures.shape[-1], augmentation, generator)
+        box, flipped = box[own], flipped[own]
+        pictures = _cut(pictures, box, flipped, size)
+        points = None if points is None else _cut_points(points, box, flipped)
     else:
         pictures = resize(pictures, size)
     clips = pictures.unflatten(1, (frames, 3))
@@ -145,36 +135,32 @@ def resize(pictures: Tensor, size: int) -> Tensor:
 
 
 # -------------------------------------------------------------------------------------------------- crop and flip
-# a rule gives (x, y, width, height) as shares of the side (B, 4) and whether to flip (B,)
+# drawn: (x, y, width, height) as shares of the side (B, 4) and whether to flip (B,)
 
 
-def _whole(count: int, side: int, augmentation: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    return torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(count, 1), _flips(count, augmentation, generator)
-
-
-def _mild(count: int, side: int, augmentation: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    draw = torch.rand(count, 5, generator=generator)
-    area = _between(augmentation.crop_area, draw[:, 0])
-    aspect = _log_between(augmentation.crop_aspect, draw[:, 1])
-    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-    box = torch.stack((draw[:, 2] * (1 - width), draw[:, 3] * (1 - height), width, height), dim=1)
-    return box, draw[:, 4] < augmentation.flip
-
-
-def _official(count: int, side: int, augmentation: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    area = side**2 * _between(augmentation.crop_area, torch.rand(count, _TRIES, generator=generator))
-    draw = torch.rand(count, _TRIES, generator=generator)
-    if augmentation.crop == "log":
-        aspect = _log_between(augmentation.crop_aspect, draw)
-    else:
-        aspect = _between(augmentation.crop_aspect, draw)
-        swap = torch.rand(count, _TRIES, generator=generator) < 0.5
-        aspect = torch.where(swap, 1 / aspect, aspect)
-    width, height = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
-    box = _place(width, height, (width <= side) & (height <= side), side, generator)
+def _draw_crops(count: int, side: int, augmentation: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    if augmentation.crop == "mild":
+        draw = torch.rand(count, 5, generator=generator)
+        area = _between(augmentation.crop_area, draw[:, 0])
+        aspect = _log_between(augmentation.crop_aspect, draw[:, 1])
+        width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+        box = torch.stack((draw[:, 2] * (1 - width), draw[:, 3] * (1 - height), width, height), dim=1)
+        return box, draw[:, 4] < augmentation.flip
     # a picture is square, so the official last resort (short side to size, then a crop of that size) is all of it
-    box = torch.where(box.isnan(), torch.tensor([0.0, 0.0, side, side]), box)
-    return box / side, _flips(count, augmentation, generator)
+    box = torch.tensor([0.0, 0.0, side, side]).repeat(count, 1)
+    if augmentation.crop != "none":
+        area = side**2 * _between(augmentation.crop_area, torch.rand(count, _TRIES, generator=generator))
+        draw = torch.rand(count, _TRIES, generator=generator)
+        if augmentation.crop == "log":
+            aspect = _log_between(augmentation.crop_aspect, draw)
+        else:
+            aspect = _between(augmentation.crop_aspect, draw)
+            swap = torch.rand(count, _TRIES, generator=generator) < 0.5
+            aspect = torch.where(swap, 1 / aspect, aspect)
+        width, height = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+        placed = _place(width, height, (width <= side) & (height <= side), side, generator)
+        box = torch.where(placed.isnan(), box, placed)
+    return box / side, torch.rand(count, generator=generator) < augmentation.flip
 
 
 def _place(width: Tensor, height: Tensor, fits: Tensor, side: int, generator: torch.Generator) -> Tensor:
@@ -183,18 +169,9 @@ def _place(width: Tensor, height: Tensor, fits: Tensor, side: int, generator: to
     """
     first = fits.int().argmax(1, keepdim=True)
     width, height = width.gather(1, first)[:, 0], height.gather(1, first)[:, 0]
-    draw = torch.rand(len(width), 2, generator=generator)
-    box = torch.stack(
-        ((draw[:, 0] * (side - width + 1)).floor(), (draw[:, 1] * (side - height + 1)).floor(), width, height), 1
-    )
+    x, y = torch.rand(len(width), 2, generator=generator).T
+    box = torch.stack(((x * (side - width + 1)).floor(), (y * (side - height + 1)).floor(), width, height), 1)
     return torch.where(fits.any(1, keepdim=True), box, torch.nan)
-
-
-_CROPS: dict[str, Callable] = {"none": _whole, "mild": _mild, "swapped": _official, "log": _official}
-
-
-def _flips(count: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    return torch.rand(count, generator=generator) < augmentation.flip
 
 
 def _between(bounds: tuple[float, float], draw: Tensor) -> Tensor:
@@ -213,9 +190,7 @@ def _cut(pictures: Tensor, box: Tensor, flipped: Tensor, size: int) -> Tensor:
     return _warp(pictures, theta, size, "bilinear", "border")
 
 
-def _cut_points(points: Tensor | None, box: Tensor, flipped: Tensor) -> Tensor | None:
-    if points is None:
-        return None
+def _cut_points(points: Tensor, box: Tensor, flipped: Tensor) -> Tensor:
     box, flipped = box.to(points)[:, None, None], flipped.to(points.device)[:, None, None, None]
     moved = (points - box[..., :2]) / box[..., 2:]
     mirrored = moved[:, :, list(MIRRORED)] * moved.new_tensor([-1, 1]) + moved.new_tensor([1, 0])
@@ -236,24 +211,23 @@ def _warp(pictures: Tensor, theta: Tensor, size: int, mode: str, padding: str) -
 # ---------------------------------------------------------------------------------------------------------- colours
 
 
-def _kornia(name: str) -> Callable[..., Tensor]:
+def _kornia(name: str, *arguments: Tensor) -> Tensor:
     """A function of ``kornia.enhance``, which takes half a second to import and which the tiny networks' recipes do
     without.
     """
+    from kornia import enhance
 
-    def change(*arguments: Tensor) -> Tensor:
-        from kornia import enhance
-
-        return getattr(enhance, name)(*arguments)
-
-    return change
+    return getattr(enhance, name)(*arguments)
 
 
+_BRIGHTNESS = partial(_kornia, "adjust_brightness_accumulative")
+_CONTRAST = partial(_kornia, "adjust_contrast_with_mean_subtraction")
+_SATURATION = partial(_kornia, "adjust_saturation_with_gray_subtraction")
 _ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
-    _kornia("adjust_brightness_accumulative"),
-    _kornia("adjust_contrast_with_mean_subtraction"),
-    _kornia("adjust_saturation_with_gray_subtraction"),
-    lambda clips, turn: _kornia("adjust_hue")(clips, turn * 2 * math.pi),
+    _BRIGHTNESS,
+    _CONTRAST,
+    _SATURATION,
+    lambda clips, turn: _kornia("adjust_hue", clips, turn * 2 * math.pi),
 )
 
 
@@ -286,46 +260,41 @@ def _apply(clips: Tensor, kinds: Tensor, changes: tuple[Callable, ...], *amounts
 
 
 # ------------------------------------------------------------------------------------------------------ RandAugment
-# magnitudes to parameters as timm documents them for "inc1"; each takes clips (n, T, 3, H, W), level 0..1 (n,), sign
-# (n,)
+# magnitudes to parameters as timm documents them for "inc1"
 
 
-def _column(values: Tensor) -> Tensor:
-    return values.view(-1, 1, 1, 1, 1)
+#: changes clips (n, T, 3, H, W) by a level 0..1 (n,) and a sign (n,)
+Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def _framewise(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    return lambda clips, level, sign: change(clips.flatten(0, 1)).view_as(clips)
+def _framewise(name: str) -> Operation:
+    return lambda clips, level, sign: _kornia(name, clips.flatten(0, 1)).view_as(clips)
 
 
-def _enhance(change: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _enhance(change: Callable[[Tensor, Tensor], Tensor]) -> Operation:
     return lambda clips, level, sign: change(clips, (1 + 0.9 * level * sign).clamp(min=0.1))
 
 
 def _sharpness(clips: Tensor, factor: Tensor) -> Tensor:
-    return _kornia("sharpness")(clips.flatten(0, 1), factor.repeat_interleave(clips.shape[1])).view_as(clips)
+    return _kornia("sharpness", clips.flatten(0, 1), factor.repeat_interleave(clips.shape[1])).view_as(clips)
 
 
 def _posterize(clips: Tensor, level: Tensor, sign: Tensor) -> Tensor:
     # kornia's shifts lose a step to rounding, so: keep the highest 4 - floor(4 level) of eight bits
-    step = 2 ** (4 + (4 * level).floor())
-    return ((clips * 255).round() / _column(step)).floor() * _column(step) / 255
-
-
-def _solarize(clips: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-    return _kornia("solarize")(clips, (256 - (256 * level).floor()) / 255)
+    step = (2 ** (4 + (4 * level).floor())).view(-1, 1, 1, 1, 1)
+    return ((clips * 255).round() / step).floor() * step / 255
 
 
 def _solarize_add(clips: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-    return torch.where(clips < 128 / 255, (clips + _column((110 * level).floor() / 255)).clamp(max=1), clips)
+    added = ((110 * level).floor() / 255).view(-1, 1, 1, 1, 1)
+    return torch.where(clips < 128 / 255, (clips + added).clamp(max=1), clips)
 
 
-def _geometric(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _geometric(name: str) -> Operation:
     def change(clips: Tensor, level: Tensor, sign: Tensor) -> Tensor:
         # grey comes in from outside: zero about a middle of zero
-        theta = _map(name, level * sign)
-        moved = _warp(clips.flatten(1, 2) - 128 / 255, theta, clips.shape[-1], "bicubic", "zeros") + 128 / 255
-        return moved.clamp_(0, 1).view_as(clips)
+        moved = _warp(clips.flatten(1, 2) - 128 / 255, _map(name, level * sign), clips.shape[-1], "bicubic", "zeros")
+        return (moved + 128 / 255).clamp_(0, 1).view_as(clips)
 
     return change
 
@@ -352,19 +321,19 @@ _MAPS: dict[str, Callable[[Tensor], tuple]] = {
 }
 
 #: the 15 "increasing" operations, in timm's names
-OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "AutoContrast": _framewise(_kornia("normalize_min_max")),
-    "Equalize": _framewise(_kornia("equalize")),
+OPERATIONS: dict[str, Operation] = {
+    "AutoContrast": _framewise("normalize_min_max"),
+    "Equalize": _framewise("equalize"),
     "Invert": lambda clips, level, sign: 1 - clips,
     "Rotate": _geometric("Rotate"),
     "PosterizeIncreasing": _posterize,
-    "SolarizeIncreasing": _solarize,
+    "SolarizeIncreasing": lambda clips, level, sign: _kornia("solarize", clips, (256 - (256 * level).floor()) / 255),
     "SolarizeAdd": _solarize_add,
-    "ColorIncreasing": _enhance(_kornia("adjust_saturation_with_gray_subtraction")),
-    "ContrastIncreasing": _enhance(_kornia("adjust_contrast_with_mean_subtraction")),
-    "BrightnessIncreasing": _enhance(_kornia("adjust_brightness_accumulative")),
+    "ColorIncreasing": _enhance(_SATURATION),
+    "ContrastIncreasing": _enhance(_CONTRAST),
+    "BrightnessIncreasing": _enhance(_BRIGHTNESS),
     "SharpnessIncreasing": _enhance(_sharpness),
-    **{name: _geometric(name) for name in ("ShearX", "ShearY", "TranslateXRel", "TranslateYRel")},
+    **{name: _geometric(name) for name in _MAPS if name != "Rotate"},
 }
 
 
@@ -394,9 +363,7 @@ def _operated(clips: Tensor, kinds: Tensor, level: Tensor, sign: Tensor) -> Tens
     return clips
 
 
-def _operated_points(points: Tensor | None, kinds: Tensor, level: Tensor, sign: Tensor) -> Tensor | None:
-    if points is None:
-        return None
+def _operated_points(points: Tensor, kinds: Tensor, level: Tensor, sign: Tensor) -> Tensor:
     for kind, signed in zip(kinds.T, (level * sign).T, strict=True):
         points = points.clone()
         for number, name in enumerate(OPERATIONS):

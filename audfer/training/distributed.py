@@ -1,14 +1,12 @@
-"""Several processes training one cell together: plain ``torch.distributed``, one process a GPU (or a CPU core).
+"""Several processes training one cell together: plain ``torch.distributed``, one process per GPU (or CPU core).
 
 Started by ``torchrun --nproc-per-node N -m audfer train ...`` or by ``audfer train --processes N``. The first process
-(rank 0)
-is the driver: it prepares data, keeps the store and writes records; the others wait in ``serve`` until it begins a
-    cell.
+(rank 0) is the driver: it prepares data, keeps the store and writes records; the others wait in ``serve`` until it
+begins a cell.
 
 The number of processes changes no number beyond rounding: every random draw is one of the whole batch, made alike in
-    all
-processes, each of which keeps what concerns its own clips (``places``); sums are added up over processes before they
-are divided; batch norms see the whole batch.
+all processes, each of which keeps what concerns its own clips (``places``); sums are added up over processes before
+they are divided; batch norms see the whole batch.
 """
 
 from __future__ import annotations
@@ -131,8 +129,8 @@ def agreed() -> Iterator[None]:
     error = None
     try:
         yield
-    except AudferError as found:
-        error = found
+    except AudferError as failure:
+        error = failure
     if world_size() > 1:
         error = _broadcast(error)
     if error is not None:
@@ -153,8 +151,8 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         InputError: a number below 1.
 
     Example:
-        >>> launch(["train", "--model", "m3dfel", "--au-ratio", "0.25"], processes=2)                         # doctest:
-        +SKIP 0
+        >>> launch(["train", "--model", "m3dfel", "--au-ratio", "0.25"], processes=2)      # doctest: +SKIP
+        0
     """
     if processes < 1:
         raise InputError("command line", "--processes", processes, "at least 1")

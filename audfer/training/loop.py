@@ -25,7 +25,7 @@ from torch import nn
 
 from ..datasets import PackedClips, open_packed
 from ..errors import AudferError, InputError, refuse
-from ..evaluation.statistics import uar, war
+from ..evaluation import uar, war
 from ..facs import EXPRESSIONS
 from ..knowledge import WEIGHTS, KnowledgeMatrix
 from ..losses import AU_LOSSES, PLAIN, READINGS, STRATEGIES, AULoss, combined_loss, positive_class_weight
@@ -197,35 +197,38 @@ class Cell:
     @property
     def label(self) -> str:
         """Short text for progress lines: ``m3dfel DFEW +AU 0.25 global``, and what is not the default."""
-        text = f"{self.model}{f' ({self.variant})' if self.variant else ''} {self.dataset}"
+        parts = [self.model, self.variant and f"({self.variant})", self.dataset]
         if self.uses_aus:
-            shown = {"knowledge": "", "none": " no K"}.get(self.weights, f" {self.weights}")
-            text += f" +AU {self.au_ratio:g} {self.strategy}{shown}"
-        others = (
+            shown = {"knowledge": "", "none": "no K"}.get(self.weights, self.weights)
+            parts += [f"+AU {self.au_ratio:g} {self.strategy}", shown]
+        parts += [
             self.recipe,
-            self.initialisation,
-            self.reading,
-            f"fold {self.fold}",
+            self.initialisation if self.initialisation != "scratch" else "",
+            self.reading if self.reading != "paper" else "",
+            f"fold {self.fold}" if self.fold != 1 else "",
             self.au_source and f"AUs {self.au_source}",
             self.au_loss and f"loss {self.au_loss}",
-        )
-        return " ".join([text, *(name for name in others if name not in ("", "scratch", "paper", "fold 1"))])
+        ]
+        return " ".join(filter(None, parts))
 
     @property
     def source(self) -> str:
         """Whose ``CellInputs`` the cell takes: its dataset's, or those of its fold, control matrix, reading or AU
         source.
         """
-        parts = [self.dataset]
-        if self.fold != 1:
-            parts.append(f"fold {self.fold}")
-        if self.weights not in ("none", "knowledge"):
-            parts.append(f"{self.weights} {self.seed}" if self.weights.startswith("shuffled") else self.weights)
-        if self.reading != "paper":
-            parts.append(f"{self.reading} {self.strategy}")
-        if self.au_source:
-            parts.append(f"AUs {self.au_source}")
-        return ", ".join(parts)
+        shuffled = self.weights.startswith("shuffled")
+        parts = (
+            self.dataset,
+            f"fold {self.fold}" if self.fold != 1 else "",
+            ""
+            if self.weights in ("none", "knowledge")
+            else f"{self.weights} {self.seed}"
+            if shuffled
+            else self.weights,
+            f"{self.reading} {self.strategy}" if self.reading != "paper" else "",
+            self.au_source and f"AUs {self.au_source}",
+        )
+        return ", ".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
@@ -421,13 +424,8 @@ def hold_out(clips: pd.DataFrame, rows: np.ndarray, share: float, seed: int) -> 
         by = "subject"
     else:
         generator = np.random.default_rng([seed, 3])
-        held = np.concatenate(
-            [
-                found[: round(share * len(found))]
-                for label in np.unique(expressions)
-                for found in [generator.permutation(np.flatnonzero(expressions == label))]
-            ]
-        )
+        shuffled = [generator.permutation(np.flatnonzero(expressions == label)) for label in np.unique(expressions)]
+        held = np.concatenate([alike[: round(share * len(alike))] for alike in shuffled])
         by = "expression"
     if not 0 < len(held) < len(rows):
         raise InputError(
@@ -463,27 +461,25 @@ def predict(
     """
     model.eval()
     recipe, generator = cell.training_recipe, np.random.default_rng([cell.seed, 2, epoch])
-    parts: dict[str, list[np.ndarray]] = {"scores": [], "au_scores": [], "features": []}
     chosen = choose_frames(packed, rows, recipe.test_sampling, cell, generator)
     own = distributed.part(np.arange(len(rows)))
+    parts: list[tuple[torch.Tensor, ...]] = []
     for chunk in np.array_split(own, math.ceil(len(own) / (2 * recipe.batch_size))):
         views = []
         for view in chosen[:, chunk]:
             clips = gather_frames(packed, rows[chunk], view, cell.image_size, cell.device)
             with autocast(cell):
-                views.append(_forward(model, clips, gather_points(landmarks, rows[chunk], view, cell.device)))
+                views.append(model(clips, gather_points(landmarks, rows[chunk], view, cell.device)))
         logits, au_logits, features = (
             None if part[0] is None else torch.stack(part).float() for part in list(zip(*views, strict=True))[:3]
         )
-        parts["scores"].append(logits.softmax(-1).mean(0).cpu().numpy())
-        parts["features"].append(features.mean(0).cpu().numpy())
-        if au_logits is not None:
-            parts["au_scores"].append(au_logits.sigmoid().mean(0).cpu().numpy())
-    return {name: distributed.joined(np.concatenate(part)) for name, part in parts.items() if part}
-
-
-def _forward(model: nn.Module, clips: torch.Tensor, points: torch.Tensor | None) -> Output:
-    return model(clips) if points is None else model(clips, points)
+        means = logits.softmax(-1).mean(0), features.mean(0)
+        parts.append(means if au_logits is None else (*means, au_logits.sigmoid().mean(0)))
+    names = ("scores", "features", "au_scores")
+    return {
+        name: distributed.joined(np.concatenate([values.cpu().numpy() for values in part]))
+        for name, part in zip(names, zip(*parts, strict=True), strict=False)
+    }
 
 
 def _au_loss(
@@ -560,11 +556,9 @@ def assist() -> None:
 
 def _initial_model(cell: Cell, inputs: CellInputs) -> ClipModel:
     """The cell's network or variant of it, freshly drawn or with the weights that it starts from."""
-    drop_path = cell.training_recipe.drop_path
-    overrides = {
-        **({} if drop_path is None else {"drop_path": drop_path}),
-        **NETWORKS[cell.model].variants.get(cell.variant, {}),
-    }
+    overrides = dict(NETWORKS[cell.model].variants.get(cell.variant, {}))
+    if (drop_path := cell.training_recipe.drop_path) is not None:
+        overrides.setdefault("drop_path", drop_path)
     model = build_model(
         cell.model,
         num_aus=18 if cell.uses_aus else None,
@@ -666,22 +660,16 @@ def batch_losses(
             the expressions is then (1 - w) times that of the first plus w times that of the second.
     """
 
+    smoothing = cell.training_recipe.label_smoothing
+
     def cross_entropy(logits: torch.Tensor) -> torch.Tensor:
-        return (
-            F.cross_entropy(
-                logits.float(),
-                targets.expressions,
-                reduction="sum",
-                label_smoothing=cell.training_recipe.label_smoothing,
-            )
-            / targets.count
-        )
+        total = F.cross_entropy(logits.float(), targets.expressions, reduction="sum", label_smoothing=smoothing)
+        return total / targets.count
 
     loss_expression = cross_entropy(output.expression_logits)
     if auxiliary_weight:
-        loss_expression = (1 - auxiliary_weight) * loss_expression + auxiliary_weight * cross_entropy(
-            output.auxiliary_logits
-        )
+        second = cross_entropy(output.auxiliary_logits)
+        loss_expression = (1 - auxiliary_weight) * loss_expression + auxiliary_weight * second
     if au_loss is None:
         return torch.stack((loss_expression, loss_expression, torch.zeros_like(loss_expression)))
     loss_au = au_loss(output.au_logits.float(), targets.au_labels, targets.rows, targets.units)
@@ -760,7 +748,7 @@ class CellTask(Task):
         """Losses (3,) of a batch, or of a part of one as far as they are the part's."""
         clips, points, targets, own = batch
         with autocast(self.cell):
-            output = _forward(self.model, clips, points)
+            output = self.model(clips, points)
         self.guesses.append(output.expression_logits.detach().argmax(1))
         part = targets.part(own, self.device)
         return batch_losses(self.cell, output, part, self.au_loss, self.model.auxiliary_weight)
@@ -858,7 +846,6 @@ def _costs(measured: dict[str, float]) -> dict:
         "input_share": share,
         "bound": "input" if share > 0.5 else "compute",
         "clips_per_second": measured["clips"] / training,
-        "peak_memory_mb": measured["peak_memory_mb"],
-        "peak_gpu_memory_mb": measured["peak_gpu_memory_mb"],
+        **{name: measured[name] for name in ("peak_memory_mb", "peak_gpu_memory_mb")},
         "processes": distributed.world_size(),
     }

@@ -60,7 +60,7 @@ RECIPES: dict[str, Recipe] = {
 }
 #: sides of the crop, as shares of the frame's; VideoMAE's for the paper's size
 CROP_SCALES: dict[str, tuple[float, ...]] = {"paper": (1.0, 0.875, 0.75, 0.66), "tiny": (1.0, 0.925, 0.85)}
-#: where a crop may lie, as shares of the room there is: corners, edges and centre, and half-way to the corners
+#: where a crop may lie, as shares of the space that is left: corners, edges and centre, and half-way to the corners
 _PLACES = (
     *((0, 0), (1, 0), (0, 1), (1, 1), (0.5, 0.5), (0, 0.5), (1, 0.5), (0.5, 0), (0.5, 1)),
     *((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)),
@@ -145,7 +145,9 @@ def load_pretrained(path: str | Path) -> MAEPretraining:
 
 
 def multi_scale_crop(clips: Tensor, scales: Sequence[float], generator: torch.Generator, image_size: int) -> Tensor:
-    """VideoMAE's crop: a rectangle whose sides are neighbouring scales, at one of 13 places, resized; one draw a clip.
+    """VideoMAE's crop: a rectangle whose sides are neighbouring scales, at one of 13 places, resized.
+
+    One draw per clip.
 
     Args:
         clips: (B, T, 3, H, W) uint8.
@@ -219,7 +221,7 @@ def pretrain(settings: Pretraining, stores: Sequence[str | Path], out: str | Pat
         report: called with each epoch's row (a dict).
 
     Returns:
-        One row an epoch: epoch, loss, loss_appearance, loss_motion, learning_rate, seconds.
+        One row per epoch: epoch, loss, loss_appearance, loss_motion, learning_rate, seconds.
 
     Raises:
         InputError: no clips, or another file name.
@@ -322,7 +324,7 @@ class PretrainingTask(Task):
 
 @torch.inference_mode()
 def reconstruct(model: MAEPretraining, clips: Tensor, mask_ratio: float, seed: int = 0) -> dict[str, np.ndarray]:
-    """What a pre-trained network makes of masked clips, as pictures: one a tubelet in time.
+    """What a pre-trained network makes of masked clips, as pictures: one per tubelet in time.
 
     A hidden token's prediction is put back into pixels with its true mean and deviation, which the network was not
     asked for.

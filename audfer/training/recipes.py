@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import asdict
 from difflib import get_close_matches
 
 import pandas as pd
@@ -20,7 +20,7 @@ from torch import nn
 
 from ..errors import AudferError, InputError
 from ..models.registry import NETWORKS
-from ..recipes import Augmentation, Recipe
+from ..recipes import Recipe
 
 #: name -> class, and which of a recipe's constants it takes
 OPTIMIZERS = {
@@ -41,7 +41,7 @@ class _Recipes(Mapping):
         return (f"{model}-{own}" for model, network in NETWORKS.items() for own in network.recipes)
 
     def __len__(self) -> int:
-        return sum(len(network.recipes) for network in NETWORKS.values())
+        return len(list(iter(self)))
 
 
 RECIPES = _Recipes()
@@ -54,20 +54,20 @@ def recipe_name(model: str, size: str, name: str = "") -> str:
         InputError: no such recipe, or one of another network.
     """
     own = [known for known in RECIPES if known.startswith(f"{model}-")]
-    found = name or f"{model}-{size}"
-    if found not in own:
-        near = get_close_matches(found, own, 1)
+    name = name or f"{model}-{size}"
+    if name not in own:
+        near = get_close_matches(name, own, 1)
         raise InputError(
             "cell",
             "recipe",
-            repr(found),
+            repr(name),
             f"one of {', '.join(own) or ', '.join(RECIPES)}" + (f" (did you mean {near[0]}?)" if near else ""),
         )
-    return found
+    return name
 
 
 def recipe_table(*names: str, differing: bool = True) -> pd.DataFrame:
-    """Recipes side by side: one row a setting, one column a recipe.
+    """Recipes side by side: one row per setting, one column per recipe.
 
     Args:
         names: of ``RECIPES``; none = all.
@@ -87,9 +87,9 @@ def recipe_table(*names: str, differing: bool = True) -> pd.DataFrame:
 
 
 def _flat(recipe: Recipe) -> dict[str, object]:
-    own = {field.name: getattr(recipe, field.name) for field in fields(recipe) if field.name != "augmentation"}
-    inner = {f"augmentation.{field.name}": getattr(recipe.augmentation, field.name) for field in fields(Augmentation)}
-    return {**own, **inner}
+    own = asdict(recipe)
+    augmentation = own.pop("augmentation")
+    return own | {f"augmentation.{name}": value for name, value in augmentation.items()}
 
 
 # ------------------------------------------------------------------------------------------- optimizer and schedule

@@ -3,8 +3,7 @@
 A record is one folder, named by a digest of everything that can change the result: the cell, the recipe, the data's
 fingerprint and the version of the code that computes it. It is written atomically and found again by a later call,
 so that a second run trains nothing, and deleting one record re-makes only that one. Several runs may use one store at
-the
-same time: whoever trains a cell holds its lock, the others go on with other cells and then take the record.
+the same time: whoever trains a cell holds its lock, the others go on with other cells and then take the record.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class RunRecord:
     Attributes:
         path: the record's folder; its name is the digest.
         cell: the cell's fields as a dictionary.
-        history: one row an epoch: epoch, loss, loss_expression, loss_au (NaN without an AU head), train_war,
+        history: one row per epoch: epoch, loss, loss_expression, loss_au (NaN without an AU head), train_war,
             train_uar, test_war, test_uar (shares 0..1; NaN in epochs that were not looked at), test_loss,
             learning_rate, seconds.
         clip_ids, expressions: of the test split, (N,).
@@ -154,15 +153,15 @@ def _read_meta(path: Path) -> dict:
         InputError: another format. Any of ``_UNREADABLE``: damaged.
     """
     meta = json.loads((path / "record.json").read_text())
-    found = meta.get("format", 1)
-    if found not in (1, FORMAT):
+    written = meta.get("format", 1)
+    if written not in (1, FORMAT):
         raise InputError(
             path / "record.json",
             "format",
-            found,
+            written,
             f"{FORMAT} or 1: another version of audfer made this record; use that one, or another store",
         )
-    if found == 1:  # costs, groups and validation splits were not recorded
+    if written == 1:  # costs, groups and validation splits were not recorded
         chosen = meta["best_epoch"] if "best_epoch" in meta else meta["protocols"]["best-on-test"]["epoch"]
         meta = {"protocols": {"best-on-test": {"epoch": chosen}}, "costs": {}, "files": {}, **meta}
     return meta
@@ -244,18 +243,19 @@ class RunStore:
             return ""
         try:
             meta = _read_meta(path)
-            names = [
-                name
+            sizes = {
+                name: (path / name).stat().st_size
                 for name in meta["files"] or ("test.npz", "history.csv")
                 if weights or name != WEIGHTS_FILE or (path / name).is_file()
-            ]
-            sizes = {name: (path / name).stat().st_size for name in names}
+            }
         except InputError:
             raise
         except _UNREADABLE as error:
             return f"{type(error).__name__}: {error}"
-        wrong = [name for name, state in meta["files"].items() if sizes.get(name, state["bytes"]) != state["bytes"]]
-        return "".join(f"{name} has {sizes[name]} of {meta['files'][name]['bytes']} bytes" for name in wrong[:1])
+        for name, size in sizes.items():
+            if size != (whole := meta["files"].get(name, {}).get("bytes", size)):
+                return f"{name} has {size} of {whole} bytes"
+        return ""
 
     def failure(self, key: str) -> str:
         """Why the cell failed when it was last tried; "" if it did not."""
@@ -298,7 +298,7 @@ class RunStore:
         return f"WAR {100 * last.test_war:.0f} UAR {100 * last.test_uar:.0f}"
 
     def note_failure(self, key: str, error: str) -> None:
-        """Keep why a cell failed, or with "" forget it. Where there is no room for it, it is not kept."""
+        """Keep why a cell failed, or with "" forget it. On a full disk it is not kept."""
         path = self.folder / ".failed" / f"{key}.json"
         if not error:
             path.unlink(missing_ok=True)
@@ -369,22 +369,16 @@ class RunStore:
         """
         try:
             content = json.loads(self.grid_path.read_text())
-            found = content["format"]
+            written = content["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                self.grid_path,
-                "list of cells",
-                type(error).__name__,
-                "the folder of run records that a study of "
-                "this version has worked with (work/<profile>/runs), or a whole copy of it",
-            ) from None
-        if found != GRID_FORMAT:
-            raise InputError(
-                self.grid_path,
-                "format",
-                found,
-                f"{GRID_FORMAT}: another version of audfer made this store; use that one",
+            expected = (
+                "the folder of run records that a study of this version has worked with (work/<profile>/runs), "
+                "or a whole copy of it"
             )
+            raise InputError(self.grid_path, "list of cells", type(error).__name__, expected) from None
+        if written != GRID_FORMAT:
+            expected = f"{GRID_FORMAT}: another version of audfer made this store; use that one"
+            raise InputError(self.grid_path, "format", written, expected)
         return content
 
     def state(self, key: str) -> str:
@@ -411,13 +405,9 @@ class RunStore:
                 "pid": os.getpid(),
             }
         )
-        try:
-            with open(
-                self.folder / "log.jsonl", "a"
-            ) as file:  # one short write a line: those of several processes do not mix
-                file.write(line + "\n")
-        except OSError:
-            pass  # a full disk: the log is for looking at, the record says why itself
+        # on a full disk there is no log: it is for looking at, and the record says why itself
+        with suppress(OSError), open(self.folder / "log.jsonl", "a") as file:
+            file.write(line + "\n")  # in one short write: lines of several processes do not mix
 
     def records(self) -> list[RunRecord]:
         """All records of the store, in order of their keys."""
@@ -548,21 +538,19 @@ def run_cells(
     """Records of all cells; trains what the store lacks.
 
     Any number of runs may do so on one store at the same time, on several machines too: a cell that another run is
-        training
-    is left to it, and its record is waited for at the end. A worker that dies costs the epoch that it was in: the cell
-    goes on from its state elsewhere, and is given up when several workers have died with it.
+    training is left to it, and its record is waited for at the end. A worker that dies costs the epoch that it was in:
+    the cell goes on from its state elsewhere, and is given up when several workers have died with it.
 
     Args:
         inputs: ``Cell.source`` -> what those cells are trained from.
         executor: ``None`` trains on this machine. A ``distributed.Client``, its ``get_executor()`` or the address of a
             Dask scheduler: its workers train, one cell each at a time, on a disk that all of them see; cells on a GPU
             go to workers with the resource "GPU". Or any other executor of ``concurrent.futures``.
-        workers: processes on this machine; 0 = one a core on CPU, one on a GPU; 1 = in this process.
+        workers: processes on this machine; 0 = one per core on CPU, one on a GPU; 1 = in this process.
 
     Returns:
-        One row a cell, in the order given: the cell's fields, ``key``, ``path``, ``trained`` (bool: by this call),
-            ``error``
-        (text or None). A cell that fails is a row with its error; the others go on, unless the disk is full.
+        One row per cell, in the order given: the cell's fields, ``key``, ``path``, ``trained`` (bool: by this call),
+        ``error`` (text or None). A cell that fails is a row with its error; the others go on, unless the disk is full.
 
     Raises:
         InputError: a record of the store has another version's format; a Dask cluster that cannot do it.

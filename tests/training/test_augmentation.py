@@ -134,7 +134,7 @@ def random_resized_crop(side, rng):
 )
 def test_crops_have_the_sizes_shapes_and_places_of_the_official_ones(numbers, reference):
     side, count = 160, 6000
-    box, flipped = augmentation._CROPS[numbers.crop](count, side, numbers, generator(5))
+    box, flipped = augmentation._draw_crops(count, side, numbers, generator(5))
     ours = (box * side).round().numpy()
     rng = random.Random(7)
     theirs = np.array([reference(side, rng) for _ in range(count)], float)
@@ -154,12 +154,12 @@ def test_crops_have_the_sizes_shapes_and_places_of_the_official_ones(numbers, re
 
 def test_a_crop_that_never_fits_becomes_the_whole_picture():
     long = replace(FORMER, crop_area=(0.9, 1.0), crop_aspect=(3.9, 4.0))
-    box, _ = augmentation._CROPS["swapped"](50, 100, long, generator())
+    box, _ = augmentation._draw_crops(50, 100, long, generator())
     assert torch.equal(box, torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(50, 4))
 
 
 def test_the_mild_crop_keeps_between_85_and_100_percent_where_it_fits():
-    box, flipped = augmentation._CROPS[TINY.crop](4000, 48, TINY, generator())
+    box, flipped = augmentation._draw_crops(4000, 48, TINY, generator())
     area, aspect = box[:, 2] * box[:, 3], box[:, 2] / box[:, 3]
     whole_side = (box[:, 2:] == 1).any(1)
     assert (area[~whole_side] >= 0.85 - 1e-6).all() and (area <= 1).all()
@@ -168,7 +168,7 @@ def test_the_mild_crop_keeps_between_85_and_100_percent_where_it_fits():
 
 
 def test_a_crop_shows_what_pillow_shows(picture, clips):
-    box, flipped = augmentation._CROPS["swapped"](8, 64, FORMER, generator(2))
+    box, flipped = augmentation._draw_crops(8, 64, FORMER, generator(2))
     moved = augment(clips, FORMER, generator(2), size=64)
     for clip, (x, y, width, height), mirror in zip(moved, (box * 64).round().int().tolist(), flipped, strict=True):
         crop = Image.fromarray(picture).crop((x, y, x + width, y + height)).resize((64, 64), Image.BILINEAR)

@@ -12,6 +12,7 @@ from torch import nn
 
 from audfer.companion import cli
 from audfer.errors import AudferError
+from audfer.models import NETWORKS as REGISTERED
 from audfer.models.mae_dfer import DropPath
 from audfer.models.output import part_of_batch
 from audfer.recipes import Augmentation
@@ -19,7 +20,6 @@ from audfer.training import distributed
 from audfer.training import loop as training
 from audfer.training.augmentation import augment
 from audfer.training.loop import fit
-from audfer.training.recipes import RECIPES
 from audfer.training.records import RunRecord, RunStore, make_record
 
 NETWORKS = ("m3dfel", "former_dfer", "mae_dfer")
@@ -86,13 +86,17 @@ def _double(cell, inputs, _initial=training._initial_model):
     return model
 
 
+def _scale_rates(factor):
+    for network in REGISTERED.values():
+        for name, recipe in network.recipes.items():
+            network.recipes[name] = replace(recipe, learning_rate=factor * recipe.learning_rate)
+
+
 def _train(cells, inputs):
     """What some cells come to; run alike in one process and in several."""
-    for name, recipe in list(RECIPES.items()):
-        RECIPES[name] = replace(recipe, learning_rate=0.01 * recipe.learning_rate)
+    _scale_rates(0.01)
     gentle = [_small(fit(cell, inputs)) for cell in cells]
-    for name, recipe in list(RECIPES.items()):
-        RECIPES[name] = replace(recipe, learning_rate=recipe.learning_rate / 0.01)
+    _scale_rates(100)
     training._initial_model, training.count_flops = _double, lambda *_: {}
     return gentle, [_small(fit(replace(cell, epochs=1), inputs)) for cell in cells[: len(NETWORKS)]]
 
@@ -247,9 +251,8 @@ def test_rank_0_writes_the_record_and_goes_on_where_one_process_was_interrupted(
 
 
 def _fail(cell, inputs):
-    RECIPES["former_dfer-tiny"] = replace(
-        RECIPES["former_dfer-tiny"], batch_size=16, learning_rate=1e30, clip_gradient=0.0, warmup=0.0
-    )
+    recipes = REGISTERED["former_dfer"].recipes
+    recipes["tiny"] = replace(recipes["tiny"], batch_size=16, learning_rate=1e30, clip_gradient=0.0, warmup=0.0)
     distributed.announce = lambda *_: None
     try:
         fit(cell, inputs)

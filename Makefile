@@ -2,7 +2,9 @@
 #
 #   make env                         make .venv and install audfer into it (once; again after a version changes)
 #   make reproduce [PROFILE=laptop]  run all notebooks and write figures/PROFILE and work/PROFILE/report.html
-#   make test                        pytest, then the notebooks through nbval in the smoke profile
+#   make appendices                  run the appendices A1 to A3 only
+#   make all                         the same as make reproduce: 01 to 05 and the appendices
+#   make test [JOBS=cores]           pytest, then the notebooks through nbval in the smoke profile; JOBS processes
 #   make lab                         open the notebooks in JupyterLab
 #   make bench                       run benchmarks/*.py, one dated record each
 #   make clean                       remove generated work: work/ and caches (figures and .venv stay)
@@ -21,6 +23,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 ifneq ($(words $(VENV)),1)
 $(error VENV is '$(VENV)': expected a path without blanks)
 endif
+JOBS ?= $(or $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null),2)
 # The tests keep their own folder, so that they never touch the user's records. Recipes quote it: the path may hold blanks.
 TEST_WORK := work/test
 TEST_ENVIRONMENT = AUDFER_PROFILE=smoke AUDFER_WORK="$$PWD/$(TEST_WORK)" AUDFER_FIGURES="$$PWD/$(TEST_WORK)/figures" AUDFER_HEADLESS=1
@@ -29,7 +32,7 @@ INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --no
 # pip would compile the packages on one core; a file that is no Python (templates, other versions' syntax) is none to anybody
 COMPILE = $(PY) -m compileall -q -q -j 0 -x '/tests/' "$(VENV)/lib" audfer || true
 
-.PHONY: help env reproduce test lab bench clean distclean
+.PHONY: help env reproduce appendices all test lab bench clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -62,17 +65,31 @@ $(DEV_STAMP): $(STAMP)
 	@$(INSTALL) -e '.[dev]' && { $(COMPILE); }
 	@touch $@
 
-reproduce: $(STAMP)
+reproduce all: $(STAMP)
 	@$(VENV)/bin/audfer reproduce --profile "$(PROFILE)"
+
+appendices: $(STAMP)
+	@$(VENV)/bin/audfer reproduce --profile "$(PROFILE)" -n appendices
 
 test: $(DEV_STAMP)
 	@rm -rf -- $(TEST_WORK)
 	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --quiet --check .
-	@echo "1 of 2: pytest"
-	@$(TEST_ENVIRONMENT) $(PY) -m pytest -q
-	@echo "2 of 2: notebooks in the smoke profile"
-	@$(TEST_ENVIRONMENT) AUDFER_PROGRESS=off $(PY) -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks/*.ipynb
+	@echo "1 of 2: pytest, $(JOBS) processes"
+	@$(TEST_ENVIRONMENT) OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist worksteal
+	@echo "2 of 2: notebooks in the smoke profile, two at a time"
+	@$(MAKE) --no-print-directory --jobs=2 test-notebooks
 	@echo "all tests passed"
+
+# nbval, each notebook when those whose work it goes on from are through, as audfer reproduce runs them
+CHECKS = $(patsubst %.ipynb,check-%,$(notdir $(wildcard notebooks/*.ipynb notebooks/appendices/*.ipynb)))
+.PHONY: test-notebooks $(CHECKS)
+test-notebooks: $(CHECKS)
+check-02_knowledge_matrix: check-01_au_extraction
+check-03_training: check-02_knowledge_matrix
+check-04_strategies check-05_visualisations check-A2_keypoint_gcn check-A3_lock_and_check: check-03_training
+$(CHECKS): check-%: $(DEV_STAMP)
+	@$(TEST_ENVIRONMENT) AUDFER_PROGRESS=off $(PY) -m pytest -q -p no:cacheprovider --nbval-lax --nbval-current-env \
+	  --nbval-cell-timeout=600 $(wildcard notebooks/$*.ipynb notebooks/appendices/$*.ipynb)
 
 lab: $(STAMP)
 	@$(PY) -m jupyter lab notebooks

@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from paths import ROOT
 
+from audfer.companion.reproduce import AFTER, NOTEBOOKS
+
 
 def constraints() -> dict[str, str]:
     lines = [line.strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
@@ -109,7 +111,10 @@ def test_everything_the_package_imports_is_declared():
     assert not missing
 
 
-@pytest.mark.parametrize("pattern", ["profiles/*.toml", "published/*.csv", "*.mplstyle"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["study/profiles/*.toml", "published/*.csv", "results/*.mplstyle", "*/commands.toml", "companion/templates/*.j2"],
+)
 def test_data_files_are_covered_by_the_package_data_patterns(pattern):
     files = list((ROOT / "audfer").glob(pattern))
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["audfer"]
@@ -144,11 +149,19 @@ def test_citation_names_this_software_and_the_paper():
     assert {"type", "authors"} <= paper.keys()
 
 
-@pytest.mark.parametrize("target", ["env", "reproduce", "test", "lab", "bench", "clean"])
+@pytest.mark.parametrize("target", ["env", "reproduce", "appendices", "all", "test", "lab", "bench", "clean"])
 def test_make_knows_its_targets(target, tmp_path):
     command = ["make", "-n", target, f"VENV={tmp_path / 'venv'}"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_make_checks_a_notebook_after_those_that_reproduce_runs_before_it(name, tmp_path):
+    command = ["make", "-n", f"check-{name}", f"VENV={tmp_path / 'venv'}"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    checked = re.findall(r"notebooks/(?:appendices/)?(\w+)\.ipynb", shown)
+    assert checked == [*AFTER[name], name]
 
 
 def test_make_refuses_an_old_python_with_a_sentence(tmp_path):

@@ -10,12 +10,12 @@ from audfer.errors import AudferError, InputError
 from audfer.study.study import Study, open_study
 
 
-def test_the_environment_overrides_the_profile_and_the_folders(monkeypatch, tmp_path):
+def test_the_environment_gives_the_profile_and_the_folders_where_nobody_names_them(monkeypatch, tmp_path):
     monkeypatch.setenv("AUDFER_PROFILE", "smoke")
     monkeypatch.setenv("AUDFER_WORK", str(tmp_path / "w"))
     monkeypatch.setenv("AUDFER_FIGURES", str(tmp_path / "f"))
-    study = open_study("laptop")
-    assert study.profile.name == "smoke"
+    study = open_study()
+    assert study.profile.name == "smoke" and open_study("laptop").profile.name == "laptop"
     assert study.work == tmp_path / "w" / "smoke" and study.figures == tmp_path / "f" / "smoke"
 
 
@@ -242,7 +242,7 @@ def test_lock_and_checks_action_units_come_from_its_own_room_once(study, monkeyp
     monkeypatch.setattr(recognition, "lac_table", lambda *given: asked.append(given) or study.planted_table("DFEW"))
     # as if nobody had asked before
     monkeypatch.setattr(
-        study, "_tables", {key: table for key, table in study._tables.items() if key != ("DFEW", "lac")}
+        study, "_kept", {key: kept for key, kept in study._kept.items() if key != ("AU table", "DFEW", "lac")}
     )
     assert study.au_table("DFEW", "lac") is study.au_table("DFEW", "lac")
     assert asked == [(study, "DFEW")]
@@ -318,7 +318,7 @@ def test_folds_share_frames_and_leave_out_their_own_test_clips(study, tmp_path):
     cells = two.cells("table1")
     assert {(c.dataset, c.fold) for c in cells} == {("DFEW", 1), ("DFEW", 2), ("FERV39k", 1)}
     assert {c.fold for name in ("fig5", "fig8", "ablations") for c in two.cells(name)} == {1}
-    two._tables |= {(name, ""): study.au_table(name) for name in ("DFEW", "FERV39k")}
+    two._kept |= {("AU table", name, ""): study.au_table(name) for name in ("DFEW", "FERV39k")}
     inputs = two.cell_inputs(cells)
     assert set(inputs) == {"DFEW", "DFEW, fold 2", "FERV39k"}
     # the matrix of a fold has nothing of the clips that it is judged on

@@ -277,98 +277,106 @@ def _value(hint: Any, found: Any, path: Path, name: str) -> Any:
 
 
 def _check(profile: Profile, path: Path) -> None:
-    data, training, grid = profile.data, profile.training, profile.grid
-
-    def one_of(name, found, allowed):
-        if found not in allowed:
-            raise InputError(path, name, repr(found), "one of " + ", ".join(map(str, allowed)))
-
-    one_of("data.source", data.source, ("embedded", "disk"))
-    one_of("training.size", training.size, ("tiny", "paper"))
+    """Refuse values that are of the right type and still mean nothing, and settings that contradict each other."""
+    data, training, grid, recognition = profile.data, profile.training, profile.grid, profile.recognition
+    held_out = (profile.estimator.held_out_fold,)
+    allowed = [
+        ("data.source", (data.source,), ("embedded", "disk")),
+        ("training.size", (training.size,), ("tiny", "paper")),
+        ("training.device", (training.device,), ("auto", "cpu", "cuda")),
+        ("training.precision", (training.precision,), ("auto", "bf16", "float32")),
+        ("recognition.size", (recognition.size,), ("paper", "small", "tiny", "estimator")),
+        ("recognition.folds", recognition.folds, held_out if recognition.size == "estimator" else (1, 2, 3)),
+        ("estimator.held_out_fold", held_out, (1, 2, 3)),
+        ("grid.knowledge", (grid.knowledge,), ("paper", "release")),
+        ("grid.strategy", (grid.strategy,), grid.strategies),
+        ("grid.strategy_dataset", (grid.strategy_dataset,), grid.datasets),
+        ("grid.strategy_datasets", grid.strategy_datasets, grid.datasets),
+        ("grid.ablations", grid.ablations, WITH_HEAD),
+        ("grid.ratio_model", (grid.ratio_model,), grid.models),
+    ]
     if training.recipes:
         from ...training.recipes import RECIPES  # brings torch, which most profiles do without
 
         for model, recipe in training.recipes.items():
-            one_of(f"training.recipes.{model}", recipe, [name for name in RECIPES if name.startswith(f"{model}-")])
+            own = [name for name in RECIPES if name.startswith(f"{model}-")]
+            allowed.append((f"training.recipes.{model}", (recipe,), own))
     if profile.keypoint.variants:
         from ...models import NETWORKS  # as above
 
-        for name in profile.keypoint.variants:
-            one_of("keypoint.variants", name, NETWORKS["keypoint_gcn"].variants)
-    recognition = profile.recognition
-    one_of("recognition.size", recognition.size, ("paper", "small", "tiny", "estimator"))
-    if (recognition.initialisation == "estimator") != (recognition.size == "estimator"):
-        raise InputError(
-            path,
+        allowed.append(("keypoint.variants", profile.keypoint.variants, NETWORKS["keypoint_gcn"].variants))
+    for name, values, known in allowed:
+        for value in values:
+            if value not in known:
+                raise InputError(path, name, repr(value), "one of " + ", ".join(map(str, known)))
+
+    pretraining, ratios = profile.pretraining, (grid.au_ratio, *grid.au_ratios)
+    compared = [name for name in (PLAIN_BCE, KNOWLEDGE) if grid.ablations and name not in grid.ablations]
+    unlisted = [name for name in grid.datasets if not {name} <= data.train_clips.keys() & data.test_clips.keys()]
+    of_estimator = recognition.initialisation == "estimator", recognition.size == "estimator"
+    rules = [
+        (
+            len(set(of_estimator)) == 1,
             "recognition.initialisation",
             repr(recognition.initialisation),
             '"estimator" exactly with size "estimator", whose backbone takes those weights',
-        )
-    for fold in recognition.folds:
-        one_of(
-            "recognition.folds",
-            fold,
-            (profile.estimator.held_out_fold,) if recognition.size == "estimator" else (1, 2, 3),
-        )
-    for name in ("window", "segments"):
-        if (
-            min(
-                getattr(recognition, name),
-                *getattr(recognition, {"window": "windows", "segments": "segment_counts"}[name]),
-                1,
+        ),
+        *(
+            (min(*several, one) >= 1, f"recognition.{name}", one, "numbers of at least 1")
+            for name, one, several in (
+                ("window", recognition.window, (1, *recognition.windows)),
+                ("segments", recognition.segments, (1, *recognition.segment_counts)),
             )
-            < 1
-        ):
-            raise InputError(path, f"recognition.{name}", getattr(recognition, name), "numbers of at least 1")
-    one_of("training.device", training.device, ("auto", "cpu", "cuda"))
-    one_of("training.precision", training.precision, ("auto", "bf16", "float32"))
-    if (
-        profile.pretraining.epochs < 1
-        or not 0 < profile.pretraining.mask_ratio < 1
-        or not 0 <= profile.pretraining.motion_weight <= 1
-    ):
-        raise InputError(
-            path,
+        ),
+        (
+            pretraining.epochs >= 1 and 0 < pretraining.mask_ratio < 1 and 0 <= pretraining.motion_weight <= 1,
             "pretraining",
-            f"{profile.pretraining}",
+            f"{pretraining}",
             "at least 1 epoch, a mask ratio between 0 and 1, and a motion weight from 0 to 1",
-        )
-    one_of("grid.knowledge", grid.knowledge, ("paper", "release"))
-    one_of("grid.strategy", grid.strategy, grid.strategies)
-    one_of("grid.strategy_dataset", grid.strategy_dataset, grid.datasets)
-    for name in grid.strategy_datasets:
-        one_of("grid.strategy_datasets", name, grid.datasets)
-    for name in grid.ablations:
-        one_of("grid.ablations", name, WITH_HEAD)
-    for name in (PLAIN_BCE, KNOWLEDGE):
-        if grid.ablations and name not in grid.ablations:
-            raise InputError(
-                path, "grid.ablations", ", ".join(grid.ablations), f"{name} among them: others are compared with it"
-            )
-    if not grid.folds or min(grid.folds) < 1 or len(set(grid.folds)) < len(grid.folds):
-        raise InputError(path, "grid.folds", grid.folds, "at least one fold, numbered from 1, each once")
-    if data.source == "embedded" and grid.folds != (1,):
-        raise InputError(path, "grid.folds", grid.folds, "[1]: the embedded benchmark has one fold")
-    one_of("grid.ratio_model", grid.ratio_model, grid.models)
-    one_of("estimator.held_out_fold", profile.estimator.held_out_fold, (1, 2, 3))
-    for ratio in (grid.au_ratio, *grid.au_ratios):
-        if not 0 <= ratio < 1:
-            raise InputError(path, "grid.au_ratio", ratio, "lambda of Eq. 10, at least 0 and less than 1")
-    if training.accumulate < 1 or training.evaluate_every < 1 or not 0 <= training.validation <= 0.5:
-        raise InputError(
-            path,
+        ),
+        (
+            not compared,
+            "grid.ablations",
+            ", ".join(grid.ablations),
+            f"{compared and compared[0]} among them: others are compared with it",
+        ),
+        (
+            grid.folds and min(grid.folds) >= 1 and len(set(grid.folds)) == len(grid.folds),
+            "grid.folds",
+            grid.folds,
+            "at least one fold, numbered from 1, each once",
+        ),
+        (
+            not profile.embedded or grid.folds == (1,),
+            "grid.folds",
+            grid.folds,
+            "[1]: the embedded benchmark has one fold",
+        ),
+        (
+            all(0 <= ratio < 1 for ratio in ratios),
+            "grid.au_ratio",
+            next((ratio for ratio in ratios if not 0 <= ratio < 1), None),
+            "lambda of Eq. 10, at least 0 and less than 1",
+        ),
+        (
+            training.accumulate >= 1 and training.evaluate_every >= 1 and 0 <= training.validation <= 0.5,
             "training.accumulate, evaluate_every, validation",
             f"{training.accumulate}, {training.evaluate_every}, {training.validation}",
             "at least 1 micro-batch, at least 1 epoch, and a share from 0 to 0.5",
-        )
-    if training.stored_frames < training.num_frames:
-        raise InputError(
-            path,
+        ),
+        (
+            training.stored_frames >= training.num_frames,
             "training.stored_frames",
             training.stored_frames,
             f"at least training.num_frames ({training.num_frames})",
-        )
-    if data.source == "embedded":
-        for name in grid.datasets:
-            if name not in data.train_clips or name not in data.test_clips:
-                raise InputError(path, f"data.train_clips.{name}", "nothing", "how many clips to render")
+        ),
+        (
+            not profile.embedded or not unlisted,
+            f"data.train_clips.{(unlisted or [''])[0]}",
+            "nothing",
+            "how many clips to render",
+        ),
+    ]
+    for holds, name, value, expected in rules:
+        if not holds:
+            raise InputError(path, name, value, expected)

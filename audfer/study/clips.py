@@ -1,0 +1,101 @@
+"""Clips of a study: rendered or on disk, read by their dataset's reader, packed. Methods of ``Study``."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from .. import datasets, synth
+from ..datasets import Manifest, PackedClips
+from ..errors import InputError
+from ..files import atomic_folder, digest, write_json
+
+
+def data_root(study) -> Path:
+    """Folder with one folder per dataset; renders the embedded benchmark first if it is not there."""
+    if study.profile.embedded:
+        root = study.work / "data"
+        synth.write_benchmark(root, study.synth_config, ("DISFA", *study.dataset_names), device=study.device)
+        return root
+    root = os.environ.get("AUDFER_DATA", "")
+    if not root or not Path(root).is_dir():
+        expected = "an existing folder that holds DFEW, FERV39k, ... (README, section Real data)"
+        raise InputError("AUDFER_DATA", "folder of the real datasets", repr(root), expected)
+    return Path(root).resolve()
+
+
+def dataset_names(study) -> tuple[str, ...]:
+    """All datasets of the profile: those that networks are judged on and those that the knowledge comes from."""
+    return tuple(dict.fromkeys((*study.profile.grid.datasets, *study.profile.grid.knowledge_datasets)))
+
+
+def synth_config(study) -> synth.SynthConfig:
+    """What the embedded benchmark of this profile consists of."""
+    data = study.profile.data
+    same = ("seed", "ravdess_actors", "affwild2_videos", "affwild2_frames", "disfa_subjects", "disfa_frames")
+    return synth.SynthConfig(
+        image_size=data.render_size,
+        frames=data.clip_frames,
+        counts={name: {"train": count, "test": data.test_clips[name]} for name, count in data.train_clips.items()},
+        **{name: getattr(data, name) for name in same},
+    )
+
+
+def folds(study, name: str) -> tuple[int, ...]:
+    """The profile's folds of a dataset; (1,) where the dataset has one split."""
+    return study.profile.grid.folds if datasets.DATASETS[name].folds > 1 else (1,)
+
+
+def manifest(study, name: str, fold: int = 0) -> Manifest:
+    """All clips of a dataset that carry one of the seven expressions, as its reader finds them on disk.
+
+    Args:
+        fold: 0 = the profile's first.
+    """
+
+    def read() -> Manifest:
+        every = datasets.read_dataset(name, study.data_root / name, fold)
+        return replace(every, table=every.table[every.table["expression"] >= 0])
+
+    fold = fold or study.folds(name)[0]
+    return study.once(("manifest", name, fold), read)
+
+
+def packed(study, name: str, fold: int = 0) -> PackedClips:
+    """A dataset's clips as one memory-mapped array, made on first use.
+
+    The folds of a dataset hold the same clips, so only the first fold's are read; the others share its frames.
+
+    Args:
+        fold: 0 = the profile's first.
+    """
+    clips, folder, training = study.manifest(name, fold), study.packed_folder(name, fold), study.profile.training
+    first = study.packed_folder(name)
+    if folder != first:
+        base, rows = study.packed(name), clips.table.set_index("clip_id")
+        if set(rows.index) == set(base.clip_ids) | set(base.quarantine["clip_id"]):
+            fingerprint = digest([base.meta["fingerprint"], clips.fingerprint()])
+            meta = {**base.meta, "fold": fold, "notes": list(clips.notes), "fingerprint": fingerprint}
+            if not _holds(folder, meta):
+                with atomic_folder(folder) as temporary:
+                    for file in ("frames.npy", "frame_numbers.npy"):
+                        (temporary / file).symlink_to(Path("..") / first.name / file)
+                    table = rows.loc[base.clip_ids].reset_index()[list(base.manifest)]
+                    table.to_parquet(temporary / "manifest.parquet")
+                    write_json(temporary / "meta.json", meta)
+            return datasets.open_packed(folder)
+    return datasets.pack(clips, folder, training.stored_frames, training.image_size)
+
+
+def packed_folder(study, name: str, fold: int = 0) -> Path:
+    """Where ``packed`` puts a dataset's clips."""
+    return study.work / "packed" / (name if fold in (0, study.folds(name)[0]) else f"{name}-fold{fold}")
+
+
+def _holds(folder: Path, meta: dict) -> bool:
+    try:
+        return json.loads((folder / "meta.json").read_text()) == meta
+    except (OSError, ValueError):
+        return False

@@ -377,7 +377,7 @@ def _read_labels(path: Path) -> pd.DataFrame:
 
 def _ravdess_labels(path: Path, names: list[str]) -> pd.DataFrame:
     """What labels.csv would hold, from file names; ``path`` is where it was looked for."""
-    from ..datasets.ravdess import parse_name
+    from ..datasets.readers.ravdess import parse_name
 
     try:
         trials = [parse_name(name) for name in names]

@@ -25,11 +25,21 @@ def _wrong(field: str, found, expected: str) -> InputError:
     return InputError("command line", field, found, expected)
 
 
+def _given(options, *names: str) -> dict[str, object]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
 def _root(options, default: str | None = None) -> str:
     root = options.root or os.environ.get("AUDFER_DATA") or default
     if not root:
         raise _wrong("--root", "nothing", "the dataset's folder (or set AUDFER_DATA)")
     return root
+
+
+def _study(options, **more):
+    from ..study.study import open_study
+
+    return open_study(options.profile, **more)
 
 
 def parameters(pairs: list[list[str]]) -> dict[str, object]:
@@ -94,9 +104,9 @@ def data_fetch(options) -> None:
 
 def _clips(options, annotated: bool = False) -> dict[str, object]:
     """Which clips of which dataset, as the readers take it; ``annotated``: frames annotated with AUs may be meant."""
-    from ..datasets.annotated import READERS
+    from ..datasets import annotated_datasets
 
-    named = next((name for name in READERS if name.lower() == options.dataset.lower()), None)
+    named = next((name for name in annotated_datasets() if name.lower() == options.dataset.lower()), None)
     root = _root(options)
     if named and not annotated:
         raise _wrong(
@@ -105,8 +115,7 @@ def _clips(options, annotated: bool = False) -> dict[str, object]:
             "a dataset of expression clips; frames annotated with AUs are looked at by audfer data check and read by "
             "audfer.datasets.read_annotated",
         )
-    chosen = {name: getattr(options, name) for name in ("splits", "clips", "classes", "channel")}
-    return {"name": options.dataset, "root": root, **chosen}
+    return {"name": options.dataset, "root": root, **_given(options, "splits", "clips", "classes", "channel")}
 
 
 def data_check(options) -> int:
@@ -141,9 +150,8 @@ def data_pack(options) -> None:
 
 def data_synth(options) -> None:
     from .. import synth
-    from ..study.study import open_study
 
-    study = open_study(options.profile)
+    study = _study(options)
     if not study.profile.embedded:
         raise _wrong("--profile", repr(options.profile), "a profile with the embedded benchmark, for example laptop")
     synth.write_benchmark(Path(options.out), study.synth_config)
@@ -157,12 +165,10 @@ def _reading(options, **more):
     """How OpenFace's files are read, and who wrote them."""
     from ..action_units.importing import ImportOptions
 
-    given = {
-        "min_confidence": options.min_confidence,
-        "version": options.openface_version,
-        "mask_neighbours": options.mask_neighbours and tuple(options.mask_neighbours),
-    }
-    return ImportOptions(**{name: value for name, value in given.items() if value is not None}, **more)
+    given = _given(options, "min_confidence", "mask_neighbours")
+    if "mask_neighbours" in given:
+        given["mask_neighbours"] = tuple(given["mask_neighbours"])
+    return ImportOptions(version=options.openface_version, **given, **more)
 
 
 def au_import(options) -> int:
@@ -193,20 +199,24 @@ def au_import(options) -> int:
 
 def au_extract(options) -> int:
     from ..action_units.running import extract_manifest
-    from ..jobs.executors import dask_client, slurm_options
+    from ..jobs.executors import slurm_options
 
     manifest, name = _extracted_clips(options)
     backend = extractor(options)
     out = Path(options.out or f"{name}_{backend.name}.parquet")
     slurm = slurm_options(options.slurm) if options.slurm else None
-    log = str(out.absolute().parent / "slurm_logs")
-    cluster = dask_client(options.scheduler, slurm, log) if options.scheduler or slurm is not None else nullcontext()
-    running = {name: getattr(options, name) for name in ("workers", "seconds", "retries", "again")}
-    with cluster as client:
+    running = _given(options, "workers", "seconds", "retries", "again")
+    with _cluster(options.scheduler, slurm, out.absolute().parent / "slurm_logs") as client:
         clips = extract_manifest(manifest, out, backend, **running, client=client)
     done = (clips["state"] == "done").sum()
     print(f"{out}: {clips['frames'].sum()} frames of {done} clips; {clips['ok'].sum()} with a face")
     return _refused(out, clips["state"] == "refused", clips["reason"], "clips")
+
+
+def _cluster(scheduler: str, slurm: dict[str, object] | None, log: Path):
+    from ..jobs.executors import dask_client
+
+    return dask_client(scheduler, slurm, str(log)) if scheduler or slurm else nullcontext()
 
 
 def _refused(out: Path, refused, reasons, what: str) -> int:
@@ -232,7 +242,7 @@ def _extracted_clips(options):
         if packed.meta["dataset"] != name:
             raise InputError(folder, "packed store", f"clips of {packed.meta['dataset']}", f"clips of {name}")
         for key in ("splits", "clips", "classes", "channel"):
-            if chosen[key]:
+            if chosen.get(key):
                 expected = "nothing with a packed store: which clips it holds was chosen when it was packed"
                 raise _wrong(f"--{key}", repr(chosen[key]), expected)
         return packed, name
@@ -262,9 +272,8 @@ def _openface(options):
 
 def _estimator(options):
     from ..action_units.backends import Estimator
-    from ..study.study import open_study
 
-    study = open_study(options.profile)
+    study = _study(options)
     _ = study.estimator  # trained now if it is not there
     return Estimator(str(study.work / "estimator"), study.profile.data.render_size, study.device, study.precision)
 
@@ -294,9 +303,7 @@ def knowledge_build(options) -> None:
         frames = table.labelled(Path(options.openface).name, labels.set_index("clip_id")["expression"])
         matrix = KnowledgeMatrix.from_frames(frames, variant=options.variant or "paper", au28=options.au28)
     else:
-        from ..study.study import open_study
-
-        matrix = open_study(options.profile).knowledge(options.variant, options.theta, options.au28)
+        matrix = _study(options).knowledge(options.variant, options.theta, options.au28)
     matrix.save(Path(options.out))
     print(matrix.to_frame().round(2).to_string())
     print(options.out)
@@ -315,24 +322,21 @@ def weights_inspect(options) -> None:
 
 
 def grid(options) -> int:
-    from ..jobs.executors import dask_client, job_script, slurm_cluster, slurm_options
-    from ..study.study import OUTPUTS, open_study
+    from ..jobs.executors import job_script, slurm_cluster, slurm_options
+    from ..study.outputs import with_cells
 
     slurm = slurm_options(options.slurm) if options.slurm else None
     if options.dry_run and slurm is not None:
         print(job_script(slurm))
         return 0
-    study = open_study(options.profile, options.work or "")
-    outputs = tuple(options.output or OUTPUTS)
+    study = _study(options, work=options.work or "")
+    outputs = tuple(options.output) or with_cells()
     if options.dry_run:
         print(study.grid_summary(*outputs).to_string(index=False))
         return 0
     cells = study.noted_cells(*outputs)
-    cluster = nullcontext()
-    if options.scheduler or slurm is not None:
-        jobs = None if slurm is None else slurm_cluster(slurm, str(study.work / "slurm_logs"))
-        cluster = dask_client(options.scheduler, jobs)
-    with cluster as client:
+    log = study.work / "slurm_logs"
+    with _cluster(options.scheduler, slurm and slurm_cluster(slurm, str(log)), log) as client:
         table = study.train(cells, "grid", executor=client)
     failed = table[table["error"].notna()]
     count, trained = f"{len(table) - len(failed)} of {len(table)} cells", table["trained"].sum()
@@ -343,10 +347,9 @@ def grid(options) -> int:
 
 
 def train(options) -> int | None:
-    from ..study.study import open_study
     from ..training import distributed
 
-    study = open_study(options.profile)
+    study = _study(options)
     wanted, started = options.processes, distributed.launched()
     if wanted is not None and (wanted < 1 or wanted != (started or wanted)):
         raise _wrong("--processes", wanted, f"{started}, as torchrun started" if started else "at least 1")
@@ -368,29 +371,14 @@ def train(options) -> int | None:
     return None
 
 
-def _given(options, *names: str) -> dict[str, object]:
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-
-
 def _train_cell(study, options) -> None:
     from ..evaluation import PROTOCOLS, summary
 
     for name, value in _given(options, "data", "mask_ratio", "out").items():
         raise _wrong(f"--{name.replace('_', '-')}", repr(value), "nothing, unless with --objective mae")
-    cell = study.cell(
-        options.model or "m3dfel",
-        options.dataset,
-        options.au_ratio,
-        options.strategy,
-        options.weights,
-        options.seed,
-        options.recipe,
-        "weights" if options.initial_weights else options.initialisation,
-        options.fold,
-        options.reading,
-        options.variant,
-        options.au_source,
-    )
+    named = ("au_ratio", "strategy", "weights", "reading", "au_source", "fold", "seed", "recipe", "variant")
+    start = "weights" if options.initial_weights else options.initialisation
+    cell = study.cell(options.model or "m3dfel", options.dataset, initialisation=start, **_given(options, *named))
     if options.landmarks and not cell.uses_landmarks:
         raise _wrong("--landmarks", repr(options.landmarks), f"nothing for {cell.model}: it looks at no landmarks")
     study.landmark_source = options.landmarks

@@ -43,6 +43,15 @@ class Alignment:
     residual: np.ndarray
     eyes: np.ndarray
 
+    def move(self, points: np.ndarray) -> np.ndarray:
+        """Source points (n, ..., 2) in the unit square."""
+        turned = self.scale_turn[:, None] * (points[..., 0] + 1j * points[..., 1]) + self.shift[:, None]
+        return np.stack([turned.real, turned.imag], axis=-1)
+
+    def cut(self, pictures: np.ndarray, size: int) -> np.ndarray:
+        """The faces in pictures (n, H, W, 3), uint8 (n, size, size, 3)."""
+        return np.stack([cut(*each, size) for each in zip(pictures, self.scale_turn, self.shift, strict=True)])
+
     def quality(self) -> dict:
         """One row about the clip: frames, without_landmarks, eye_distance (median, pixels), residual (median)."""
         return {
@@ -68,10 +77,21 @@ def find_track(folder: str | os.PathLike, clip_id: str) -> Path:
     raise InputError(folder, f"OpenFace file of clip {clip_id}", "none", f"{names[0]}.csv")
 
 
-def four_points(landmarks: np.ndarray) -> np.ndarray:
-    """Eye centres and mouth corners of (n, 68, 2) landmarks in iBUG order: (n, 4, 2)."""
-    eyes = [landmarks[:, 36:42].mean(1), landmarks[:, 42:48].mean(1)]
-    return np.stack([*eyes, landmarks[:, 48], landmarks[:, 54]], axis=1)
+def points_of(track: AUTrack, numbers: np.ndarray, where: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the frames a track has, bool (n,), and their landmarks, float32 (known, 68, 2) in pixels.
+
+    Args:
+        numbers: (n,) 0-based; OpenFace counts from 1.
+        where: for the error sentence.
+
+    Raises:
+        InputError: no landmark columns.
+    """
+    if track.landmarks is None:
+        raise InputError(where, "columns x_0 .. y_67", "none", "landmarks: run FeatureExtraction with -2Dfp")
+    place = np.asarray(numbers) + 1 - track.frame[0]
+    known = (place >= 0) & (place < len(track))
+    return known, track.landmarks[place[known]]
 
 
 def align(track: AUTrack, numbers: np.ndarray, where: str | os.PathLike = "") -> Alignment:
@@ -85,10 +105,10 @@ def align(track: AUTrack, numbers: np.ndarray, where: str | os.PathLike = "") ->
     Raises:
         InputError: no landmark columns, or no frame with usable ones.
     """
-    if track.landmarks is None:
-        raise InputError(where, "columns x_0 .. y_67", "none", "landmarks: run FeatureExtraction with -2Dfp")
-    points = four_points(track.landmarks.astype(np.float64))
-    source = points[..., 0] + 1j * points[..., 1]
+    points = points_of(track, track.frame - 1, where)[1].astype(np.float64)
+    # eye centres and mouth corners, in iBUG's order
+    four = [points[:, 36:42].mean(1), points[:, 42:48].mean(1), points[:, 48], points[:, 54]]
+    source = np.stack(four, axis=1) @ np.array([1, 1j])
     target = TEMPLATE[:, 0] + 1j * TEMPLATE[:, 1]
     with np.errstate(invalid="ignore", divide="ignore"):
         centred, wanted = source - source.mean(1, keepdims=True), target - target.mean()
@@ -127,31 +147,32 @@ def clip_alignment(folder: str | os.PathLike, clip_id: str, numbers: np.ndarray)
 
 
 def contact_sheet(rows: list[tuple[str, np.ndarray, np.ndarray, Alignment]], cell: int = 112) -> Image.Image:
-    """Before and after, a clip a pair of rows, a frame a column.
+    """Before and after, a pair of rows per clip, one column per frame.
 
     Args:
         rows: (title, source frames uint8 (n, H, W, 3), cut faces uint8 (n, size, size, 3), their alignment).
         cell: side of a picture on the sheet, pixels. The cut is outlined in the source, red where it was borrowed.
     """
     columns = max(len(before) for _, before, _, _ in rows)
-    line, gap = 16, 4
+    line, gap, top = 16, 4, 4
     # wide pictures need less than a square
     tall = [round(cell * before.shape[1] / max(before.shape[1:3])) for _, before, _, _ in rows]
-    tops = np.cumsum([gap, *(line + height + cell + 3 * gap for height in tall)])
-    sheet = Image.new("RGB", (columns * (cell + gap) + gap, int(tops[-1])), "white")
+    height = gap + sum(line + high + cell + 3 * gap for high in tall)
+    sheet = Image.new("RGB", (columns * (cell + gap) + gap, height), "white")
     draw = ImageDraw.Draw(sheet)
-    for (title, before, after, alignment), top, height in zip(rows, tops.tolist(), tall, strict=True):
+    for (title, before, after, alignment), high in zip(rows, tall, strict=True):
         draw.text((gap, top), title[: columns * cell // 6], fill="black")
+        corners = np.array([0, 1, 1 + 1j, 1j, 0]) - alignment.shift[:, None]
+        corners /= alignment.scale_turn[:, None]
         for column, (source, face) in enumerate(zip(before, after, strict=True)):
-            left = gap + column * (cell + gap)
-            shown = Image.fromarray(source)
+            left, shown = gap + column * (cell + gap), Image.fromarray(source)
             factor = cell / max(shown.size)
-            corners = (np.array([0, 1, 1 + 1j, 1j, 0]) - alignment.shift[column]) / alignment.scale_turn[column]
-            shown = shown.resize((max(1, round(shown.width * factor)), max(1, round(shown.height * factor))))
-            colour = "lime" if alignment.found[column] else "red"
-            ImageDraw.Draw(shown).line([(factor * c.real, factor * c.imag) for c in corners], fill=colour, width=2)
+            shown = shown.resize([max(1, round(side * factor)) for side in shown.size])
+            outline = [(factor * corner.real, factor * corner.imag) for corner in corners[column]]
+            ImageDraw.Draw(shown).line(outline, fill="lime" if alignment.found[column] else "red", width=2)
             sheet.paste(shown, (left, top + line))
-            sheet.paste(Image.fromarray(face).resize((cell, cell)), (left, top + line + height + gap))
+            sheet.paste(Image.fromarray(face).resize((cell, cell)), (left, top + line + high + gap))
+        top += line + high + cell + 3 * gap
     return sheet
 
 

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from PIL import Image
+from pyarrow import csv as arrow_csv
 
 from ..errors import InputError
-from ..jobs.workers import IO_THREADS
+from ..jobs.workers import IO_THREADS, chunks
 from ..openface import read_openface
 from ..progress import progress as progress_bar
-from . import alignment, bp4d, disfa
-from .common import dataset_folder, known_name, locate, numbered_images, reader_choices
-from .manifest import RENDERED_STAMP, is_video, read_image, resize_image, resized, video_frames
+from . import alignment
+from .common import Listing, dataset_folder, known_name, listed, locate, make_manifest, read_lines, reader_choices
+from .manifest import (
+    IMAGE_SUFFIXES,
+    RENDERED_STAMP,
+    Manifest,
+    is_video,
+    read_image,
+    resize_image,
+    resized,
+    video_frames,
+)
+from .registry import DATASETS, annotated_datasets
 
-#: dataset -> reader of its annotated frames
-READERS = {"DISFA": disfa.read_disfa, "BP4D": bp4d.read_bp4d}
-#: dataset -> the AUs that the papers judge on it
-EVALUATED: dict[str, tuple[str, ...]] = {"DISFA": disfa.EVALUATED, "BP4D": bp4d.EVALUATED}
-#: dataset -> the code from which an AU counts as present
-PRESENT_FROM = {"DISFA": disfa.PRESENT_CODE, "BP4D": 1}
-#: dataset -> its folds
-FOLDS = {"DISFA": disfa.FOLDS, "BP4D": bp4d.FOLDS}
 _ACTION_UNIT = re.compile("AU[0-9]{2}")
+_NUMBERED = re.compile(
+    rf"([0-9]+)[^0-9]*\.({'|'.join(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES))})", re.IGNORECASE
+)
 #: pictures decoded at a time by the threads
 _BATCH = 64
 
@@ -38,23 +45,27 @@ def read_annotated(name: str, root: str | os.PathLike, *, missing: str = "error"
     """Every annotated frame of DISFA or BP4D.
 
     Args:
-        name: one of ``READERS``, any capitals.
+        name: of ``annotated_datasets``, any capitals.
         root: the dataset's folder or the one above it.
         missing: annotated frames without a picture: "error" refuses them, "drop" leaves them out and counts them.
         **choices: ``clips`` (DISFA: "frames" or "video").
 
     Returns:
-        One row a frame, ordered by subject, sequence and frame, indexed from 0: ``dataset``, ``subject``, ``sequence``,
-        ``path`` (a video or the frame's image), ``frame``, ``fold`` (1..3, the fold in which the subject is tested: no
-        subject is in two), and a column an AU: DISFA's codes 0..5, BP4D's 0 or 1, NaN where unknown. ``attrs`` says
-        which fold rule and which pictures these are, and how many frames were dropped. See ``read_disfa`` and
-        ``read_bp4d``.
+        One row per frame, ordered by subject, sequence and frame, indexed from 0: ``dataset``, ``subject``,
+        ``sequence``, ``path`` (a video or the frame's image, relative to the dataset's folder), ``frame``, ``fold``
+        (1..3, the fold in which the subject is tested: no subject is in two), and one column per AU: DISFA's codes
+        0..5, BP4D's 0 or 1, NaN where unknown. ``attrs``: dataset, folds (the rule), clips (which pictures these are),
+        absent ((sequence, frames) without a picture), dropped (reason -> frames).
 
     Raises:
-        InputError: as those two; a choice that the dataset does not offer.
+        InputError: as the dataset's reader; a choice that the dataset does not offer.
     """
-    name = known_name(name, READERS, "read_annotated")
-    return READERS[name](root, missing=missing, **reader_choices(name, READERS[name], choices))
+    name = known_name(name, annotated_datasets(), "read_annotated")
+    reader = DATASETS[name].annotation.read
+    choices = reader_choices(name, reader, choices)
+    if missing not in ("error", "drop"):
+        raise InputError(f"read_annotated {name}", "missing", repr(missing), "error or drop")
+    return reader(dataset_folder(root, name), missing, **choices)
 
 
 def action_units_of(table: pd.DataFrame) -> tuple[str, ...]:
@@ -73,17 +84,158 @@ def annotated_labels(table: pd.DataFrame, action_units: tuple[str, ...]) -> np.n
     for unit in action_units:
         if not _ACTION_UNIT.fullmatch(unit):
             raise InputError("annotated_labels", "action unit", repr(unit), "a name like AU01")
-    if not set(action_units) & set(table.columns):
-        raise InputError(
-            "annotated_labels", "action units", ", ".join(action_units), "some of " + ", ".join(action_units_of(table))
+    known = action_units_of(table)
+    if not set(action_units) & set(known):
+        raise InputError("annotated_labels", "action units", ", ".join(action_units), f"some of {', '.join(known)}")
+    thresholds = {name: DATASETS[name].annotation.present_from for name in table["dataset"].unique()}
+    codes = table.reindex(columns=list(action_units)).to_numpy(np.float32)
+    present = codes >= table["dataset"].map(thresholds).to_numpy()[:, None]
+    return np.where(np.isnan(codes), np.nan, present).astype(np.float32)
+
+
+def subject_manifest(table: pd.DataFrame, root: str | os.PathLike, fold: int = 1) -> Manifest:
+    """A table's subjects as clips: one row per subject, expression -1; the test split is that of ``fold``."""
+    listing = Listing(_dataset_of(table), dataset_folder(root, _dataset_of(table)), fold)
+    add_subjects(listing, table)
+    return make_manifest(listing)
+
+
+def add_subjects(listing: Listing, table: pd.DataFrame) -> None:
+    """``subject_manifest`` for a listing."""
+    listing.notes += [table.attrs["folds"], table.attrs["clips"]]
+    for row in table.drop_duplicates("subject").itertuples():
+        path = row.path if is_video(row.path) else os.path.dirname(row.path)
+        listing.add(row.subject, path, "test" if row.fold == listing.fold else "train", -1, subject=row.subject)
+
+
+# --------------------------------------------------------------------------------------------- what the readers share
+
+
+class Take(NamedTuple):
+    """One sequence of a subject: its frames' numbers (n,), codes (n,) per AU, and pictures' paths ("": none)."""
+
+    subject: str
+    sequence: str
+    frames: np.ndarray
+    codes: dict[str, np.ndarray]
+    paths: list[str]
+
+
+def annotated_table(
+    name: str, base: Path, takes: Iterable[Take], missing: str, clips: str, what: str, expected: str
+) -> pd.DataFrame:
+    """The table of ``read_annotated``.
+
+    Args:
+        takes: ordered by subject.
+        clips: which pictures these are.
+        what, expected: what the pictures are called, and where they should lie.
+
+    Raises:
+        InputError: frames without a picture, unless ``missing`` is "drop" and others have one.
+    """
+    annotation, takes = DATASETS[name].annotation, list(takes)
+    published = () if (base / RENDERED_STAMP).is_file() else annotation.subjects
+    folds, rule = _folds(sorted({take.subject for take in takes}), published, annotation.source)
+    tables, absent = [], []
+    for take in takes:
+        there = np.array([bool(path) for path in take.paths], bool)
+        if not there.all():
+            absent.append((take.sequence, int((~there).sum())))
+        columns = {"dataset": name, "subject": take.subject, "sequence": take.sequence}
+        columns |= {"path": list(filter(None, take.paths)), "frame": take.frames[there], "fold": folds[take.subject]}
+        tables.append(pd.DataFrame({**columns, **{unit: codes[there] for unit, codes in take.codes.items()}}))
+    lost, total = sum(count for _, count in absent), sum(len(take.frames) for take in takes)
+    if absent and (missing == "error" or lost == total):
+        found = f"none for {lost} of {total} annotated frames (first: {absent[0][1]} of {absent[0][0]})"
+        wayout = '; missing="drop" leaves such frames out' if lost < total else ""
+        raise InputError(base, f"{what} of {name}", found, expected + wayout)
+    table = pd.concat(tables, ignore_index=True)
+    dropped = {"frames not on disk": lost} if lost else {}
+    table.attrs = {"dataset": name, "folds": rule, "clips": clips, "absent": absent, "dropped": dropped}
+    return table
+
+
+def _folds(subjects: list[str], published: tuple[tuple[str, ...], ...], source: str) -> tuple[dict[str, int], str]:
+    """The fold (from 1) in which each subject is tested, and a sentence about the rule."""
+    folds = {subject: fold for fold, tested in enumerate(published, 1) for subject in tested}
+    if folds and folds.keys() >= set(subjects):
+        return folds, f"the subjects tested in each fold are those of {source}"
+    stranger = next((subject for subject in subjects if subject not in folds), "")
+    why = f": {stranger} is in no published list)" if folds else ")"
+    rule = f"every third subject is tested in the same fold (audfer's rule{why}"
+    return {subject: index % 3 + 1 for index, subject in enumerate(subjects)}, rule
+
+
+def numbered_images(folder: Path, other: str = "") -> dict[int, str]:
+    """Frame number -> name of a folder's images; the number is the last in the name, however many zeros it has.
+
+    Args:
+        folder: no folder gives nothing.
+        other: a word in the names of images that are not meant (the other camera's).
+
+    Raises:
+        InputError: two images with the same number.
+    """
+    images: dict[int, str] = {}
+    for name in listed(folder) if folder.is_dir() else ():
+        match = _NUMBERED.search(name)
+        # a run of digits longer than any frame number is a date or a hash
+        if match is None or match.end() != len(name) or len(match[1]) > 9 or (other and other in name.lower()):
+            continue
+        if (twice := images.setdefault(int(match[1]), name)) != name:
+            raise InputError(folder, f"image {int(match[1])}", f"{twice} and {name}", "one image a frame")
+    return images
+
+
+def code_table(path: Path, first: int, columns: int = 0, line: str = "") -> tuple[np.ndarray, list[str]]:
+    """A file of whole numbers whose first column is the frame: int64 (n, columns), and the names in its header.
+
+    Args:
+        first: the lowest frame number that there can be.
+        columns: of a file without a header. line: what its lines look like.
+
+    Raises:
+        InputError: no such file, no frames, a line that is not so many numbers, frame numbers that do not rise.
+    """
+    header = not columns
+    try:
+        table = arrow_csv.read_csv(
+            path,
+            arrow_csv.ReadOptions(use_threads=False, autogenerate_column_names=not header),
+            convert_options=arrow_csv.ConvertOptions(strings_can_be_null=False, null_values=[]),
         )
-    out = np.full((len(table), len(action_units)), np.nan, np.float32)
-    threshold = table["dataset"].map(PRESENT_FROM).to_numpy()
-    for column, unit in enumerate(action_units):
-        if unit in table.columns:
-            codes = table[unit].to_numpy(np.float32)
-            out[:, column] = np.where(np.isnan(codes), np.nan, codes >= threshold)
-    return out
+        whole = len(table) and all(pa.types.is_integer(column.type) for column in table.columns)
+    except (pa.ArrowInvalid, OSError):
+        whole = False
+    if whole and columns in (0, table.num_columns):
+        names = [name.strip() for name in table.column_names]
+        cells = np.stack([column.to_numpy() for column in table.columns], axis=1)
+    else:  # line by line, to say which one is wrong
+        lines = read_lines(path, "AU file")
+        names = [name.strip() for name in lines[0][1].split(",")] if header else [""] * columns
+        rows = []
+        for number, text in lines[header:]:
+            parts = [part.strip() for part in text.split(",")]
+            if len(parts) != len(names) or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
+                expected = line or f"{len(names)} whole numbers: frame and AU codes"
+                raise InputError(path, f"line {number}", repr(text[:60]), expected)
+            rows.append([int(part) for part in parts])
+        if not rows:
+            raise InputError(path, "frames", "none", "a line a frame below the header")
+        cells = np.array(rows, np.int64)
+    if (wrong := np.diff(cells[:, 0], prepend=first - 1) < 1).any():
+        allowed = f"numbers from {first}, each higher than the last"
+        raise wrong_code(path, cells, int(np.argmax(wrong)), 0, "frame", allowed, header)
+    return cells, names
+
+
+def wrong_code(
+    path: Path, cells: np.ndarray, row: int, column: int, what: str, allowed: str, header: bool = False
+) -> InputError:
+    """The error about one cell of ``code_table``."""
+    line = read_lines(path, "AU file")[row + header][0]
+    return InputError(path, f"line {line}, {what}", int(cells[row, column]), allowed)
 
 
 # ----------------------------------------------------------------------------------------------------------- pictures
@@ -122,68 +274,37 @@ def load_annotated_frames(
     base = dataset_folder(root, name)
     if align and size is None:
         raise InputError("load_annotated_frames", "size", "none with align", "the side to cut faces to")
-    cuts = _Cuts(base, name, table, openface) if align else None
-    paths, frames = table["path"].to_numpy(), table["frame"].to_numpy()
-    shape = None if size is None else (size, size)
+    cuts = _cuts(base, name, table, openface) if align else None
     with progress_bar(total=len(table), desc=f"read {name}", unit="frame", disable=not progress) as bar:
-        for positions, pictures in _pictures(base, paths, frames, None if align else size):
-            for rows, picture in zip(positions, pictures, strict=True):
-                if cuts is not None:
-                    picture = cuts.cut(picture, rows[0], size)
-                if out is None:
-                    shape = shape or picture.shape[1::-1]
-                    out = np.empty((len(table), shape[1], shape[0], 3), np.uint8)
-                if picture.shape[:2] != out.shape[1:3]:
-                    picture = resize_image(Image.fromarray(picture), out.shape[2:0:-1])
-                out[rows] = picture
-                bar.update(len(rows))
+        for rows, picture in _pictures(base, table["path"], table["frame"].to_numpy(), None if align else size):
+            if cuts is not None:
+                picture = alignment.cut(picture, *cuts[:, rows[0]], size)
+            if out is None:
+                height, width = (size, size) if size else picture.shape[:2]
+                out = np.empty((len(table), height, width, 3), np.uint8)
+            if picture.shape[:2] != out.shape[1:3]:
+                picture = resize_image(Image.fromarray(picture), out.shape[2:0:-1])
+            out[rows] = picture
+            bar.update(len(rows))
     return out
 
 
-def _pictures(base: Path, paths: np.ndarray, frames: np.ndarray, size: int | None) -> Iterator[tuple[list, list]]:
-    """(rows that show each picture, pictures), a batch at a time."""
-    shape = None if size is None else (size, size)
-    codes, names = pd.factorize(paths)
-    order = np.argsort(codes, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
-    images = []
-    for group in groups:
-        path = names[codes[group[0]]]
+def _pictures(base: Path, paths: pd.Series, frames: np.ndarray, size: int | None) -> Iterator[tuple[list, np.ndarray]]:
+    """(rows that show it, picture) of every picture."""
+    shape, images = None if size is None else (size, size), []
+    for path, group in paths.reset_index(drop=True).groupby(paths.to_numpy(), sort=False).groups.items():
         if not is_video(path):
-            images.append((base / path, group))
+            images.append((base / path, group.to_numpy()))
             continue
         rows_of: dict[int, list[int]] = {}
         for row in group.tolist():
             rows_of.setdefault(int(frames[row]), []).append(row)
         for number, picture in video_frames(base / path, rows_of):
-            yield [rows_of[number]], [picture if size is None else resized(picture, size)]
-    if images:
-        with ThreadPoolExecutor(IO_THREADS) as pool:
-            for start in range(0, len(images), _BATCH):
-                part = images[start : start + _BATCH]
-                yield [rows for _, rows in part], list(pool.map(lambda item: read_image(item[0], shape), part))
-
-
-class _Cuts:
-    """How the face of each row is cut out."""
-
-    def __init__(self, base: Path, name: str, table: pd.DataFrame, openface):
-        folder = openface_folder(base, name, openface)
-        if folder is None:
-            raise InputError(
-                base, "landmarks", "no folder of OpenFace's CSVs", f"openface/{name} beside the dataset, or openface="
-            )
-        self.scale_turn, self.shift = np.empty(len(table), complex), np.empty(len(table), complex)
-        for sequence, rows, numbers in _sequences(base, table):
-            if (track := _track(folder, sequence, table["path"].iloc[rows[0]])) is None:
-                raise InputError(
-                    folder, f"OpenFace file of sequence {sequence}", "none", f"{sequence.replace('/', '_')}.csv"
-                )
-            found = alignment.align(read_openface(track, require_presence=False), numbers, track)
-            self.scale_turn[rows], self.shift[rows] = found.scale_turn, found.shift
-
-    def cut(self, picture: np.ndarray, row: int, size: int) -> np.ndarray:
-        return alignment.cut(picture, self.scale_turn[row], self.shift[row], size)
+            yield rows_of[number], picture if size is None else resized(picture, size)
+    with ThreadPoolExecutor(IO_THREADS) as pool:
+        for part in chunks(images, _BATCH):
+            pictures = pool.map(lambda item: read_image(item[0], shape), part)
+            yield from ((rows, picture) for (_, rows), picture in zip(part, list(pictures), strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------------- landmarks
@@ -194,9 +315,9 @@ def annotated_landmarks(
 ) -> np.ndarray:
     """The 68 iBUG points of every row, float32 (n, 68, 2): x and y in units of the picture's sides (0..1), NaN unknown.
 
-    The embedded set's are those that were drawn (its truth beside it); of a real dataset OpenFace's CSVs are read, one
-    a sequence (``SN001.csv`` or the video's name; ``F001_T1.csv`` or ``F001/T1.csv``). Without a CSV, or where OpenFace
-    lost the face, points are unknown. Points may lie outside the picture.
+    They come from OpenFace's CSVs, one per sequence (``SN001.csv`` or the video's name; ``F001_T1.csv`` or
+    ``F001/T1.csv``). Without a CSV, or where OpenFace lost the face, points are unknown. Points may lie outside the
+    picture. Those that the embedded set was drawn from: ``synth.drawn_landmarks``.
 
     Args:
         root, table: as for ``load_annotated_frames``.
@@ -205,33 +326,24 @@ def annotated_landmarks(
 
     Raises:
         InputError: a folder given that does not exist, a CSV that cannot be read or has no landmarks.
-        AudferError: the embedded set without its truth.
     """
     name = _dataset_of(table)
     base = dataset_folder(root, name)
-    if (base / RENDERED_STAMP).is_file() and not (align or openface):
-        return _drawn_landmarks(base, name, table)
-    out = np.full((len(table), 68, 2), np.nan, np.float32)
+    landmarks = np.full((len(table), 68, 2), np.nan, np.float32)
     folder = openface_folder(base, name, openface)
-    if folder is None:
-        return out
-    for sequence, rows, numbers in _sequences(base, table):
-        if (path := _track(folder, sequence, table["path"].iloc[rows[0]])) is None:
+    for sequence, rows, numbers in _sequences(base, table) if folder else ():
+        first = table["path"].iloc[rows[0]]
+        if (path := _track_file(folder, sequence, first)) is None:
             continue
         track = read_openface(path, require_presence=False)
-        if track.landmarks is None:
-            raise InputError(path, "columns x_0 .. y_67", "none", "landmarks: run FeatureExtraction with -2Dfp")
-        place = numbers + 1 - track.frame[0]  # OpenFace counts from 1
-        known = (place >= 0) & (place < len(track))
-        points = track.landmarks[place[known]].astype(np.float64)
+        known, points = alignment.points_of(track, numbers, path)
+        points = points.astype(np.float64)
         if align:
-            cuts = alignment.align(track, numbers[known], path)
-            turned = cuts.scale_turn[:, None] * (points[..., 0] + 1j * points[..., 1]) + cuts.shift[:, None]
-            points = np.stack([turned.real, turned.imag], axis=-1)
+            points = alignment.align(track, numbers[known], path).move(points)
         else:
-            points /= _picture_size(base / table["path"].to_numpy()[rows[0]])
-        out[rows[known]] = points
-    return out
+            points /= _picture_size(base / first)
+        landmarks[rows[known]] = points
+    return landmarks
 
 
 def openface_folder(base: Path, name: str, given: str | os.PathLike | None = None) -> Path | None:
@@ -247,25 +359,30 @@ def openface_folder(base: Path, name: str, given: str | os.PathLike | None = Non
     return locate(base.parent, f"openface/{name}") or locate(base, "openface")
 
 
-def _track(folder: Path, sequence: str, path: str) -> Path | None:
+def _cuts(base: Path, name: str, table: pd.DataFrame, openface) -> np.ndarray:
+    """How the face of each row is cut out, complex (2, n): ``Alignment.scale_turn`` and ``shift``."""
+    folder = openface_folder(base, name, openface)
+    if folder is None:
+        expected = f"openface/{name} beside the dataset, or openface="
+        raise InputError(base, "landmarks", "no folder of OpenFace's CSVs", expected)
+    cuts = np.empty((2, len(table)), complex)
+    for sequence, rows, numbers in _sequences(base, table):
+        if (path := _track_file(folder, sequence, table["path"].iloc[rows[0]])) is None:
+            expected = f"{sequence.replace('/', '_')}.csv"
+            raise InputError(folder, f"OpenFace file of sequence {sequence}", "none", expected)
+        found = alignment.align(read_openface(path, require_presence=False), numbers, path)
+        cuts[:, rows] = found.scale_turn, found.shift
+    return cuts
+
+
+def _track_file(folder: Path, sequence: str, path: str) -> Path | None:
     """OpenFace's file of a sequence, named by it or by its video; ``None``: there is none."""
-    for name in (sequence, *((Path(path).stem,) if is_video(path) else ())):
+    for name in (sequence, *[Path(path).stem] * is_video(path)):
         try:
             return alignment.find_track(folder, name)
         except InputError:
             continue
     return None
-
-
-def _drawn_landmarks(base: Path, name: str, table: pd.DataFrame) -> np.ndarray:
-    from ..synth import read_truth, read_truth_landmarks  # brings torch
-
-    size = json.loads((base / RENDERED_STAMP).read_text())["config"]["image_size"]
-    truth, points = read_truth(base.parent, name), read_truth_landmarks(base.parent, name)
-    # the renderer counts from the picture's border, so that 0 and the side are its edges
-    index = pd.MultiIndex.from_frame(truth[["clip_id", "frame"]])
-    place = index.get_indexer(pd.MultiIndex.from_frame(table[["sequence", "frame"]]))
-    return np.where((place >= 0)[:, None, None], points[place] / size, np.nan).astype(np.float32)
 
 
 def _sequences(base: Path, table: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -278,7 +395,7 @@ def _sequences(base: Path, table: pd.DataFrame) -> Iterator[tuple[str, np.ndarra
         if is_video(paths[rows[0]]):
             yield sequence, rows, frames[rows]
             continue
-        other = "right" if table["dataset"].iloc[rows[0]] == "DISFA" else ""
+        other = DATASETS[_dataset_of(table)].annotation.other_camera
         images = numbered_images((base / paths[rows[0]]).parent, other)
         order = {images[number]: position for position, number in enumerate(sorted(images))}
         yield sequence, rows, np.array([order[os.path.basename(path)] for path in paths[rows].tolist()])
@@ -286,15 +403,13 @@ def _sequences(base: Path, table: pd.DataFrame) -> Iterator[tuple[str, np.ndarra
 
 def _picture_size(path: Path) -> tuple[int, int]:
     """(width, height)"""
-    if is_video(path):
-        return next(picture.shape[1::-1] for _, picture in video_frames(path, (0,)))
-    return read_image(path).shape[1::-1]
+    picture = next(video_frames(path, (0,)))[1] if is_video(path) else read_image(path)
+    return picture.shape[1::-1]
 
 
 def _dataset_of(table: pd.DataFrame) -> str:
     names = table["dataset"].unique() if "dataset" in table else ()
     if len(names) != 1:
-        raise InputError(
-            "annotated frames", "column dataset", ", ".join(map(str, names)) or "none", "rows of one read_annotated"
-        )
+        found = ", ".join(map(str, names)) or "none"
+        raise InputError("annotated frames", "column dataset", found, "rows of one read_annotated")
     return names[0]

@@ -1,4 +1,4 @@
-"""What the readers share: finding folders under their many names, and saying what is missing."""
+"""What the readers share: finding folders under their many names, reading lists, and saying what is missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -14,265 +14,181 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from ..facs import EXPRESSIONS
+from ..facs import EXPRESSIONS, LabelSpace
 from .manifest import COLUMNS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, Manifest, is_video
-
-#: what a reader may do about listed clips that are not on disk
-MISSING = ("error", "drop", "keep")
+from .registry import DATASETS, Dataset, Finding, clip_datasets
 
 
 @dataclass
 class Listing:
-    """What a reader has found out before it looks at the clips themselves.
+    """What a reader has found out before anybody looks at the clips themselves.
 
     Attributes:
-        name, root, fold: the dataset.
+        name, root, fold: the dataset, its own folder (absolute), and the fold asked for.
+        missing: what to do about listed clips that are not on disk: "error", "drop" or "keep".
+        every_class: the seven expressions, then the dataset's other classes; classes: those that are kept.
         rows: dicts with clip_id, path, split, expression and optionally subject, start, stop; order kept.
         lists: split -> the file that names its clips (for the error sentence).
         dropped: label or reason -> clips left out.
         notes: sentences about choices that were made.
         frames: clip_id -> frames that a list promises.
-        classes: names that ``expression`` indexes.
     """
 
     name: str
     root: Path
     fold: int = 1
+    missing: str = "error"
+    every_class: tuple[str, ...] = EXPRESSIONS
+    classes: tuple[str, ...] = EXPRESSIONS
     rows: list[dict] = field(default_factory=list)
     lists: dict[str, Path] = field(default_factory=dict)
     dropped: Counter = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     frames: dict[str, int] = field(default_factory=dict)
-    classes: tuple[str, ...] = EXPRESSIONS
 
-    def add(self, clip_id: str, path: Path | str, split: str, expression: int, **more) -> None:
-        """One clip; ``path`` absolute, or relative to ``root``."""
+    @property
+    def dataset(self) -> Dataset:
+        """The description of the dataset."""
+        return DATASETS[self.name]
+
+    @property
+    def labels(self) -> LabelSpace:
+        """How the dataset writes its expressions."""
+        return self.dataset.labels
+
+    def keep(self, classes: str) -> bool:
+        """Keep the seven expressions ("seven") or every class ("all"); whether it is all.
+
+        Raises:
+            InputError: neither.
+        """
+        if classes not in ("seven", "all"):
+            raise InputError(self.name, "classes", repr(classes), "seven or all")
+        self.classes = self.every_class if classes == "all" else EXPRESSIONS
+        return classes == "all"
+
+    def choose_clips(self, kind: str) -> tuple[str, Path]:
+        """(kind, folder) of the clips: the kind asked for or, for "", the first that is there; a note says which.
+
+        Raises:
+            InputError: no such kind, or no folder.
+        """
+        known, what = self.dataset.clips, f"{self.name}'s clips"
+        check_choice(self.root, f"clips of {what}", kind, known)
+        wanted = {kind: known[kind]} if kind else known
+        for chosen, candidates in wanted.items():
+            if (folder := locate(self.root, *candidates)) is not None:
+                self.notes.append(f"clips: {chosen}, from {os.path.relpath(folder, self.root)}")
+                return chosen, folder
+        find_folder(self.root, *(name for names in wanted.values() for name in names), what=f"folder of {what}")
+
+    def add(
+        self, clip_id: str, path: Path | str, split: str, label: int | None, frames: int | None = None, **more
+    ) -> None:
+        """One clip; left out and counted where its class is not kept.
+
+        Args:
+            path: absolute, or relative to ``root``.
+            label: index in ``every_class``, -1 for unknown; ``None`` for one that the labels leave out.
+            frames: how many a list promises.
+            **more: subject, start, stop.
+        """
+        if label is None or label >= len(self.classes):
+            self.dropped["no single label" if label is None else self.every_class[label].lower()] += 1
+            return
         path = os.path.relpath(path, self.root) if os.path.isabs(path) else str(path)
-        self.rows.append({"clip_id": clip_id, "path": path, "split": split, "expression": expression, **more})
+        self.rows.append({"clip_id": clip_id, "path": path, "split": split, "expression": label, **more})
+        if frames is not None:
+            self.frames[clip_id] = frames
 
 
-def listed(folder: Path, what: str = "folder") -> list[str]:
-    """Names in a folder, sorted, without hidden ones.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        raise InputError(folder, what, error.strerror or error, "a folder that can be read") from None
+# -------------------------------------------------------------------------------------------------- reading a dataset
 
 
-def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted."""
-    return [name for name in listed(folder) if os.path.isdir(os.path.join(folder, name))]
-
-
-def dataset_folder(root: str | os.PathLike, name: str) -> Path:
-    """The dataset's own folder: ``root``, or the folder in it with the dataset's name (any capitals, hyphens).
+def dataset_name(name: str) -> str:
+    """The name of a dataset with clips as ``DATASETS`` writes it, from any capitals.
 
     Raises:
-        InputError: ``root`` does not exist.
+        InputError: there is no reader for it.
     """
-    root = Path(root)
-    if not os.path.isdir(root):
-        raise InputError(root, f"folder of {name}", "no such folder", f"the folder that holds {name}")
-    # absolute, so that paths of clips can be made relative to it whatever the working directory
-    root = Path(os.path.abspath(root))
-    return root / next((entry for entry in subfolders(root) if same_name(entry, name)), "")
+    return known_name(name, clip_datasets(), "read_dataset")
 
 
-def same_name(found: str, wanted: str) -> bool:
-    """Folder names equal but for capitals, hyphens, underscores, blanks and brackets."""
-    plain = lambda text: re.sub(r"[^a-z0-9]", "", text.lower())  # noqa: E731
-    return plain(found) == plain(wanted)
-
-
-def locate(base: Path, *candidates: str) -> Path | None:
-    """The first of several relative paths that is a folder below ``base``, each part compared by ``same_name``.
-
-    A folder nested in one of its own name (``clip_224x224/clip_224x224``, as archives unpack) is entered.
-    """
-    for candidate in candidates:
-        here: Path | None = base
-        for part in PurePosixPath(candidate).parts:
-            found = next((e for e in subfolders(here) if same_name(e, part)), None)
-            if found is None:
-                here = None
-                break
-            here = here / found
-            while inner := [e for e in listed(here) if same_name(e, part) and os.path.isdir(here / e)]:
-                here = here / inner[0]
-        if here is not None:
-            return here
-    return None
-
-
-def find_folder(base: Path, *candidates: str, what: str) -> Path:
-    """``locate``, or a sentence that names all candidates.
-
-    Raises:
-        InputError: none exists.
-    """
-    if (found := locate(base, *candidates)) is None:
-        raise InputError(base, what, "no such folder", "one of " + ", ".join(candidates))
-    return found
-
-
-def choose_clips(base: Path, kinds: dict[str, tuple[str, ...]], choice: str, what: str) -> tuple[str, Path]:
-    """(kind, folder) of the clips: the kind asked for, or the first that is there.
+def read_dataset(
+    name: str,
+    root: str | os.PathLike,
+    fold: int = 1,
+    *,
+    missing: str = "error",
+    splits: str | os.PathLike | None = None,
+    **choices,
+) -> Manifest:
+    """Manifest of a dataset as it lies on disk.
 
     Args:
-        kinds: kind ("frames", "video", ...) -> relative paths where it may lie, in order of preference.
-        choice: a kind, or "" for the first found.
+        name: of ``DATASETS``, any capitals; ``folder`` is anybody's own clips, one folder per class.
+        root: the dataset's folder, or a folder that holds one with the dataset's name.
+        fold: of DFEW and MAFW 1 to 5, RAVDESS 1 to 5 (by actor), DISFA 1 to 3 (by subject), folder 1 to 5; the others
+            have one split and ignore it.
+        missing: what to do about listed clips that are not on disk or have no frames: "error" refuses them; "drop"
+            leaves them out and counts them in ``Manifest.dropped``; "keep" does not look at all (``check_dataset`` and
+            ``pack`` name them later) and keeps the first of clips that are listed twice instead of refusing them.
+        splits: a split list of MAE-DFER's ("path label") or Former-DFER's ("path frames label") form, or a folder of
+            such lists, instead of the dataset's own.
+        **choices: what else the dataset's reader lets one choose: ``clips`` (which copy of the clips), ``classes``
+            ("seven" or "all"), ``channel`` (RAVDESS), ``window`` (Aff-Wild2).
 
     Raises:
-        InputError: no such kind, or no folder.
+        InputError: unknown dataset, missing folder or list, labels the dataset does not have, clips missing or
+            without frames (how many, and the first three), a choice that this dataset does not offer.
+
+    Example:
+        manifest = read_dataset("DFEW", "/data/DFEW", fold=1)
+        manifest.check()                    # counts beside the published ones
+        clips = pack(manifest, "work/DFEW_16x112", num_frames=16, size=112)
     """
-    if choice and choice not in kinds:
-        raise InputError(base, f"clips of {what}", repr(choice), f"one of {', '.join(kinds)}")
-    wanted = {choice: kinds[choice]} if choice else kinds
-    for kind, candidates in wanted.items():
-        if (found := locate(base, *candidates)) is not None:
-            return kind, found
-    raise InputError(
-        base,
-        f"folder of {what}",
-        "no such folder",
-        "one of " + ", ".join(c for group in wanted.values() for c in group),
-    )
+    name = dataset_name(name)
+    dataset = DATASETS[name]
+    choices = reader_choices(name, dataset.read, {"splits": splits, **choices})
+    check_choice("read_dataset", "missing", missing, ("error", "drop", "keep"))
+    if dataset.folds > 1:
+        check_fold(name, fold, dataset.folds)
+    listing = Listing(name, dataset_folder(root, name), fold if dataset.folds > 1 else 1, missing)
+    if dataset.labels:
+        listing.every_class = dataset.labels.classes
+    dataset.read(listing, **choices)
+    return make_manifest(listing)
 
 
-def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
-    """(line number, text) of the non-empty lines of a text file; a byte-order mark and carriage returns are dropped.
+def make_manifest(listing: Listing) -> Manifest:
+    """A manifest from a listing, after a look whether each clip is there and has frames (see ``read_dataset``).
 
     Raises:
-        InputError: no file, not text, or empty.
+        InputError: clips that are not on disk or hold no frames; no clips at all.
     """
-    if not os.path.isfile(path):
-        raise InputError(path, what, "no such file", "a text file")
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(path, what, f"not text ({error.reason} at byte {error.start})", "a text file") from None
-    except OSError as error:
-        raise InputError(path, what, error.strerror or error, "a file that can be read") from None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not lines:
-        raise InputError(path, what, "an empty file", "at least one line")
-    return lines
-
-
-def split_entry(path: Path, number: int, line: str, separator: str | None, example: str) -> tuple[str, str]:
-    """The two parts of a split list's line (clip and label), cut at the last separator (``None``: blanks).
-
-    Raises:
-        InputError: not two parts, or a clip that no folder can be named.
-    """
-    parts = [part.strip() for part in line.rsplit(separator, 1)]
-    if len(parts) != 2 or not all(parts):
-        raise InputError(path, f"line {number}", repr(line), f'two parts as in "{example}"')
-    return safe_name(parts[0], path, number), parts[1]
-
-
-def safe_name(clip: str, path: Path, number: int) -> str:
-    """A clip's name as it stands in a list, refused where it would leave the dataset's folder.
-
-    Raises:
-        InputError: ``..`` in it, or a character that no path can hold.
-    """
-    clip = clip.strip().strip("/\\")
-    if not clip or not clip.isprintable() or ".." in re.split(r"[/\\]", clip):
-        raise InputError(path, f"line {number}", repr(clip), "the name of a clip inside the dataset's folder")
-    return clip
-
-
-def bare_number(name: str) -> str:
-    """A clip's number without leading zeros and suffix: ``00012.mp4`` and ``12`` are the same clip."""
-    stem = PurePosixPath(name).stem if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES else name
-    return stem.lstrip("0") or "0"
-
-
-def has_frames(folder: str | os.PathLike) -> bool:
-    """Whether a folder holds at least one picture, without listing all of it."""
-    with os.scandir(folder) as entries:
-        return any(
-            os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES and not e.name.startswith(".") for e in entries
-        )
-
-
-def check_fold(name: str, fold: int, folds: int) -> None:
-    """Refuse a fold that the dataset does not have.
-
-    Raises:
-        InputError: not 1 to ``folds``.
-    """
-    if fold not in range(1, folds + 1):
-        raise InputError(name, "fold", fold, f"1 to {folds}")
-
-
-def keep_all(name: str, classes: str) -> bool:
-    """Whether ``classes`` is "all" rather than "seven".
-
-    Raises:
-        InputError: neither.
-    """
-    if classes not in ("seven", "all"):
-        raise InputError(name, "classes", repr(classes), "seven or all")
-    return classes == "all"
-
-
-def make_manifest(listing: Listing, missing: str = "error") -> Manifest:
-    """A manifest from a listing, after looking whether each clip is there and has frames.
-
-    Args:
-        missing: "error" refuses absent clips and empty folders; "drop" leaves them out and counts them in
-            ``dropped``; "keep" does not look at all (``check`` and ``pack`` find them later), and keeps the first of
-            clips that are listed twice instead of refusing them.
-
-    Raises:
-        InputError: a split list names clips that are not on disk, or clip folders hold no frames: how many and the
-            first three; no clips at all.
-    """
-    if missing not in MISSING:
-        raise InputError("read_dataset", "missing", repr(missing), f"one of {', '.join(MISSING)}")
     rows, root, total = listing.rows, listing.root, len(listing.rows)
-    dropped, repeated = Counter(listing.dropped), []
-    if missing == "keep":
-        first: dict[str, str] = {}
+    repeated, dropped = [], listing.dropped
+    if listing.missing == "keep":
+        first: dict[str, dict] = {}
         for row in rows:
-            if row["clip_id"] in first:
-                repeated.append((row["clip_id"], first[row["clip_id"]], row["split"]))
-            first.setdefault(row["clip_id"], row["split"])
-        seen: set[str] = set()
-        rows = [row for row in rows if row["clip_id"] not in seen and not seen.add(row["clip_id"])]
+            if first.setdefault(row["clip_id"], row) is not row:
+                repeated.append((row["clip_id"], first[row["clip_id"]]["split"], row["split"]))
+        rows = list(first.values())
     else:
-        absent, empty, kept = [], [], []
-        whole: dict[str, int] = {}  # windows of a long take share its folder: look once
-        for row in rows:
-            if row["path"] not in whole:
-                path = os.path.join(root, row["path"])
-                there = os.path.isfile(path) if is_video(path) else os.path.isdir(path)
-                whole[row["path"]] = 0 if not there else 1 if not is_video(path) and not has_frames(path) else 2
-            (absent, empty, kept)[whole[row["path"]]].append(row)
-        if missing == "error" and absent:
+        state = {path: _state(os.path.join(root, path)) for path in dict.fromkeys(row["path"] for row in rows)}
+        absent, empty, rows = ([row for row in rows if state[row["path"]] == kind] for kind in range(3))
+        named = lambda some: ", ".join(row["clip_id"] for row in some[:3])  # noqa: E731
+        if listing.missing == "error" and absent:
             raise InputError(
                 listing.lists.get(absent[0]["split"], root),
                 "clips on disk",
-                f"{len(absent)} of {total} listed clips missing (first: {', '.join(r['clip_id'] for r in absent[:3])})",
+                f"{len(absent)} of {total} listed clips missing (first: {named(absent)})",
                 f"a folder of frames or a video for each under {root}",
             )
-        if missing == "error" and empty:
-            raise InputError(
-                root / empty[0]["path"],
-                "clip folder",
-                f"no frames in {len(empty)} of {total} clip folders (first: "
-                f"{', '.join(r['clip_id'] for r in empty[:3])})",
-                "image files",
-            )
-        dropped += Counter({"not on disk": len(absent), "without frames": len(empty)})
-        rows = kept
+        if listing.missing == "error" and empty:
+            found = f"no frames in {len(empty)} of {total} clip folders (first: {named(empty)})"
+            raise InputError(root / empty[0]["path"], "clip folder", found, "image files")
+        dropped = dropped + Counter({"not on disk": len(absent), "without frames": len(empty)})
     if not rows:
         raise InputError(root, f"clips of {listing.name}", "none", "at least one clip of the seven expressions")
     table = pd.DataFrame([{"start": 0, "stop": -1, "subject": "", **row} for row in rows], columns=list(COLUMNS))
@@ -290,93 +206,239 @@ def make_manifest(listing: Listing, missing: str = "error") -> Manifest:
     )
 
 
-def known_name(name: str, known: Iterable[str], where: str) -> str:
+def _state(path: str) -> int:
+    """0: not there, 1: a folder without frames, 2: a video or a folder with frames."""
+    if is_video(path):
+        return 2 * os.path.isfile(path)
+    return 1 + has_frames(path) if os.path.isdir(path) else 0
+
+
+# ------------------------------------------------------------------------------------------------------------ choices
+
+
+def check_choice(where, field: str, value, allowed: Iterable) -> None:
+    """Refuse a choice that is neither made ("") nor one of those allowed.
+
+    Raises:
+        InputError: naming them.
+    """
+    if value not in ("", *allowed):
+        raise InputError(where, field, repr(value), f"one of {', '.join(allowed)}")
+
+
+def check_fold(name: str, fold: int, folds: int) -> None:
+    """Refuse a fold that the dataset does not have.
+
+    Raises:
+        InputError: not 1 to ``folds``.
+    """
+    if fold not in range(1, folds + 1):
+        raise InputError(name, "fold", fold, f"1 to {folds}")
+
+
+def known_name(name: str, known: Collection[str], where: str) -> str:
     """A dataset's name as ``known`` writes it, from any capitals.
 
     Raises:
         InputError: it is none of them.
     """
-    names = {key.lower(): key for key in known}
-    if str(name).lower() not in names:
-        raise InputError(where, "dataset", repr(name), f"one of {', '.join(names.values())}")
-    return names[str(name).lower()]
+    spelled = {key.lower(): key for key in known}
+    if (plain := str(name).lower()) not in spelled:
+        raise InputError(where, "dataset", repr(name), f"one of {', '.join(known)}")
+    return spelled[plain]
 
 
 def reader_choices(name: str, reader: Callable, given: dict) -> dict:
-    """Those of ``given`` that were made (neither ``None`` nor ""), for ``reader(root, ..., **choices)``.
+    """Those of ``given`` that were made (neither ``None`` nor "").
 
     Raises:
-        InputError: the dataset's reader offers no such choice.
+        InputError: the reader has no such keyword-only argument.
     """
-    offered = inspect.signature(reader).parameters
+    parameters = inspect.signature(reader).parameters.values()
+    offered = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     choices = {key: value for key, value in given.items() if value not in (None, "")}
     for key, value in choices.items():
         if key not in offered:
-            known = ", ".join(k for k in offered if k not in ("root", "fold", "missing"))
-            raise InputError(
-                name, key, repr(value), f"nothing: {name} offers no such choice" + (f", only {known}" if known else "")
-            )
+            only = f", only {', '.join(offered)}" if offered else ""
+            raise InputError(name, key, repr(value), f"nothing: {name} offers no such choice{only}")
     return choices
 
 
-# --------------------------------------------------------------------------------- frames annotated with action units
+def raw_video(manifest: Manifest) -> list[Finding]:
+    """The finding that clips are not the face frames that the papers trained on; for ``Dataset.look``."""
+    first = manifest.table["path"].iloc[0]
+    if manifest.embedded or not is_video(first):
+        return []
+    sentence = "raw video: the papers used the face frames of the release"
+    return [Finding("clips", sentence, 1, os.path.join(manifest.root, first))]
 
 
-def check_missing(name: str, missing: str) -> None:
-    """Refuse what ``missing`` cannot be for annotated frames.
-
-    Raises:
-        InputError: neither "error" nor "drop".
-    """
-    if missing not in ("error", "drop"):
-        raise InputError(f"read_annotated {name}", "missing", repr(missing), "error or drop")
+def people_tested(people: Iterable[str], fold: int, folds: int) -> set[str]:
+    """The test split: with five folds every fifth person, beginning with the ``fold``-th; nobody of only one."""
+    people = sorted(people)
+    return set(people[(fold - 1) % min(folds, len(people)) :: folds]) if len(people) > 1 else set()
 
 
-def assign_folds(
-    subjects: list[str], published: tuple[tuple[str, ...], ...], source: str
-) -> tuple[dict[str, int], str]:
-    """The fold (from 1) in which each subject is tested, and a sentence about the rule.
-
-    Args:
-        subjects: sorted names.
-        published: the test subjects of each fold; empty where none apply (the embedded set).
-        source: who published them.
-    """
-    folds = {subject: fold for fold, tested in enumerate(published, 1) for subject in tested}
-    if folds and set(subjects) <= set(folds):
-        return {
-            subject: folds[subject] for subject in subjects
-        }, f"the subjects tested in each fold are those of {source}"
-    rule = "every third subject is tested in the same fold (audfer's rule"
-    stranger = next((subject for subject in subjects if subject not in folds), "")
-    rule += f": {stranger} is in no published list)" if folds else ")"
-    return {subject: index % 3 + 1 for index, subject in enumerate(subjects)}, rule
+# ------------------------------------------------------------------------------------------------------------ folders
 
 
-_NUMBERED = re.compile(
-    r"([0-9]+)[^0-9]*\.(?:" + "|".join(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES)) + ")", re.IGNORECASE
-)
-
-
-def numbered_images(folder: Path, other: str = "") -> dict[int, str]:
-    """Frame number -> name of a folder's images; the number is the last in the name, however many zeros it has.
-
-    Args:
-        folder: no folder gives nothing.
-        other: a word in the names of images that are not meant (the other camera's).
+def listed(folder: Path) -> list[str]:
+    """Names in a folder, sorted, without hidden ones.
 
     Raises:
-        InputError: two images with the same number.
+        InputError: it cannot be read.
     """
-    if not folder.is_dir():
-        return {}
-    out: dict[int, str] = {}
-    for name in listed(folder):
-        # a run of digits longer than any frame number is a date or a hash
-        if (found := _NUMBERED.search(name)) is None or found.end() != len(name) or len(found[1]) > 9:
-            continue
-        if other and other in name.lower():
-            continue
-        if (twice := out.setdefault(int(found[1]), name)) != name:
-            raise InputError(folder, f"image {int(found[1])}", f"{twice} and {name}", "one image a frame")
-    return out
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        raise InputError(folder, "folder", error.strerror or error, "a folder that can be read") from None
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted."""
+    return [name for name in listed(folder) if os.path.isdir(os.path.join(folder, name))]
+
+
+def dataset_folder(root: str | os.PathLike, name: str) -> Path:
+    """The dataset's own folder: ``root``, or the folder in it with the dataset's name (any capitals, hyphens).
+
+    Raises:
+        InputError: ``root`` does not exist.
+    """
+    names = DATASETS[name].folders
+    names, what = ((name,) if names is None else names), "clips" if names == () else name
+    if not os.path.isdir(root):
+        raise InputError(root, f"folder of {what}", "no such folder", f"the folder that holds {what}")
+    # absolute, so that paths of clips can be made relative to it whatever the working directory
+    root = Path(os.path.abspath(root))
+    return root / next((entry for entry in subfolders(root) for own in names if same_name(entry, own)), "")
+
+
+def same_name(one: str, other: str) -> bool:
+    """Folder names equal but for capitals, hyphens, underscores, blanks and brackets."""
+    one, other = (re.sub(r"[^a-z0-9]", "", text.lower()) for text in (one, other))
+    return one == other
+
+
+def locate(base: Path, *candidates: str) -> Path | None:
+    """The first of several relative paths that is a folder below ``base``, each part compared by ``same_name``.
+
+    A folder nested in one of its own name (``clip_224x224/clip_224x224``, as archives unpack) is entered.
+    """
+    for candidate in candidates:
+        here = base
+        for part in PurePosixPath(candidate).parts:
+            inner = next((entry for entry in subfolders(here) if same_name(entry, part)), None)
+            if inner is None:
+                break
+            while inner:
+                here = here / inner
+                inner = next((entry for entry in subfolders(here) if same_name(entry, part)), None)
+        else:
+            return here
+    return None
+
+
+def find_folder(base: Path, *candidates: str, what: str) -> Path:
+    """``locate``, or a sentence that names all candidates.
+
+    Raises:
+        InputError: none exists.
+    """
+    if (folder := locate(base, *candidates)) is None:
+        raise InputError(base, what, "no such folder", "one of " + ", ".join(candidates))
+    return folder
+
+
+def has_frames(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds at least one picture, without listing all of it."""
+    with os.scandir(folder) as entries:
+        return any(
+            os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES and not e.name.startswith(".") for e in entries
+        )
+
+
+def on_disk(folder: Path) -> Callable[[str], Path]:
+    """Clip -> its path in a folder whose entries may have other leading zeros or a suffix."""
+    names = {bare_number(name): name for name in listed(folder)}
+    return lambda clip: folder / names.get(bare_number(clip), clip)
+
+
+def bare_number(name: str) -> str:
+    """A clip's number without leading zeros and suffix: ``00012.mp4`` and ``12`` are the same clip."""
+    stem = PurePosixPath(name).stem if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES else name
+    return stem.lstrip("0") or "0"
+
+
+# -------------------------------------------------------------------------------------------------------------- lists
+
+
+def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
+    """(line number, text) of the non-empty lines of a text file; a byte-order mark and carriage returns are dropped.
+
+    Raises:
+        InputError: no file, not text, or empty.
+    """
+    if not os.path.isfile(path):
+        raise InputError(path, what, "no such file", "a text file")
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(path, what, f"not text ({error.reason} at byte {error.start})", "a text file") from None
+    except OSError as error:
+        raise InputError(path, what, error.strerror or error, "a file that can be read") from None
+    # not splitlines: it ends lines at further characters
+    lines = [(n, line.strip()) for n, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if line.strip()]
+    if not lines:
+        raise InputError(path, what, "an empty file", "at least one line")
+    return lines
+
+
+def safe_name(clip: str, path: Path, number: int) -> str:
+    """A clip's name as it stands in a list, refused where it would leave the dataset's folder.
+
+    Raises:
+        InputError: ``..`` in it, or a character that no path can hold.
+    """
+    clip = clip.strip().strip("/\\")
+    if not clip or not clip.isprintable() or ".." in re.split(r"[/\\]", clip):
+        raise InputError(path, f"line {number}", repr(clip), "the name of a clip inside the dataset's folder")
+    return clip
+
+
+@dataclass(frozen=True)
+class OwnLists:
+    """How a dataset's own split lists are written.
+
+    Attributes:
+        files: (dataset's folder, fold) -> split -> list.
+        clip: (name in a list of this or another project, list, line) -> clip_id.
+        example: a line.
+        separator: between clip and label, the last one counts; ``None``: blanks.
+        header: first column's name where the first line may name the columns.
+        label: what the label's column is called.
+    """
+
+    files: Callable[[Path, int], dict[str, Path]]
+    clip: Callable[[str, Path, int], str]
+    example: str
+    separator: str | None = None
+    header: str = ""
+    label: str = "label"
+
+    def entries(self, listing: Listing) -> Iterator[tuple[str, Path, str, int | None]]:
+        """(split, list, clip_id, index in ``every_class`` or ``None``) of every line.
+
+        Raises:
+            InputError: a list that is missing, a line that is not clip and label, an unknown label.
+        """
+        for split, path in self.files(listing.root, listing.fold).items():
+            for number, line in read_lines(path, f"{split} list of fold {listing.fold}"):
+                parts = [part.strip() for part in line.rsplit(self.separator, 1)]
+                if len(parts) != 2 or not all(parts):
+                    raise InputError(path, f"line {number}", repr(line), f'two parts as in "{self.example}"')
+                name, label = safe_name(parts[0], path, number), parts[1]
+                if number == 1 and self.header and name.lower() == self.header:
+                    continue
+                label = listing.labels.parse(label, path, f"line {number}, {self.label}", every=True)
+                yield split, path, self.clip(name, path, number), label

@@ -21,22 +21,24 @@ import stat
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from urllib.parse import quote
 
 import requests
+from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema, RequestException
+from urllib3.util import Retry
 
 from .. import __version__
 from ..errors import AudferError, InputError
 from ..files import atomic_folder, locked, remove_tree, write_json
 from ..progress import progress
-from .ravdess import parse_name
+from .readers.ravdess import parse_name
 
 ZENODO = "https://zenodo.org"
-#: seconds before the second, third, ... attempt; counted anew whenever an attempt brought something
-WAITS: tuple[float, ...] = (1, 2, 4, 8, 16)
+#: attempts after the first that may bring nothing; the waits between them double, beginning with a second
+RETRIES = 5
 #: seconds to wait for a connection, and for the next bytes
 TIMEOUT = (15, 60)
 #: an archive that says it unpacks to more than this many times its own size is refused (a CSV of 714 columns: 3.7)
@@ -44,6 +46,7 @@ MOST_TIMES = 50
 #: bytes read at once; a chunk that the connection breaks in is lost, so it is small
 _CHUNK = 1 << 14
 _MEGABYTE = 1_000_000
+_KEPT = "what was downloaded is kept, run the same command again to resume"
 
 CAUTION = (
     "RAVDESS is CC BY-NC-SA 4.0 (Livingstone and Russo 2018, PLoS ONE 13(5):\n"
@@ -78,23 +81,47 @@ SOURCES: dict[str, Source] = {
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the record lists it: ``checksum`` is the algorithm and the hexadecimal digest, ``md5:...``."""
+    """An archive of a record, and where it is put.
 
+    Attributes:
+        what: key of ``SOURCES``.
+        key, size, checksum, url: as the record lists it; the checksum is ``md5:`` or ``sha256:`` and its digits.
+        root: target folder.
+    """
+
+    what: str
     key: str
     size: int
     checksum: str
     url: str
+    root: Path
 
+    @property
+    def part(self) -> Path:
+        """What has been downloaded; named by the checksum too, so that another version's is never continued."""
+        return self.root / ".fetch" / f"{self.key}.{self.checksum.split(':')[1][:12]}.part"
 
-@dataclass(frozen=True)
-class Record:
-    """A Zenodo record's listing; ``licence`` is "" where it names none."""
+    @property
+    def received(self) -> int:
+        """Bytes that have been downloaded."""
+        return self.part.stat().st_size if self.part.is_file() else 0
 
-    number: int
-    title: str
-    licence: str
-    page: str
-    files: tuple[RemoteFile, ...]
+    @property
+    def receipt(self) -> Path:
+        """The note of what was unpacked."""
+        return self.root / ".fetch" / f"{self.key}.json"
+
+    def unpacked(self, song: bool = False) -> dict[str, int]:
+        """Path below the root -> size of the files that were unpacked; empty unless all (``song``: of song, too) are
+        in place.
+        """
+        try:
+            note = json.loads(self.receipt.read_text())
+            whole = note["checksum"] == self.checksum and (note.get("song") or not song)
+            whole = whole and all((self.root / path).stat().st_size == size for path, size in note["files"].items())
+            return note["files"] if whole else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
 
 
 @dataclass(frozen=True)
@@ -103,43 +130,37 @@ class Plan:
 
     Attributes:
         root: target folder.
-        wanted: (what, its record, the archives of it) in order.
-        done: keys of the archives whose files are all there.
+        files: the archives wanted, in order.
+        titles: what -> three lines about its record.
         song: whether song trials are taken beside speech.
     """
 
     root: Path
-    wanted: tuple[tuple[str, Record, tuple[RemoteFile, ...]], ...]
-    done: frozenset[str]
+    files: tuple[RemoteFile, ...]
+    titles: dict[str, list[str]]
     song: bool = False
 
     @property
-    def missing(self) -> list[tuple[str, RemoteFile]]:
-        """(what, archive) still to be fetched, in order."""
-        return [(what, file) for what, _, files in self.wanted for file in files if file.key not in self.done]
+    def missing(self) -> list[RemoteFile]:
+        """Archives still to be fetched, in order."""
+        return [file for file in self.files if not file.unpacked(self.song)]
 
     def describe(self) -> str:
         """Size, licence and target folder, to read before anything is downloaded; at most 80 columns."""
-        lines = []
-        for what, record, files in self.wanted:
-            here = [file for file in files if file.key not in self.done]
-            lines += [
-                f"{what}: {record.title}"[:79],
-                f"  {record.page}",
-                f"  licence: {record.licence or 'none named in the listing'}",
-                f"  {len(files)} archive{'s' * (len(files) > 1)}, {_size(sum(file.size for file in files))}; to "
-                f"download: "
-                f"{_size(sum(_left(self.root, file) for file in here)) if here else 'nothing, all is there'}",
-            ]
+        lines, missing = [], self.missing
+        for what, title in self.titles.items():
+            files = [file for file in self.files if file.what == what]
+            left = [file.size - min(file.size, file.received) for file in files if file in missing]
+            todo = _size(sum(left)) if left else "nothing, all is there"
+            total = f"{len(files)} archive{'s' * (len(files) > 1)}, {_size(sum(file.size for file in files))}"
+            lines += [*title, f"  {total}; to download: {todo}"]
         return "\n".join([*lines, f"into {self.root}", "", CAUTION])
 
 
 # ---------------------------------------------------------------------------------------------------------- listing
 
 
-def plan(
-    what: str, root: str | os.PathLike, *, song: bool = False, base_url: str = ZENODO, waits: tuple[float, ...] = WAITS
-) -> Plan:
+def plan(what: str, root: str | os.PathLike, *, song: bool = False, base_url: str = ZENODO, wait: float = 1) -> Plan:
     """Read the records' listings and compare them with what is in ``root``; nothing is written.
 
     Args:
@@ -148,7 +169,7 @@ def plan(
         song: take the song trials too (six expressions only; speech has all).
         base_url: another server that answers like Zenodo, for mirrors and tests. Links to zenodo.org in its listings
             are taken to be below it.
-        waits: seconds between attempts.
+        wait: seconds before the second attempt, doubled for every further one.
 
     Raises:
         InputError: unknown ``what``, or a listing that is not Zenodo's or lacks the archives.
@@ -156,97 +177,54 @@ def plan(
     """
     if what not in (*SOURCES, "all"):
         raise InputError("fetch", "what", repr(what), f"one of {', '.join(SOURCES)} or all")
-    root = Path(root).resolve()
+    root, base = Path(root).resolve(), base_url.rstrip("/")
     if root.exists() and not root.is_dir():
         raise InputError(root, "--root", "a file", "a folder, or a name for a new one")
-    wanted = []
+    files, titles = [], {}
     for name in SOURCES if what == "all" else (what,):
-        record = read_record(SOURCES[name].record, base_url, waits)
-        wanted.append((name, record, _archives(record, SOURCES[name], song)))
-    done = frozenset(file.key for _, _, files in wanted for file in files if _is_unpacked(root, file, song))
-    return Plan(root, tuple(wanted), done, song)
+        source, number = SOURCES[name], SOURCES[name].record
+        page, url = f"{base}/records/{number}", f"{base}/api/records/{number}"
+        try:
+            content = _get(url, wait, "is this machine on the internet? nothing was downloaded").json()
+            metadata = content.get("metadata", {})
+            listed = [RemoteFile(name, *_listed(file, url, base), root) for file in content["files"]]
+            licence = metadata.get("license") or {}
+            licence = licence.get("id") if isinstance(licence, dict) else licence
+            title = metadata.get("title") or content.get("title") or f"record {number}"
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            found = f"{type(error).__name__}: {str(error)[:80]}"
+            expected = "Zenodo's JSON with key, size and checksum of every file"
+            raise InputError(url, "listing", found, expected) from error
+        pattern = source.archives.replace("{channel}", "(Speech|Song)" if song else "Speech")
+        wanted = sorted((file for file in listed if re.fullmatch(pattern, file.key)), key=lambda file: file.key)
+        if not wanted:
+            names = ", ".join(file.key for file in listed[:5]) or "no files"
+            expected = f"names like {source.archives.replace('{channel}', 'Speech')}"
+            raise InputError(page, "archives", names, expected)
+        files += wanted
+        titles[name] = [f"{name}: {title}"[:79], f"  {page}", f"  licence: {licence or 'none named in the listing'}"]
+    return Plan(root, tuple(files), titles, song)
 
 
-def read_record(number: int, base_url: str = ZENODO, waits: tuple[float, ...] = WAITS) -> Record:
-    """A record's listing from ``base_url/api/records/number``.
-
-    Raises:
-        InputError: the answer is not a listing of files with names, sizes and checksums.
-        AudferError: no answer, or an error.
-    """
-    base = base_url.rstrip("/")
-    url = f"{base}/api/records/{number}"
-    try:
-        content = _attempts(
-            lambda: _listing(url), waits, url, "is this machine on the internet? nothing was downloaded"
-        )
-        metadata = content.get("metadata", {})
-        licence = metadata.get("license") or {}
-        files = tuple(
-            RemoteFile(str(f["key"]), int(f["size"]), str(f["checksum"]), _link(f, number, base))
-            for f in content["files"]
-        )
-        title = str(metadata.get("title") or content.get("title") or f"record {number}")
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            url,
-            "listing",
-            f"{type(error).__name__}: {str(error)[:80]}",
-            "Zenodo's JSON with key, size and checksum of every file",
-        ) from error
-    for file in files:
-        if file.size < 0 or not re.fullmatch(r"(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})", file.checksum):
-            raise InputError(
-                url,
-                f"checksum and size of {file.key!r}",
-                f"{file.checksum!r}, {file.size}",
-                "md5 or sha256 and its digits, and a size of 0 or more",
-            )
-    return Record(
-        number,
-        title,
-        str(licence.get("id", "") if isinstance(licence, dict) else licence),
-        f"{base}/records/{number}",
-        files,
-    )
-
-
-def _listing(url: str):
-    answer = _get(url)
-    try:
-        return answer.json()
-    except requests.exceptions.JSONDecodeError:
-        raise
-    except requests.exceptions.RequestException as error:
-        raise _Broken(f"no answer ({type(error).__name__})") from error
-
-
-def _link(file: dict, number: int, base: str) -> str:
-    link = str(
-        file.get("links", {}).get("self") or f"{base}/api/records/{number}/files/{quote(str(file['key']))}/content"
-    )
-    if link.startswith(ZENODO + "/"):
-        link = base + link[len(ZENODO) :]
+def _listed(file: dict, url: str, base: str) -> tuple[str, int, str, str]:
+    """Key, size, checksum and link of a file in a record's listing."""
+    key, size, checksum = str(file["key"]), int(file["size"]), str(file["checksum"])
+    link = str(file.get("links", {}).get("self") or f"{url}/files/{quote(key)}/content")
+    link = re.sub(f"^{re.escape(ZENODO)}/", f"{base}/", link)
     if not link.startswith(base + "/"):
-        raise InputError(f"{base}/api/records/{number}", f"link of {file['key']!r}", link[:80], f"a link below {base}")
-    return link
-
-
-def _archives(record: Record, source: Source, song: bool) -> tuple[RemoteFile, ...]:
-    pattern = re.compile(source.archives.replace("{channel}", "(Speech|Song)" if song else "Speech"))
-    found = tuple(sorted((file for file in record.files if pattern.fullmatch(file.key)), key=lambda file: file.key))
-    if not found:
-        names = ", ".join(file.key for file in record.files[:5]) or "no files"
-        raise InputError(record.page, "archives", names, f"names like {source.archives.replace('{channel}', 'Speech')}")
-    return found
+        raise InputError(url, f"link of {key!r}", link[:80], f"a link below {base}")
+    if size < 0 or not re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", checksum):
+        expected = "md5 or sha256 and its digits, and a size of 0 or more"
+        raise InputError(url, f"checksum and size of {key!r}", f"{checksum!r}, {size}", expected)
+    return key, size, checksum, link
 
 
 # ---------------------------------------------------------------------------------------------------------- fetching
 
 
-def fetch(todo: Plan, *, waits: tuple[float, ...] = WAITS) -> dict[str, int]:
+def fetch(todo: Plan, *, wait: float = 1) -> dict[str, int]:
     """Download, verify and unpack what the plan misses.
 
     Layout: ``root/openface/RAVDESS/<trial>.csv`` and ``root/RAVDESS/Actor_NN/<trial>.mp4``. Of the videos the copy with
@@ -261,7 +239,7 @@ def fetch(todo: Plan, *, waits: tuple[float, ...] = WAITS) -> dict[str, int]:
         InputError: a wrong checksum or size, or an archive that would write outside its folder, says it is larger than
             it may be, or holds something else than RAVDESS.
     """
-    stage = _stage(todo.root)
+    stage = todo.root / ".fetch"
     try:
         stage.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -269,49 +247,17 @@ def fetch(todo: Plan, *, waits: tuple[float, ...] = WAITS) -> dict[str, int]:
     with locked(stage, "download folder", "with --root"):
         for left in stage.glob(".*.unpacked.*"):  # of a run that was killed while it unpacked
             remove_tree(left, stage)
-        _room(todo.root, sum(_left(todo.root, file) for _, file in todo.missing), "the downloads")
-        for what, file in todo.missing:
-            archive = _download(file, stage, waits)
-            placed = _unpack(archive, SOURCES[what], todo.root, file.key, todo.song)
-            write_json(stage / f"{file.key}.json", {"checksum": file.checksum, "song": todo.song, "files": placed})
-            archive.unlink()
-    return {what: sum(len(_receipt(todo.root, file)["files"]) for file in files) for what, _, files in todo.wanted}
+        missing = todo.missing
+        _require_room(todo.root, sum(max(0, file.size - file.received) for file in missing), "the downloads")
+        for file in missing:
+            _download(file, wait)
+            placed = _unpack(file, todo.song)
+            write_json(file.receipt, {"checksum": file.checksum, "song": todo.song, "files": placed})
+            file.part.unlink()
+    return {what: sum(len(f.unpacked()) for f in todo.files if f.what == what) for what in todo.titles}
 
 
-def _stage(root: Path) -> Path:
-    return root / ".fetch"
-
-
-def _receipt(root: Path, file: RemoteFile) -> dict:
-    try:
-        content = json.loads((_stage(root) / f"{file.key}.json").read_text())
-        return content if content["checksum"] == file.checksum and isinstance(content["files"], dict) else {"files": {}}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"files": {}}
-
-
-def _is_unpacked(root: Path, file: RemoteFile, song: bool) -> bool:
-    """Whether all files of this archive are in place, with the sizes that they had when they were unpacked."""
-    receipt = _receipt(root, file)
-    if not receipt["files"] or (song and not receipt.get("song")):
-        return False
-    try:
-        return all((root / path).stat().st_size == size for path, size in receipt["files"].items())
-    except OSError:
-        return False
-
-
-def _part(root: Path, file: RemoteFile) -> Path:
-    # the checksum is part of the name: what is left of another version of the file is never continued
-    return _stage(root) / f"{file.key}.{file.checksum.split(':')[1][:12]}.part"
-
-
-def _left(root: Path, file: RemoteFile) -> int:
-    part = _part(root, file)
-    return max(0, file.size - (part.stat().st_size if part.is_file() else 0))
-
-
-def _room(root: Path, needed: int, what: str) -> None:
+def _require_room(root: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(root).free
     if needed > free:
         raise AudferError(
@@ -321,105 +267,80 @@ def _room(root: Path, needed: int, what: str) -> None:
 
 
 def _size(count: int) -> str:
-    value, unit = (count / 1e9, "GB") if count >= 1e9 else (count / 1e6, "MB")
-    return f"{value:.2f} {unit}"
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
-# ------------------------------------------------------------------------------------------------------- downloading
-
-
-class _Broken(Exception):
-    """An attempt that may be made again; ``moved`` says that it brought something."""
-
-    def __init__(self, reason: str, moved: bool = False):
-        super().__init__(reason)
-        self.moved = moved
-
-
-def _attempts(attempt: Callable, waits: tuple[float, ...], where: str, advice: str):
-    """Call ``attempt`` until it does not break, at most ``len(waits) + 1`` times in a row without anything gained."""
-    failures = 0
-    while True:
-        try:
-            return attempt()
-        except _Broken as broken:
-            failures = 1 if broken.moved else failures + 1
-            if failures > len(waits):
-                raise AudferError(f"{where}: {broken} ({failures} attempts); {advice}") from broken
-            time.sleep(waits[failures - 1])
-
-
-def _get(url: str, start: int = 0) -> requests.Response:
-    """One answered request; errors that may pass (no connection, 429, 5xx) are ``_Broken``, others final."""
+def _get(url: str, wait: float, advice: str, start: int = 0, stream: bool = False) -> requests.Response:
+    """One answered request; what may pass (no connection, 429, 5xx) is tried again, other answers are final."""
+    retry = Retry(RETRIES, backoff_factor=wait, status_forcelist=(429, *range(500, 600)), raise_on_status=False)
     headers = {"User-Agent": f"audfer/{__version__}", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
+    headers |= {"Range": f"bytes={start}-"} if start else {}
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
     try:
-        answer = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
-    except (
-        requests.exceptions.InvalidURL,
-        requests.exceptions.MissingSchema,
-        requests.exceptions.InvalidSchema,
-    ) as error:
+        answer = session.get(url, headers=headers, stream=stream, timeout=TIMEOUT)
+    except (InvalidURL, MissingSchema, InvalidSchema) as error:
         raise InputError(url, "address", str(error)[:80], "an address such as https://zenodo.org") from error
-    except requests.exceptions.RequestException as error:
-        raise _Broken(f"no answer ({type(error).__name__})") from error
-    if answer.status_code == 429 or answer.status_code >= 500:
-        answer.close()
-        raise _Broken(f"the server answers {answer.status_code} {answer.reason}")
+    except RequestException as error:
+        reason = f"no answer ({type(error).__name__}, {RETRIES + 1} attempts)"
+        raise AudferError(f"{url}: {reason}; {advice}") from error
     if answer.status_code not in (200, 206, 416):
         answer.close()
-        raise AudferError(f"{url}: the server answers {answer.status_code} {answer.reason}")
+        raise AudferError(f"{url}: the server answers {answer.status_code} {answer.reason}; {advice}")
     return answer
 
 
-def _download(file: RemoteFile, stage: Path, waits: tuple[float, ...]) -> Path:
-    """The file, whole and verified, continued from what an earlier run left."""
-    part = _part(stage.parent, file)
+def _download(file: RemoteFile, wait: float) -> None:
+    """The file, whole and verified, continued from what an earlier run left.
+
+    An attempt that brings the download no farther than any before it counts as failed, so that a server which ignores
+    Range and always cuts does not hold us for ever.
+    """
     for fresh in (False, True):
-        resumed, reached = part.is_file() and part.stat().st_size > 0, [0]
+        resumed, reached, failures = file.received > 0, 0, 0
         with progress(total=-(-file.size // _MEGABYTE), desc=file.key, unit="MB") as bar:
-            if not part.is_file() or part.stat().st_size != file.size:
-                _attempts(
-                    lambda bar=bar, reached=reached: _attempt(file, part, bar, reached),
-                    waits,
-                    file.url,
-                    "what was downloaded is kept, run the same command again to resume",
-                )
+            while (start := file.received) != file.size:
+                count = _continue(file, start, wait, bar)
+                failures = 0 if count > max(start, reached) else failures + 1
+                reached = max(reached, count)
+                if failures > RETRIES:
+                    found = f"the connection was cut after {count:,} of {file.size:,} bytes ({failures} attempts)"
+                    raise AudferError(f"{file.url}: {found}; {_KEPT}")
+                if count < file.size:
+                    time.sleep(wait * 2**failures)
             bar.update(bar.total - bar.n)
-        found = _digest(part, file.checksum)
+        algorithm = file.checksum.split(":")[0]
+        with open(file.part, "rb") as stream:
+            found = f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"
         if found == file.checksum:
-            return part
-        part.unlink()
+            return
+        file.part.unlink()
         if fresh or not resumed:
-            raise InputError(
-                file.url, "checksum of the download", found, f"{file.checksum} as the record lists it; nothing was kept"
-            )
+            expected = f"{file.checksum} as the record lists it; nothing was kept"
+            raise InputError(file.url, "checksum of the download", found, expected)
         # a beginning left by an earlier run may be at fault: once more from the start
 
 
-def _attempt(file: RemoteFile, part: Path, bar, reached: list[int]) -> None:
-    """One request; appends to ``part`` until it has the listed size, or breaks.
-
-    ``reached`` holds how far the attempts have come: one that starts anew and breaks no later than those before it
-    brought nothing, so that a server which ignores Range and always cuts does not hold us for ever.
-    """
-    start = part.stat().st_size if part.is_file() else 0
+def _continue(file: RemoteFile, start: int, wait: float, bar) -> int:
+    """One request that appends to what is there; the bytes that are there afterwards."""
     if start > file.size:
-        part.unlink()
+        file.part.unlink()
         start = 0
-    answer = _get(file.url, start)
-    with answer:
-        if answer.status_code == 416 or (answer.status_code == 206 and not _continues(answer, start, file.size)):
-            # what is here does not fit what is there
-            part.unlink(missing_ok=True)
-            raise _Broken("the server cannot continue the download where it broke")
-        if answer.status_code == 200 and start:
+    with _get(file.url, wait, _KEPT, start, stream=True) as answer:
+        begins = re.fullmatch(rf"bytes {start}-\d+/(\*|{file.size})", answer.headers.get("Content-Range", "").strip())
+        if answer.status_code == 416 or (answer.status_code == 206 and not begins):
+            file.part.unlink(missing_ok=True)  # what is here does not fit what is there
+            return 0
+        if answer.status_code == 200:
             start = 0  # the server ignores Range: from the beginning
-        _check_length(answer, file, start)
+        expected, length = f"{file.size:,} as the record lists it", answer.headers.get("Content-Length", "")
+        if length.isdigit() and start + int(length) != file.size:
+            announced = f"{start + int(length):,} bytes"
+            raise InputError(file.url, "size that the server announces", announced, expected)
         count = start
         try:
-            with open(part, "r+b" if start else "wb") as out:
+            with open(file.part, "r+b" if start else "wb") as out:
                 out.seek(start)
                 for chunk in answer.iter_content(_CHUNK):
                     count += len(chunk)
@@ -427,123 +348,81 @@ def _attempt(file: RemoteFile, part: Path, bar, reached: list[int]) -> None:
                         break
                     out.write(chunk)
                     bar.update(count // _MEGABYTE - bar.n)
-        except requests.exceptions.RequestException:
+        except RequestException:
             pass  # cut off: what came is on disk
         except OSError as error:
-            raise AudferError(
-                f"{part}: cannot be written ({error.strerror or error}); "
-                "free some space and run the same command again to resume"
-            ) from error
+            reason = f"cannot be written ({error.strerror or error})"
+            advice = "free some space and run the same command again to resume"
+            raise AudferError(f"{file.part}: {reason}; {advice}") from error
     if count > file.size:
-        part.unlink()
-        raise InputError(
-            file.url, "size of the download", f"more than {file.size:,} bytes", f"{file.size:,} as the record lists it"
-        )
-    moved = count > max(start, reached[0])
-    reached[0] = max(count, reached[0])
-    if count < file.size:
-        raise _Broken(f"the connection was cut after {count:,} of {file.size:,} bytes", moved)
-
-
-def _continues(answer: requests.Response, start: int, size: int) -> bool:
-    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", "").strip())
-    return bool(found) and int(found[1]) == start and found[3] in ("*", str(size))
-
-
-def _check_length(answer: requests.Response, file: RemoteFile, start: int) -> None:
-    """Refuse before the first byte what announces another size than the listing."""
-    length = answer.headers.get("Content-Length", "")
-    if length.isdigit() and start + int(length) != file.size:
-        raise InputError(
-            file.url,
-            "size that the server announces",
-            f"{start + int(length):,} bytes",
-            f"{file.size:,} as the record lists it",
-        )
-
-
-def _digest(path: Path, like: str) -> str:
-    algorithm = like.split(":")[0]
-    with open(path, "rb") as stream:
-        return f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"
+        file.part.unlink()
+        raise InputError(file.url, "size of the download", f"more than {file.size:,} bytes", expected)
+    return count
 
 
 # --------------------------------------------------------------------------------------------------------- unpacking
 
 
-def _unpack(archive: Path, source: Source, root: Path, name: str, song: bool) -> dict[str, int]:
-    """Put the wanted members in their places; path below ``root`` -> size."""
+def _unpack(file: RemoteFile, song: bool) -> dict[str, int]:
+    """Put the wanted members in their places; path below the root -> size."""
+    whole = file.part.with_suffix(".unpacked")
     try:
-        with zipfile.ZipFile(archive) as content:
-            members = _members(content, source, name, archive.stat().st_size, song)
-            _room(root, sum(member.file_size for member in members.values()), f"the files of {name}")
-            with atomic_folder(archive.with_suffix(".unpacked")) as temporary:
-                for target, member in progress(members.items(), desc=f"unpack {name}", unit="file"):
-                    inside = temporary / Path(target).name
-                    with content.open(member) as source_stream, open(inside, "wb") as out:
-                        shutil.copyfileobj(source_stream, out)  # zipfile compares the checksum at the end
-            # all members are whole: now, and only now, files appear in their places
-            for target in members:
-                (root / target).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(archive.with_suffix(".unpacked") / Path(target).name, root / target)
-            remove_tree(archive.with_suffix(".unpacked"), archive.parent)
+        with zipfile.ZipFile(file.part) as content:
+            members = _members(content, file, song)
+            _require_room(file.root, sum(member.file_size for member in members.values()), f"the files of {file.key}")
+            with atomic_folder(whole) as temporary:
+                for target, member in progress(members.items(), desc=f"unpack {file.key}", unit="file"):
+                    with content.open(member) as source, open(temporary / Path(target).name, "wb") as out:
+                        shutil.copyfileobj(source, out)  # zipfile compares the checksum at the end
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(
-            name, "archive", str(error)[:100], "a zip file without password; nothing of it was unpacked"
-        ) from error
+        expected = "a zip file without password; nothing of it was unpacked"
+        raise InputError(file.key, "archive", str(error)[:100], expected) from error
+    # all members are whole: now, and only now, files appear in their places
+    for target in members:
+        (file.root / target).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(whole / Path(target).name, file.root / target)
+    remove_tree(whole, whole.parent)
     return {target: member.file_size for target, member in members.items()}
 
 
-def _members(
-    content: zipfile.ZipFile, source: Source, name: str, packed: int, song: bool
-) -> dict[str, zipfile.ZipInfo]:
+def _members(content: zipfile.ZipFile, file: RemoteFile, song: bool) -> dict[str, zipfile.ZipInfo]:
     """Target below the root -> member, after looking at every member of the archive.
 
     Targets are made from the trial's parsed name, never from a member's path; a path that points elsewhere is refused
     all the same, with the whole archive, because whoever wrote it meant harm.
     """
-    total, members = 0, {}
+    members, source = {}, SOURCES[file.what]
     for member in content.infolist():
-        _safe(member, name)
-        total += member.file_size
-        base = member.filename.rsplit("/", 1)[-1]
-        if member.is_dir() or base.startswith(".") or not base.lower().endswith(source.suffix):
+        _require_safe(member, file.key)
+        name = member.filename.rsplit("/", 1)[-1]
+        if member.is_dir() or name.startswith(".") or not name.lower().endswith(source.suffix):
             continue
-        trial = parse_name(f"{name}/{base}")
+        trial = parse_name(f"{file.key}/{name}")
         if trial.modality != "01" or (trial.channel != "01" and not song):
             continue
-        target = f"{source.folder.format(actor=trial.actor)}/{base[: -len(source.suffix)]}{source.suffix}"
+        target = f"{source.folder.format(actor=trial.actor)}/{Path(name).stem}{source.suffix}"
         if target in members:
-            raise InputError(name, f"member {member.filename!r}", "a second file of this trial", "every trial once")
+            found = "a second file of this trial"
+            raise InputError(file.key, f"member {member.filename!r}", found, "every trial once")
         members[target] = member
+    total, packed = sum(member.file_size for member in content.infolist()), file.part.stat().st_size
     if total > MOST_TIMES * packed:
-        raise InputError(
-            name,
-            "size that the members announce",
-            _size(total),
-            f"at most {MOST_TIMES} times the archive's {_size(packed)}",
-        )
+        expected = f"at most {MOST_TIMES} times the archive's {_size(packed)}"
+        raise InputError(file.key, "size that the members announce", _size(total), expected)
     if not members:
-        raise InputError(name, "members", f"none named like 01-01-06-01-02-01-12{source.suffix}", "RAVDESS trials")
+        found = f"none named like 01-01-06-01-02-01-12{source.suffix}"
+        raise InputError(file.key, "members", found, "RAVDESS trials")
     return members
 
 
-def _safe(member: zipfile.ZipInfo, name: str) -> None:
+def _require_safe(member: zipfile.ZipInfo, name: str) -> None:
     # orig_filename: zipfile itself already turns backslashes into slashes on Windows and cuts at a zero byte
     path = member.orig_filename
-    windows = PureWindowsPath(path)
+    windows, kind = PureWindowsPath(path), stat.S_IFMT(member.external_attr >> 16)
     if path.startswith(("/", "\\")) or windows.drive or ".." in windows.parts or "\0" in path:
-        raise InputError(
-            name,
-            f"member {path[:80]!r}",
-            "a path that leaves the target folder",
-            "paths inside it; nothing of the archive was unpacked",
-        )
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise InputError(
-            name,
-            f"member {path[:80]!r}",
-            "a link or device",
-            "plain files and folders; nothing of the archive was unpacked",
-        )
+        found, expected = "a path that leaves the target folder", "paths inside it"
+    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        found, expected = "a link or device", "plain files and folders"
+    else:
+        return
+    raise InputError(name, f"member {path[:80]!r}", found, f"{expected}; nothing of the archive was unpacked")

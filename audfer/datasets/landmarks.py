@@ -3,7 +3,8 @@
 Points are float32 (N, T, 68, 2), rows and frames as in the packed store, in units of the side of the stored (square)
 picture: x to the right, y down, 0 is its left or upper border and 1 the other one. NaN is unknown: the face was not
 found, or the point lies outside the picture. They come from OpenFace's CSVs, from dlib where the user has it, or from
-the renderer of the embedded benchmark; each source follows what ``datasets.pack`` did to the pictures.
+the renderer of the embedded benchmark (``synth.embedded_points``); each source follows what ``datasets.pack`` did to
+the pictures.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import synth
 from ..errors import AudferError, InputError
 from ..openface import read_openface
 from ..progress import progress as progress_bar
-from . import Manifest, PackedClips, alignment, packing
-from .manifest import picture_sizes
+from . import alignment
+from .manifest import Manifest, picture_sizes
+from .packing import PackedClips, tracks_of
 
 #: dlib's file, by the name that it is given out under
 DLIB_MODEL = "shape_predictor_68_face_landmarks.dat"
@@ -54,7 +55,7 @@ def packed_landmarks(packed: PackedClips, points_of_clip: PointsOfClip, progress
     Points outside the picture become NaN, and so does a clip that the source knows nothing of.
 
     Args:
-        points_of_clip: ``embedded_points``, ``openface_points`` or ``dlib_points``.
+        points_of_clip: ``synth.embedded_points``, ``openface_points`` or ``dlib_points``.
         progress: show a bar, in clips.
     """
     points = np.full((*packed.frames.shape[:2], 68, 2), np.nan, np.float32)
@@ -74,29 +75,6 @@ def packed_landmarks(packed: PackedClips, points_of_clip: PointsOfClip, progress
 # -------------------------------------------------------------------------------------------------------------- sources
 
 
-def embedded_points(packed: PackedClips, root: str | os.PathLike, size: int) -> PointsOfClip:
-    """The planted landmarks of rendered clips.
-
-    Args:
-        root: where ``synth.write_benchmark`` wrote.
-        size: side of the written frames, pixels.
-
-    Raises:
-        AudferError: no truth there.
-    """
-    name = packed.meta["dataset"]
-    truth, points = synth.read_truth(root, name), synth.read_truth_landmarks(root, name)
-    rows = {key: row for row, key in enumerate(zip(truth["clip_id"], truth["frame"], strict=True))}
-
-    def points_of_clip(position: int) -> np.ndarray:
-        # windows of a long take share its truth
-        clip = packed.clip_ids[position].split(":")[0]
-        found = [rows.get((clip, int(number)), -1) for number in packed.frame_numbers[position]]
-        return np.where(np.array(found)[:, None, None] < 0, np.nan, points[found] / size)
-
-    return points_of_clip
-
-
 def openface_points(packed: PackedClips, manifest: Manifest, folder: str | os.PathLike) -> PointsOfClip:
     """The landmarks in OpenFace's CSVs, moved to where packing has put them.
 
@@ -110,7 +88,7 @@ def openface_points(packed: PackedClips, manifest: Manifest, folder: str | os.Pa
         InputError: the store was aligned with other CSVs.
     """
     aligned = packed.meta.get("alignment")
-    if aligned and aligned != packing.tracks_of(manifest, folder):
+    if aligned and aligned != tracks_of(manifest, folder):
         raise InputError(
             folder,
             "OpenFace's CSVs",
@@ -125,21 +103,15 @@ def openface_points(packed: PackedClips, manifest: Manifest, folder: str | os.Pa
         row, numbers = rows.loc[packed.clip_ids[position]], packed.frame_numbers[position]
         path = alignment.find_track(folder, row.clip_id)
         track = read(path)
-        if track.landmarks is None:
-            raise InputError(path, "columns x_0 .. y_67", "none", "landmarks: run FeatureExtraction with -2Dfp")
-        place = numbers - (track.frame[0] - 1)  # OpenFace counts from 1
-        there = (place >= 0) & (place < len(track))
+        known, found = alignment.points_of(track, numbers, path)
         points = np.full((len(numbers), 68, 2), np.nan)
         # OpenFace's whole numbers are the centres of pixels, ours their borders
-        points[there] = track.landmarks[place[there]] + 0.5
+        points[known] = found + 0.5
         shapes = picture_sizes(manifest, row, numbers)
         points /= shapes[:, None]
         if aligned:
             # frames are brought to the size of the clip's first one before faces are cut out
-            cuts = alignment.align(track, numbers, path)
-            place = points * shapes[0] @ np.array([1, 1j])
-            place = cuts.scale_turn[:, None] * place + cuts.shift[:, None]
-            points = np.stack((place.real, place.imag), axis=-1)
+            points = alignment.align(track, numbers, path).move(points * shapes[0])
         return points
 
     return points_of_clip

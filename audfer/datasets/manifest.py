@@ -1,4 +1,4 @@
-"""The manifest: one row a clip, whatever the dataset; counts, checks, and reading the frames of a row."""
+"""The manifest: one row per clip, whatever the dataset; counts, checks, and reading the frames of a row."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 from .. import published as paper
 from ..errors import InputError
 from ..facs import EXPRESSIONS
+from .registry import DATASETS
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp"))
 VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mkv", ".mov"))
@@ -46,7 +48,7 @@ class Manifest:
     Attributes:
         name: the dataset.
         root: the folder that ``path`` is relative to.
-        table: one row a clip: ``clip_id`` (str, unique), ``path`` (a folder of images or a video), ``start`` and
+        table: one row per clip: ``clip_id`` (str, unique), ``path`` (a folder of images or a video), ``start`` and
             ``stop`` (span of frame numbers, 0-based, half open; 0 and -1 mean all), ``split`` ("train", "test"),
             ``expression`` (index in ``classes``, -1 = unknown or outside them), ``subject`` ("" = unknown).
         dropped: label or reason -> how many clips (or frames, where it says so) of the source are not in the table.
@@ -101,47 +103,41 @@ class Manifest:
         wide.columns = pd.Index(self.classes, name="expression")
         return wide.assign(total=wide.sum(axis=1))
 
-    def check(self, published: bool | None = None) -> pd.DataFrame:
-        """Counts beside the published ones, with a verdict a row.
-
-        Args:
-            published: compare clip for clip (``True``), or only the class frequencies (``False``: expected =
-                published share of the clips found here, off by at most one clip from rounding); default: frequencies
-                for the embedded benchmark, else counts.
+    def check(self) -> pd.DataFrame:
+        """Counts beside the published ones, with a verdict per row.
 
         Returns:
             Columns split, expression, found, expected, difference, verdict: "as published", "differs", "nothing
-            published", or, in the embedded benchmark, "raised to the minimum" (a rare class that would have too few
-            clips to be judged). RAVDESS, whose design is fixed, is compared with 8 clips an actor (neutral 4) of
-            each channel that is there (song has no surprise and no disgust, and actor 18 sang nothing).
+            published". The embedded benchmark is compared by class frequencies (expected = published share of the clips
+            that were asked for, off by at most one clip from rounding); there a verdict may also be "raised to the
+            minimum" (a rare class that would have too few clips to be judged). RAVDESS, whose design is fixed, is
+            compared with 8 clips per actor (neutral 4) of each channel that is there.
         """
-        if published is None:
-            published = not self.embedded
         rows = []
         found = self.counts().drop(columns="total")
         for split in found.index:
-            total, minimum = int(found.loc[split].sum()), None
-            if not published and self.name in ("DFEW", "FERV39k", "MAFW"):
-                total, minimum = self._asked(split, total)
-            expected, allowed = self._expected(split, published, total)
+            expected, allowed, minimum = self.expected(split) or {}, 0, None
+            if self.embedded:
+                total, minimum = self._asked(split, int(found.loc[split].sum()))
+                whole, allowed = sum(expected.values()), 1
+                expected = {expression: count / whole * total for expression, count in expected.items()}
             for expression in self.classes:
-                here = int(found.loc[split, expression])
-                wanted = expected.get(expression) if expected else None
+                here, wanted = int(found.loc[split, expression]), expected.get(expression)
                 difference = None if wanted is None else here - wanted
-                verdict = (
-                    "nothing published"
-                    if wanted is None
-                    else (
-                        "as published"
-                        if abs(difference) <= allowed
-                        else "raised to the minimum"
-                        if minimum == here > wanted
-                        else "differs"
-                    )
-                )
+                if wanted is None:
+                    verdict = "nothing published"
+                elif abs(difference) <= allowed:
+                    verdict = "as published"
+                else:
+                    verdict = "raised to the minimum" if minimum == here > wanted else "differs"
                 rows.append((split, expression, here, wanted, difference, verdict))
         table = pd.DataFrame(rows, columns=["split", "expression", "found", "expected", "difference", "verdict"])
         return table.astype({"expected": "Float64", "difference": "Float64"}).round({"expected": 2, "difference": 2})
+
+    def expected(self, split: str) -> dict[str, float] | None:
+        """Class -> clips that a whole copy of the dataset has; ``None`` where nothing is published."""
+        own = DATASETS[self.name].expected
+        return own(self, split) if own else published_counts(self.name, split, self.fold, self.classes)
 
     def _asked(self, split: str, total: int) -> tuple[int, int | None]:
         """Clips asked of the embedded benchmark before rare classes were raised to a minimum, and that minimum."""
@@ -150,25 +146,6 @@ class Manifest:
             return int(config["counts"][split]), int(config["minimum"][split == "test"])
         except (OSError, ValueError, KeyError):
             return total, None
-
-    def _expected(self, split: str, exact: bool, total: int) -> tuple[dict[str, float] | None, float]:
-        if self.name == "RAVDESS":
-            return self._ravdess_design(split), 0
-        counts = published_counts(self.name, split, self.fold, self.classes)
-        if counts is None or exact:
-            return counts, 0
-        whole = sum(counts.values())
-        return {expression: count / whole * total for expression, count in counts.items()}, 1
-
-    def _ravdess_design(self, split: str) -> dict[str, int]:
-        rows = self.table[self.table["split"] == split]
-        channel = rows["clip_id"].str[3:5]
-        expected = dict.fromkeys(self.classes, 0)
-        for code, silent in (("01", ()), ("02", ("surprise", "disgust"))):
-            actors = rows.loc[channel == code, "subject"].nunique()
-            for name in set(self.classes) - set(silent):
-                expected[name] += actors * (4 if name == "neutral" else 8)
-        return expected
 
     def fingerprint(self) -> str:
         """Digest of the table, the number of frame files of each clip, their sizes and the time of the last change.
@@ -208,18 +185,17 @@ def published_counts(name: str, split: str, fold: int, classes: tuple[str, ...] 
 
     AFEW's test set is its published validation set; with more than seven classes MAFW is compared with all eleven.
     """
-    published_split = "validation" if (name, split) == ("AFEW", "test") else split
+    if split == "test":
+        split = DATASETS[name].published_test
     try:
-        counts = dict(paper.class_counts(name, published_split, fold))
+        counts = dict(paper.class_counts(name, split, fold))
     except InputError:
         return None
     further = classes[len(EXPRESSIONS) :]
-    if further:
-        rows = paper.load("class_counts")
-        rows = rows[(rows["dataset"] == name) & (rows["split"] == split) & (rows["fold"] == str(fold))]
-        for label, clips in zip(rows["label"].str.lower(), rows["clips"], strict=True):
-            if label in further:
-                counts[label] = int(clips)
+    rows = paper.load("class_counts").set_index(["dataset", "split", "fold"]).sort_index()
+    for row in rows.loc[[(name, split, str(fold))]].itertuples() if further else ():
+        if row.label.lower() in further:
+            counts[row.label.lower()] = int(row.clips)
     return counts if set(counts) == set(classes) else None
 
 
@@ -281,38 +257,35 @@ def video_frames(path: str | os.PathLike, wanted: Iterable[int] | None = None) -
     Raises:
         InputError: it cannot be read, or ends before a frame that is wanted.
     """
-    import av
-
     needed = None if wanted is None else set(wanted)
     given, number = 0, -1
-    try:
-        with av.open(str(path)) as container:
-            for number, frame in enumerate(container.decode(video=0)):
-                if needed is None or number in needed:
-                    yield number, frame.to_ndarray(format="rgb24")
-                    given += 1
-                if needed is not None and given == len(needed):
-                    break
-    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
-        raise InputError(path, "video", f"unreadable ({error})", "a video with at least one frame") from error
+    with _opened(path) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if needed is None or number in needed:
+                yield number, frame.to_ndarray(format="rgb24")
+                given += 1
+            if needed is not None and given == len(needed):
+                break
     if needed is not None and given < len(needed):
         raise _frames_lacking(path, number + 1)
 
 
+@contextmanager
+def _opened(path: str | os.PathLike):
+    """A video's container; whatever goes wrong with it is one sentence."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            yield container
+    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(path, "video", f"unreadable ({error})", "a video with at least one frame") from error
+
+
 def _frames_lacking(path: str | os.PathLike, count: int) -> InputError:
     return InputError(path, "frames", f"{count}, fewer than are wanted", "a video with all frames")
-
-
-def _decode(path: Path, wanted: np.ndarray, size: int | None) -> np.ndarray:
-    """Frames of a video, uint8 (n, H, W, 3); ``wanted``: frame numbers, any order, repeats allowed.
-
-    Frames are resized as they come: a whole take as it is stored would not fit into memory.
-    """
-    pictures = {
-        number: picture if size is None else resized(picture, size)
-        for number, picture in video_frames(path, wanted.tolist())
-    }
-    return np.stack([pictures[n] for n in wanted.tolist()])
 
 
 @lru_cache(maxsize=65536)
@@ -344,18 +317,11 @@ def video_shape(path: str | os.PathLike, decode: bool = False) -> tuple[int, tup
     Raises:
         InputError: no video that can be read, or no frames.
     """
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            shape = stream.width, stream.height
-            if decode:
-                count = sum(1 for _ in container.decode(stream))
-            else:
-                count = sum(1 for packet in container.demux(stream) if packet.size)
-    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
-        raise InputError(path, "video", f"unreadable ({error})", "a video with at least one frame") from error
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        shape = stream.width, stream.height
+        frames = container.decode(stream) if decode else (packet for packet in container.demux(stream) if packet.size)
+        count = sum(1 for _ in frames)
     if not count:
         raise InputError(path, "video", "no frames", "a video with at least one frame")
     return count, shape
@@ -400,20 +366,20 @@ def load_frames(manifest: Manifest, row, indices=None, size: int | None = None) 
     numbers = frame_numbers(manifest, row)
     indices = np.arange(len(numbers)) if indices is None else np.asarray(indices, int)
     if len(indices) and (indices.min() < 0 or indices.max() >= len(numbers)):
-        raise InputError(
-            manifest.root / row.path, "frame index", f"{indices.min()}..{indices.max()}", f"0..{len(numbers) - 1}"
-        )
+        where, found = manifest.root / row.path, f"{indices.min()}..{indices.max()}"
+        raise InputError(where, "frame index", found, f"0..{len(numbers) - 1}")
+    path, pictures = manifest.root / row.path, {}
     if is_video(row.path):
-        return _decode(manifest.root / row.path, numbers[indices], size)
-    names = _frames_of(manifest, row)[0]
-    cache: dict[int, np.ndarray] = {}
-    shape = None if size is None else (size, size)
-    for index in indices.tolist():
-        if index not in cache:
-            path = manifest.root / row.path / names[index]
-            cache[index] = read_image(path, shape)
-            shape = shape or cache[index].shape[1::-1]
-    return np.stack([cache[index] for index in indices.tolist()])
+        indices = numbers[indices]
+        # resized as they come: a whole take as it is stored would not fit into memory
+        for number, picture in video_frames(path, indices.tolist()):
+            pictures[number] = picture if size is None else resized(picture, size)
+    else:
+        names, shape = _frames_of(manifest, row)[0], None if size is None else (size, size)
+        for index in dict.fromkeys(indices.tolist()):
+            pictures[index] = read_image(path / names[index], shape)
+            shape = shape or pictures[index].shape[1::-1]
+    return np.stack([pictures[index] for index in indices.tolist()])
 
 
 def stream_frames(manifest: Manifest, size: int | None = None) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -482,16 +448,21 @@ def picture_sizes(manifest: Manifest, row, numbers: np.ndarray) -> np.ndarray:
     files, sizes = dict(zip(known.tolist(), names, strict=True)), {}
     for number in np.unique(numbers).tolist():
         if number not in files:
-            raise InputError(
-                manifest.root / row.path, "frame", number, f"one of clip {row.clip_id}'s {len(files)} frames"
-            )
-        path = manifest.root / row.path / files[number]
-        try:
-            with Image.open(path) as image:
-                sizes[number] = image.size
-        except IMAGE_ERRORS as error:
-            raise InputError(path, "image", f"unreadable ({error})", "a picture that Pillow can decode") from error
+            expected = f"one of clip {row.clip_id}'s {len(files)} frames"
+            raise InputError(manifest.root / row.path, "frame", number, expected)
+        with _picture(manifest.root / row.path / files[number]) as image:
+            sizes[number] = image.size
     return np.array([sizes[number] for number in np.asarray(numbers).tolist()])
+
+
+@contextmanager
+def _picture(path: str | os.PathLike):
+    """An image file; whatever goes wrong with it is one sentence."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except IMAGE_ERRORS as error:
+        raise InputError(path, "image", f"unreadable ({error})", "a picture that Pillow can decode") from error
 
 
 def read_image(path: str | os.PathLike, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -500,13 +471,10 @@ def read_image(path: str | os.PathLike, shape: tuple[int, int] | None = None) ->
     Raises:
         InputError: it cannot be decoded.
     """
-    try:
-        with Image.open(path) as image:
-            if shape is not None:
-                image.draft("RGB", shape)  # lets the JPEG decoder skip detail that would be averaged away
-            return resize_image(image.convert("RGB"), shape)
-    except IMAGE_ERRORS as error:
-        raise InputError(path, "image", f"unreadable ({error})", "a picture that Pillow can decode") from error
+    with _picture(path) as image:
+        if shape is not None:
+            image.draft("RGB", shape)  # lets the JPEG decoder skip detail that would be averaged away
+        return resize_image(image.convert("RGB"), shape)
 
 
 def resized(picture: np.ndarray, size: int) -> np.ndarray:

@@ -7,11 +7,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ..datasets.annotated import FOLDS, READERS, read_annotated
-from ..datasets.common import dataset_folder, known_name
-from ..datasets.manifest import RENDERED_STAMP
+from ..datasets import DATASETS, annotated_datasets, read_annotated
+from ..datasets.annotated_frames import is_rendered, pack_annotated
+from ..datasets.common import known_name
 from ..errors import AudferError, InputError
 from ..files import atomic_folder, file_digest
+from ..synth import drawn_landmarks
 from ..training.records import run_cells
 from .network import LAC_SIZES
 from .training import (
@@ -21,7 +22,6 @@ from .training import (
     RecognitionInputs,
     RecognitionRecord,
     RecognitionStore,
-    pack_annotated,
 )
 
 
@@ -62,21 +62,21 @@ def train_on(
     Raises:
         InputError: no such dataset, weights of another kind, no landmarks. AudferError: the training failed.
     """
-    out, name = Path(out), known_name(dataset, READERS, "train-lac")
-    if fold not in range(1, FOLDS[name] + 1):
-        raise InputError("command line", "fold", fold, f"1 to {FOLDS[name]}")
+    out, name = Path(out), known_name(dataset, annotated_datasets(), "train-lac")
+    if fold not in range(1, DATASETS[name].folds + 1):
+        raise InputError("command line", "fold", fold, f"1 to {DATASETS[name].folds}")
     cell, start = _cell(weights, size)
     recipe = cell.training_recipe if not weights and not size else RECIPES[cell.size][0]
     cell = replace(cell, epochs=epochs or recipe.epochs, fold=fold, seed=seed, device=device, precision=precision)
     work = out.with_name(f"{out.name}_training")
-    rendered = (dataset_folder(root, name) / RENDERED_STAMP).is_file()
     data = pack_annotated(
         read_annotated(name, root),
         root,
         work / "annotated",
         cell.image_size or LAC_SIZES[cell.size].get("image_size", 224),
-        align=align and not rendered,
+        align=align and not is_rendered(root, name),
         openface=openface,
+        drawn=drawn_landmarks,
     )
     inputs = RecognitionInputs(str(work / "annotated"), data.meta["fingerprint"])
     if start is not None:

@@ -55,7 +55,9 @@ def annotated_frames(study) -> AnnotatedFrames:
     """
     table, profile = study.annotated_table, study.profile
     size = profile.data.render_size if profile.embedded else profile.recognition.image_size or 224
-    return pack_annotated(table, study.data_root / table.attrs["dataset"], study.work / "annotated", size, drawn=drawn_landmarks)
+    return pack_annotated(
+        table, study.data_root / table.attrs["dataset"], study.work / "annotated", size, drawn=drawn_landmarks
+    )
 
 
 def trained_estimator(study) -> TrainedEstimator:

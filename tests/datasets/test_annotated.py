@@ -6,6 +6,7 @@ Labels, folds, pictures, landmarks, faults, and what ``data check`` says of them
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from small_layouts import jpeg, lines, video
 
 from audfer import datasets, synth
 from audfer.companion import cli
-from audfer.datasets import annotated, bp4d, disfa
+from audfer.datasets import DATASETS, annotated
+from audfer.datasets.readers import bp4d, disfa
 from audfer.errors import InputError
 from audfer.facs import ACTION_UNITS
 
@@ -96,12 +98,13 @@ def test_labels_are_present_from_code_2_on_in_disfa_as_coded_in_bp4d_and_unknown
         datasets.annotated_labels(bp4d_table, ("AU43",))
 
 
-@pytest.mark.parametrize("module, people", [(disfa, 27), (bp4d, 41)])
-def test_published_folds_hold_every_subject_once(module, people):
-    everybody = [subject for fold in module.TEST_SUBJECTS for subject in fold]
+@pytest.mark.parametrize("name, people", [("DISFA", 27), ("BP4D", 41)])
+def test_published_folds_hold_every_subject_once(name, people):
+    folds = DATASETS[name].annotation.subjects
+    everybody = [subject for fold in folds for subject in fold]
     assert len(everybody) == len(set(everybody)) == people
-    assert max(map(len, module.TEST_SUBJECTS)) - min(map(len, module.TEST_SUBJECTS)) <= 1
-    if module is bp4d:
+    assert max(map(len, folds)) - min(map(len, folds)) <= 1
+    if name == "BP4D":
         assert set(everybody) == {f"F{n:03d}" for n in range(1, 24)} | {f"M{n:03d}" for n in range(1, 19)}
 
 
@@ -293,10 +296,10 @@ def test_embedded_landmarks_are_the_drawn_ones_in_any_order(embedded):
     assert table.drop_duplicates("subject")["fold"].tolist() == [1, 2, 3, 1] and "audfer's rule" in table.attrs["folds"]
     drawn = synth.read_truth_landmarks(embedded, "DISFA") / 64
     order = np.random.default_rng(0).permutation(len(table))
-    found = datasets.annotated_landmarks(embedded, table.iloc[order])
+    found = synth.drawn_landmarks(embedded, table.iloc[order])
     assert found.dtype == np.float32 and np.allclose(found, drawn[order])
     strangers = table.iloc[:2].assign(frame=[0, 99])
-    assert np.isnan(datasets.annotated_landmarks(embedded, strangers)).all(axis=(1, 2)).tolist() == [False, True]
+    assert np.isnan(synth.drawn_landmarks(embedded / "DISFA", strangers)).all(axis=(1, 2)).tolist() == [False, True]
 
 
 def openface_csv(path: Path, points: np.ndarray, first: int = 1, lost: tuple[int, ...] = ()) -> None:
@@ -380,7 +383,7 @@ def test_data_check_knows_the_embedded_set_and_the_published_size(embedded, tmp_
         datasets.check_dataset("DISFA", embedded, (4,), progress=False)
     # all 27 people with all their frames are what the papers used
     table = datasets.read_annotated("DISFA", make_disfa_images(tmp_path, "SN001"))
-    subjects = [subject for fold in disfa.TEST_SUBJECTS for subject in fold]
+    subjects = [subject for fold in DATASETS["DISFA"].annotation.subjects for subject in fold]
     whole = (
         table.iloc[np.zeros(130_815, int)]
         .assign(
@@ -389,7 +392,9 @@ def test_data_check_knows_the_embedded_set_and_the_published_size(embedded, tmp_
         .reset_index(drop=True)
     )
     whole.attrs = {**table.attrs, "folds": "the subjects tested in each fold are those of somebody"}
-    monkeypatch.setitem(annotated.READERS, "DISFA", lambda root, missing: whole)
+    real = DATASETS["DISFA"]
+    reads_whole = replace(real, annotation=replace(real.annotation, read=lambda base, missing: whole))
+    monkeypatch.setitem(DATASETS._entries, "DISFA", reads_whole)
     found = datasets.check_dataset("DISFA", tmp_path, progress=False)
     assert found.as_published and "this is what the papers used" in str(found)
 

@@ -11,7 +11,8 @@ from PIL import Image
 from small_layouts import lines, video
 
 from audfer import datasets, sampling, synth
-from audfer.datasets import affwild2, manifest, ravdess
+from audfer.datasets import manifest
+from audfer.datasets.readers import affwild2, ravdess
 from audfer.errors import InputError
 from audfer.facs import EXPRESSIONS
 
@@ -252,7 +253,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_an_unknown_dataset_is_refused(tmp_path):
-    with pytest.raises(InputError, match="'AFFEW'.*DFEW, FERV39k"):
+    with pytest.raises(InputError, match="'AFFEW'.*AFEW, AffWild2, DFEW"):
         datasets.read_dataset("AFFEW", tmp_path)
 
 

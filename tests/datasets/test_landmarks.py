@@ -13,7 +13,7 @@ from PIL import Image
 from audfer import datasets, synth
 from audfer.companion import cli
 from audfer.datasets import alignment
-from audfer.datasets.landmarks import dlib_points, embedded_points, openface_points, packed_landmarks
+from audfer.datasets.landmarks import dlib_points, openface_points, packed_landmarks
 from audfer.errors import AudferError, InputError
 from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 from audfer.study.study import Study
@@ -161,7 +161,7 @@ def test_windows_of_a_long_take_share_its_points(study):
         synth.write_benchmark(study.data_root, study.synth_config, ("AffWild2",), progress=False)
         manifest = datasets.read_dataset("AffWild2", study.data_root / "AffWild2")
     packed = datasets.pack(manifest, study.work / "packed" / "AffWild2", 4, 24, progress=False)
-    found = packed_landmarks(packed, embedded_points(packed, study.data_root, 48), progress=False)
+    found = packed_landmarks(packed, synth.embedded_points(packed, study.data_root, 48), progress=False)
     assert ":" in packed.clip_ids[-1] and found.known == 1 and not found.without
 
 

@@ -43,7 +43,7 @@ from audfer.lock_and_check.training import (
     stored_maps,
     total_loss,
 )
-from audfer.synth import SynthConfig, write_benchmark
+from audfer.synth import SynthConfig, drawn_landmarks, write_benchmark
 from audfer.training.records import run_cells
 
 SMALL = {"size": "tiny", "image_size": 32, "window": 4, "segments": 2, "epochs": 2, "batch": 4}
@@ -54,7 +54,9 @@ def data(tmp_path_factory):
     """9 rendered people of 12 frames, packed at 32 pixels."""
     root = tmp_path_factory.mktemp("annotated")
     write_benchmark(root, SynthConfig(image_size=32, disfa_subjects=9, disfa_frames=12), ("DISFA",), progress=False)
-    return pack_annotated(read_annotated("DISFA", root / "DISFA"), root / "DISFA", root / "packed", 32)
+    return pack_annotated(
+        read_annotated("DISFA", root / "DISFA"), root / "DISFA", root / "packed", 32, drawn=drawn_landmarks
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,183 @@
+"""Aff-Wild2, expression track: long takes labelled frame by frame, cut into windows (DATASETS.md D.5)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import InputError
+from ...facs import LABEL_SPACES
+from ..common import Listing, listed, read_lines, same_name, subfolders
+from ..manifest import Manifest, frame_number, list_frames
+from ..registry import DATASETS, Dataset, Finding
+
+#: longest window in frames
+WINDOW = 16
+#: the class names of the annotations' first line; early editions lack the last
+HEADER = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
+_PARTS = {"train": ("Train_Set", "Training_Set", "train"), "test": ("Validation_Set", "Val_Set", "validation", "val")}
+_ANNOTATIONS = "EXPR_Recognition_Challenge"
+
+
+def _annotation_files(base: Path) -> tuple[Path, dict[str, list[Path]]]:
+    """The annotations' folder; split -> its files: one per video in ``Train_Set``, or ``Train_Set.txt`` for all."""
+    tops = [base, *(base / name for name in subfolders(base) if not name.lower().startswith(("cropped", "batch")))]
+    folders = [inner for top in tops for inner in (top, *(top / name for name in subfolders(top)))]
+    annotations = next((folder for folder in folders if same_name(folder.name, _ANNOTATIONS)), None)
+    if annotations is None:
+        expected = f'"<N>th ABAW Annotations/{_ANNOTATIONS}"'
+        raise InputError(base, "folder of Aff-Wild2's annotations", "no such folder", expected)
+    files = {}
+    is_list = lambda path: path.suffix.lower() in (".txt", ".csv")  # noqa: E731
+    for split, names in _PARTS.items():
+        for path in (annotations / entry for entry in listed(annotations)):
+            name = path.name if path.is_dir() else path.stem if is_list(path) else ""
+            if any(same_name(name, known) for known in names):
+                files[split] = [path / e for e in listed(path) if is_list(path / e)] if path.is_dir() else [path]
+                break
+        else:
+            raise InputError(annotations / names[0], f"{split} annotations", "no such folder", "one text file a video")
+    return annotations, files
+
+
+def _header(path: Path, line: str) -> tuple[bool, int]:
+    """(whether rows name their image, number of classes) from an annotation's first line."""
+    names = [part.strip().lower() for part in line.split(",")]
+    by_image = names[0] in ("image_location", "image", "image_path")
+    classes = tuple(names[by_image:])
+    if classes not in (HEADER, HEADER[:-1]):
+        reordered = set(classes) in (set(HEADER), set(HEADER[:-1]))
+        found = repr(line[:80]) + " (another label order)" * reordered
+        raise InputError(path, "line 1", found, f"the class names, beginning with {','.join(HEADER[:3]).title()}")
+    return by_image, len(classes)
+
+
+def _labels(path: Path) -> dict[str, list[tuple[int, int, str]]]:
+    """Video -> (line, 1-based frame, label as written)."""
+    lines = read_lines(path, "annotation")
+    by_image, classes = _header(path, lines[0][1])
+    labels: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    for row, (number, line) in enumerate(lines[1:], 1):
+        video, frame, label = path.stem, row, line
+        if by_image:
+            image, _, label = line.rpartition(",")
+            parts = re.split(r"[/\\]", image.strip())
+            numbers = frame_number(parts[-1])[0]
+            if len(parts) < 2 or not parts[-2] or not numbers or ".." in parts:
+                raise InputError(path, f"line {number}", repr(line[:80]), '"video/00001.jpg,label"')
+            video, frame = parts[-2], numbers[-1]
+            if not 0 < frame < 10_000_000:
+                raise InputError(path, f"line {number}, frame", frame, "the number of a frame, from 1")
+        label = label.strip()
+        if label == str(classes):
+            allowed = f"-1 to {classes - 1}: its header has no Other"
+            raise InputError(path, f"line {number}, label", repr(label), allowed)
+        labels[video].append((number, frame, label))
+    return labels
+
+
+def _windows(labels: np.ndarray, has_image: np.ndarray, longest: int) -> list[tuple[int, int]]:
+    """Half-open spans of rows with one label, at most ``longest`` rows each, in which there is an image.
+
+    A run is cut into windows of ``longest`` rows and a rest; a missing image is skipped inside a window, never
+    shifted.
+    """
+    edges = np.nonzero(np.diff(labels))[0] + 1
+    runs = zip([0, *edges], [*edges, len(labels)], strict=True)
+    spans = [(first, min(first + longest, stop)) for start, stop in runs for first in range(start, stop, longest)]
+    return [(int(first), int(last)) for first, last in spans if has_image[first:last].any()]
+
+
+def read(listing: Listing, *, window: int = WINDOW, classes: str = "seven") -> None:
+    """Windows; the split is by video (Train_Set and Validation_Set).
+
+    Row *i* of an annotation (from 1, after the header) is image ``{i:05d}.jpg``; the newer form names the image in each
+    row. No image means that no face was found: it is skipped and nothing is shifted. Runs of one label are cut into
+    windows of at most ``window`` frames. Frames labelled -1 (ignore) or 7 (other) are in no window; ``dropped`` counts
+    them. Images are looked for in ``cropped_aligned``, ``cropped_aligned_new_50_vids`` and whatever else begins so; a
+    video with two people has an annotation and a folder for each (``_left``, ``_right``). Videos without a folder of
+    images are refused or, with another ``missing`` than "error", counted, the first of them named in a note.
+
+    Args:
+        window: longest window in frames, at least 1.
+        classes: "seven", or "all" to keep other as class 7.
+
+    Raises:
+        InputError: no annotations, a header without the class names or in another order, a label outside -1..7, videos
+            without images.
+    """
+    if window < 1:
+        raise InputError("AffWild2", "window", window, "at least 1 frame")
+    every, base = listing.keep(classes), listing.root
+    annotations, files = _annotation_files(base)
+    images = [base / name for name in subfolders(base) if name.lower().startswith("cropped_aligned")]
+    if not images:
+        raise InputError(base, "folder of Aff-Wild2's face images", "no such folder", "cropped_aligned")
+    folders: dict[str, Path] = {}
+    for top in images:
+        inner = top / top.name if os.path.isdir(top / top.name) else top  # as archives unpack it
+        for video in subfolders(inner):
+            folders.setdefault(_plain(video), inner / video)
+    absent = []
+    listing.notes += [
+        "test split: Validation_Set, because the labels of the test set are not public",
+        f"windows of at most {window} frames of one label; a frame without a face image is skipped",
+    ]
+    annotated = ((split, path) for split, paths in files.items() for path in paths)
+    for split, path, video, lines in ((*place, *item) for place in annotated for item in _labels(place[1]).items()):
+        parse = listing.labels.parse
+        parsed = [(frame, parse(text, path, f"line {number}", every=every)) for number, frame, text in lines]
+        texts = [text for *_, text in lines]
+        listing.dropped["frames to ignore (-1)"] += texts.count("-1")
+        if not every:
+            listing.dropped["frames of other (7)"] += texts.count("7")
+        clips = folders.get(_plain(video))
+        names = list_frames(clips) if clips is not None else []
+        if not names:
+            absent.append(video)
+            continue
+        labels = np.full(max(frame for frame, _ in parsed), -1)
+        for frame, expression in parsed:
+            labels[frame - 1] = -1 if expression is None else expression
+        has_image = np.zeros(len(labels), bool)
+        numbers = [frame_number(name)[0] for name in names]
+        has_image[[n[-1] - 1 for n in numbers if n and 0 < n[-1] <= len(labels)]] = True
+        listing.dropped["labelled frames without a face image"] += int(((labels >= 0) & ~has_image).sum())
+        listing.lists[split] = path
+        for start, stop in _windows(labels, has_image, window):
+            if (label := int(labels[start])) >= 0:
+                clip_id = f"{video}:{start + 1:05d}-{stop:05d}"
+                listing.add(clip_id, clips, split, label, start=start, stop=stop, subject=video)
+    if absent:
+        first = ", ".join(absent[:3])
+        if listing.missing == "error":
+            found = f"{len(absent)} annotated videos without images (first: {first})"
+            raise InputError(annotations, "videos on disk", found, f"a folder of images for each under {images[0]}")
+        listing.dropped["videos without images"] = len(absent)
+        listing.notes.append(f"videos without images: {first}{' ...' if len(absent) > 3 else ''}")
+
+
+def _plain(video: str) -> str:
+    """A video's name with hyphens, underscores and blanks alike: annotations and folders differ in them."""
+    return re.sub(r"[-_ ]+", "_", video.lower())
+
+
+def _look(manifest: Manifest) -> list[Finding]:
+    """Videos that are lacking, and videos of two people of whom one is in each split."""
+    findings, sides = [], defaultdict(set)
+    if lacking := manifest.dropped.get("videos without images"):
+        note = next(note for note in manifest.notes if note.startswith("videos without images"))
+        findings.append(Finding("missing clip", f"{lacking} {note}", lacking))
+    for subject, split in zip(manifest.table["subject"], manifest.table["split"], strict=True):
+        sides[subject.replace("-", "_").removesuffix("_left").removesuffix("_right")].add(split)
+    both = [video for video, splits in sides.items() if len(splits) > 1]
+    if both:
+        findings.append(Finding("duplicate", f"{len(both)} videos have people in both splits", len(both), both[0]))
+    return findings
+
+
+DATASETS.add("AffWild2", Dataset(read, LABEL_SPACES["AffWild2"], skips_frames=True, look=_look))

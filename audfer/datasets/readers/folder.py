@@ -1,0 +1,146 @@
+"""Anybody's own clips, one folder per class: ``<class>/<clip>``, perhaps with ``train/`` and ``test/`` above."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ...errors import InputError
+from ...facs import EXPRESSIONS, LABEL_SPACES
+from ..common import Listing, has_frames, listed, people_tested, same_name, subfolders
+from ..lists import add_from_lists
+from ..manifest import is_video
+from ..registry import DATASETS, Dataset
+
+FOLDS = 5
+_PARTS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
+
+
+class _Clip(NamedTuple):
+    clip_id: str
+    path: Path
+    class_folder: str
+    split: str
+    person: str
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.clip_id.encode(errors="surrogateescape")).digest()
+
+
+def read(listing: Listing, *, classes: str = "seven", splits=None) -> None:
+    """A folder whose subfolders are classes and hold clips: videos, or folders of pictures.
+
+    The split is, in this order: the one that ``splits`` lists give; the folders ``train`` and ``test`` (or ``val``)
+    above the classes; where there is a folder per person between class and clip (``happy/anna/clip1``), every fifth
+    person beginning with the ``fold``-th; otherwise a fifth of each class by a hash of the clip's name. A note says
+    which. ``missing`` matters with ``splits`` only.
+
+    Args:
+        classes: "seven" (class folders in any usual spelling; those of known other classes are left out and counted),
+            or "all" (every folder is a class; those beyond the seven are numbered from 7 in alphabetical order).
+        splits: a list or folder of lists "path label" or "path frames label", paths relative to the folder.
+
+    Raises:
+        InputError: no classes, an unknown class (with "seven"), no clips.
+    """
+    root, fold, known = listing.root, listing.fold, listing.labels.mapping
+    tops = {
+        split: [root / entry for entry in subfolders(root) if any(same_name(entry, name) for name in names)]
+        for split, names in _PARTS.items()
+    }
+    divided = any(tops.values())
+    clips = [
+        clip
+        for split, folders in (tops if divided else {"": [root]}).items()
+        for top in folders
+        for name in subfolders(top)
+        for clip in _clips(root, top / name, split)
+    ]
+    if not clips:
+        raise InputError(root, "clips", "none", "<class>/<clip>, a clip being a video or a folder of pictures")
+    names = {clip.class_folder for clip in clips}
+    further = sorted(name for name in names if known.get(name.lower()) is None)
+    listing.every_class = EXPRESSIONS + tuple(further)
+    odd = [name for name in further if name.lower() not in known]
+    if not listing.keep(classes) and odd:
+        raise InputError(
+            root / odd[0],
+            "class folder",
+            repr(odd[0]),
+            f"one of {', '.join(known)}; or ask for all classes (--classes all) to keep it as a class of its own",
+        )
+    label = {name: 7 + further.index(name) if name in further else known[name.lower()] for name in names}
+    if splits is not None:
+        _from_lists(listing, clips, splits, label)
+        return
+    test, turn = people_tested({clip.person for clip in clips}, fold, FOLDS), _turns(clips)
+    by_person = all(clip.person for clip in clips)
+    for clip in clips:
+        tested = clip.person in test if by_person else turn[clip.clip_id] == fold % FOLDS
+        split = clip.split or ("test" if tested else "train")
+        listing.add(clip.clip_id, clip.path, split, label[clip.class_folder], subject=clip.person)
+    if divided:
+        note = "split: the folders train and test"
+    elif by_person:
+        note = f"split: by person, test {', '.join(sorted(test)) or 'none'} (fold {fold} of {FOLDS})"
+    else:
+        note = f"split: a fifth of each class by a hash of the clips' names (fold {fold} of {FOLDS}); "
+        note += "one person may be in both"
+    listing.notes.append(note)
+
+
+def _clips(root: Path, folder: Path, split: str) -> Iterator[_Clip]:
+    """The clips in a class folder; a folder that holds clips rather than pictures is a person."""
+
+    def is_clip(path: Path) -> bool:
+        return is_video(path) or (os.path.isdir(path) and has_frames(path))
+
+    def clip(path: Path, person: str = "") -> _Clip:
+        name = os.path.splitext(path.name)[0] if is_video(path.name) else path.name
+        return _Clip("/".join([*path.parent.relative_to(root).parts, name]), path, folder.name, split, person)
+
+    for entry in listed(folder):
+        path = folder / entry
+        if is_video(entry):
+            yield clip(path)
+        elif os.path.isdir(path):
+            inner = [] if has_frames(path) else [path / name for name in listed(path) if is_clip(path / name)]
+            yield from (clip(one, entry) for one in inner)
+            if not inner:
+                yield clip(path)
+
+
+def _turns(clips: list[_Clip]) -> dict[str, int]:
+    """Clip -> a number 0..4, each as often as can be in every class; by the digests of the names, not their order."""
+    turns, seen = {}, Counter()
+    for clip in sorted(clips, key=lambda clip: clip.digest):
+        seen[clip.class_folder.lower()] += 1  # from 1: a class's only clip is for training in the first fold
+        turns[clip.clip_id] = (seen[clip.class_folder.lower()] + 1) % FOLDS
+    return turns
+
+
+def _from_lists(listing: Listing, clips: list[_Clip], splits, label: dict[str, int]) -> None:
+    """The class folder is the label; the lists' own numbers or names must go with it one to one."""
+    by_id = {clip.clip_id: clip for clip in clips}
+    # by the end of the path, because lists hold paths of another machine
+    by_end = {(clip.class_folder.lower(), clip.clip_id.split("/")[-1]): clip for clip in reversed(clips)}
+
+    def clip_of(entry) -> str:
+        name = os.path.splitext(entry.name)[0] if is_video(entry.name) else entry.name
+        for part in entry.parts[:-1]:
+            if (part.lower(), name) in by_end:
+                return by_end[part.lower(), name].clip_id
+        raise entry.wrong(f"a clip below {listing.root}")
+
+    def place(clip, entry) -> dict:
+        return {"path": by_id[clip].path, "subject": by_id[clip].person}
+
+    add_from_lists(listing, splits, clip_of, lambda clip: label[by_id[clip].class_folder], place, by_id)
+
+
+DATASETS.add("folder", Dataset(read, LABEL_SPACES["folder"], folds=FOLDS, folders=()))

@@ -1,23 +1,23 @@
 """Tables and figures of the appendix on the key-point network (notebook A2): the method drawn, its own paper's tables
 and ours.
 
-As in ``results``: a function takes a study and gives ``Result``s, from the records that the study has. Numbers of
-    tables and
-figures are those of KP-GCN's paper (Huang, Zhu, Li and Yang, 2024), not of AU-DFER's.
+Numbers of tables and figures are those of KP-GCN's paper (Huang, Zhu, Li and Yang, 2024), not of AU-DFER's.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -26,10 +26,27 @@ from scipy.spatial import ConvexHull
 from .. import published
 from ..facs import ACTION_UNITS, PROTOTYPES
 from ..models import NETWORKS, build_model, default_clip_shape
-from ..results import figure_data, plots, tables
-from ..results.outputs import Result
-from ..results.tables import DASH, MODEL_NAMES, Shown, Table
-from ..study.study import KEYPOINT_ABLATIONS, ROOT, Study, paper_cost
+from ..results import fig6, fig8
+from ..results.builder import DASH, Result, digests_of, output
+from ..results.cost import paper_costs
+from ..results.drawing import METRIC_COLOURS, legend_below
+from ..results.rows import (
+    COLUMNS,
+    TOTALS,
+    Line,
+    describe,
+    differences,
+    identity,
+    measured,
+    paper_heading,
+    table_caption,
+    text,
+    totals,
+)
+from ..results.selection import cells_of, no_head, pooled, select
+from ..results.table2 import class_table
+from ..results.words import answers, certainty, changes, compared
+from ..study.study import ROOT
 from ..synth.face import render, sample_identities
 from ..synth.scene import neutral_scene
 from .network import (
@@ -45,19 +62,20 @@ from .network import (
     key_points,
 )
 
-MODEL = "keypoint_gcn"
-NAME = MODEL_NAMES[MODEL]
+MODEL, NOTEBOOK = "keypoint_gcn", "A2_keypoint_gcn"
+NAME = NETWORKS[MODEL].title
 #: what the network's own constructor takes where a variant does not say otherwise
 DEFAULTS: dict = KeyPointGCN.__init__.__kwdefaults__
-#: outputs of ``study.OUTPUTS`` behind Tables 9 to 12 and Fig. 8
-ABLATIONS: tuple[str, ...] = tuple(KEYPOINT_ABLATIONS)
+#: the name of the unchanged network in tables
+FULL = "full network"
+_BRIDGE = "nose bridge"
 #: region -> colour, and that of the points that are in none
 REGION_COLOURS: dict[str, str] = dict(
-    zip((*REGIONS, "nose bridge"), ("#0072B2", "#D55E00", "#009E73", "#7A7A7A"), strict=True)
+    zip((*REGIONS, _BRIDGE), ("#0072B2", "#D55E00", "#009E73", "#7A7A7A"), strict=True)
 )
-#: the embedded benchmark's face in the drawings, pixels
-_SIDE = 256
-#: clips a second of the paper-size networks, measured; a package without its repository has none
+#: what captions of the drawings say about their picture
+_FACE = "Rendered face of the embedded benchmark."
+#: clips per second of the paper-size networks, measured; a package without its repository has none
 SPEEDS = ROOT / "benchmarks" / "records"
 #: epochs of the paper's training
 _EPOCHS = 80
@@ -65,7 +83,7 @@ _EPOCHS = 80
 
 # ------------------------------------------------------------------------------------------------ the method, drawn
 @lru_cache(maxsize=2)
-def key_point_sheet(size: int = _SIDE) -> dict:
+def key_point_sheet(size: int = 256) -> dict:
     """A rendered face with everything that the network makes of its landmarks.
 
     Returns:
@@ -78,38 +96,32 @@ def key_point_sheet(size: int = _SIDE) -> dict:
     pictures, landmarks = render(sample_identities(8, 0)[3], intensities, neutral_scene(1), size)
     points, visible = key_points(landmarks[0] / size)
     assert visible.all()
+    with torch.device("meta"):
+        shape = KeyPointGCN().backbone(torch.zeros(1, *default_clip_shape(MODEL)[1:])).shape[-2:]
     return {
         "picture": pictures[0].numpy(),
         "landmarks": landmarks[0].numpy() / size,
         "points": points.numpy(),
-        "maps": heat_maps(points, *_map_shape(), DEFAULTS["sigma"]).numpy(),
+        "maps": heat_maps(points, *shape, DEFAULTS["sigma"]).numpy(),
     }
-
-
-def _map_shape() -> tuple[int, int]:
-    """Height and width of the paper-size network's feature map."""
-    with torch.device("meta"):
-        return tuple(KeyPointGCN().backbone(torch.zeros(1, *default_clip_shape(MODEL)[1:])).shape[-2:])
 
 
 def region_of(point: int) -> str:
     """The region of the fusion that a key point belongs to, or "nose bridge"."""
-    return next((name for name, members in REGIONS.items() if point in members), "nose bridge")
+    return next((name for name, members in REGIONS.items() if point in members), _BRIDGE)
 
 
 def key_point_data(sheet: dict) -> pd.DataFrame:
     """The 18 key points: point, name, region, landmarks (of the 68, 0-based), neighbours, x, y (units of the side)."""
-    sources = [str(number) for number in LANDMARK_POINTS] + [
-        f"centroid of {', '.join(map(str, three))}" for three in CHEEKS
-    ]
-    linked = [[b if a == point else a for a, b in EDGES if point in (a, b)] for point in range(NUM_POINTS)]
+    cheeks = (f"centroid of {', '.join(map(str, three))}" for three in CHEEKS)
+    linked = [sorted(sum(edge) - point for edge in EDGES if point in edge) for point in range(NUM_POINTS)]
     return pd.DataFrame(
         {
             "point": range(NUM_POINTS),
             "name": POINT_NAMES,
             "region": map(region_of, range(NUM_POINTS)),
-            "landmarks": sources,
-            "neighbours": [", ".join(map(str, sorted(found))) for found in linked],
+            "landmarks": [*map(str, LANDMARK_POINTS), *cheeks],
+            "neighbours": [", ".join(map(str, others)) for others in linked],
             "x": sheet["points"][:, 0],
             "y": sheet["points"][:, 1],
         }
@@ -122,75 +134,51 @@ def draw_key_points(sheet: dict) -> Figure:
     Args:
         sheet: from ``key_point_sheet``.
     """
-    with plt.style.context(plots.STYLE):
-        figure, (graph, regions, matrix) = plt.subplots(1, 3, figsize=(10.4, 4.1), width_ratios=(1, 1, 1.18))
-        points, colours = sheet["points"], [REGION_COLOURS[region_of(point)] for point in range(NUM_POINTS)]
-        for axes in (graph, regions):
-            axes.imshow(sheet["picture"], extent=(0, 1, 1, 0))
-            axes.set_axis_off()
-        graph.scatter(*sheet["landmarks"].T, s=3, color="white", linewidth=0)
-        for a, b in EDGES:
-            graph.plot(*points[[a, b]].T, color=colours[a], linewidth=1.6)
+    figure, (graph, regions, matrix) = plt.subplots(1, 3, figsize=(10.4, 4.1), width_ratios=(1, 1, 1.18))
+    points, own = sheet["points"], [region_of(point) for point in range(NUM_POINTS)]
+    colours = [REGION_COLOURS[name] for name in own]
+    centres = {name: points[[other == name for other in own]].mean(0) for name in REGION_COLOURS}
+    middle = {"ha": "center", "va": "center", "color": "white"}
+    for axes in (graph, regions):
+        axes.imshow(sheet["picture"], extent=(0, 1, 1, 0))
+        axes.set_axis_off()
+    graph.scatter(*sheet["landmarks"].T, s=3, color="white", linewidth=0)
+    for a, b in EDGES:
+        graph.plot(*points[[a, b]].T, color=colours[a], linewidth=1.6)
+    for point, place in enumerate(points):
+        graph.plot(*place, "o", color=colours[point], markersize=5, markeredgecolor="white", markeredgewidth=0.6)
         # where the number does not hide a neighbour: away from the middle of its region
-        for point, (x, y) in enumerate(points):
-            graph.plot(x, y, "o", color=colours[point], markersize=5, markeredgecolor="white", markeredgewidth=0.6)
-            away = points[point] - points[[p for p in range(NUM_POINTS) if region_of(p) == region_of(point)]].mean(0)
-            dx, dy = 8.5 * away / (np.linalg.norm(away) + 1e-9)
-            graph.annotate(
-                str(point),
-                (x, y),
-                (dx, -dy),
-                textcoords="offset points",
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white",
-                bbox={"boxstyle": "round,pad=0.1", "color": "#222222", "alpha": 0.55, "linewidth": 0},
-            )
-        graph.set_title("(a) 18 key points, and their graph")
-        for name, members in REGIONS.items():
-            hull = points[list(members)][ConvexHull(points[list(members)]).vertices]
-            regions.fill(*hull.T, color=REGION_COLOURS[name], alpha=0.45, linewidth=6, joinstyle="round")
-            x, y = hull.mean(0)
-            regions.text(
-                x, y, f"mean of {len(members)}", ha="center", va="center", fontsize=8, color="white", fontweight="bold"
-            )
-        regions.set_title("(b) regions that are fused")
-        shown = np.where(adjacency().numpy() > 0, 1.0, 0.0)
-        image = np.ones((NUM_POINTS, NUM_POINTS, 3))
-        for a, b in np.argwhere(shown):
-            image[a, b] = plt.matplotlib.colors.to_rgb(colours[a])
-        matrix.imshow(image)
-        matrix.set_xticks(range(NUM_POINTS), range(NUM_POINTS), fontsize=6.5)
-        matrix.set_yticks(
-            range(NUM_POINTS), [f"{name} {point}" for point, name in enumerate(POINT_NAMES)], fontsize=6.5
-        )
-        matrix.set_xticks(np.arange(NUM_POINTS - 1) + 0.5, minor=True)
-        matrix.set_yticks(np.arange(NUM_POINTS - 1) + 0.5, minor=True)
-        matrix.grid(which="minor", color="#e4e4e4", linewidth=0.6)
-        matrix.tick_params(which="both", length=0)
-        matrix.set_title("(c) adjacency A: coloured cells are 1")
-        figure.legend(
-            handles=[Patch(color=colour, label=name) for name, colour in REGION_COLOURS.items()],
-            loc="outside lower center",
-            ncols=len(REGION_COLOURS),
-        )
-        return figure
+        away = place - centres[own[point]]
+        dx, dy = 8.5 * away / (np.linalg.norm(away) + 1e-9)
+        box = {"boxstyle": "round,pad=0.1", "color": "#222222", "alpha": 0.55, "linewidth": 0}
+        graph.annotate(str(point), place, (dx, -dy), textcoords="offset points", fontsize=7, bbox=box, **middle)
+    graph.set_title("(a) 18 key points, and their graph")
+    for name, members in REGIONS.items():
+        hull = points[list(members)][ConvexHull(points[list(members)]).vertices]
+        regions.fill(*hull.T, color=REGION_COLOURS[name], alpha=0.45, linewidth=6, joinstyle="round")
+        regions.text(*hull.mean(0), f"mean of {len(members)}", fontsize=8, fontweight="bold", **middle)
+    regions.set_title("(b) regions that are fused")
+    image = np.ones((NUM_POINTS, NUM_POINTS, 3))
+    for a, b in np.argwhere(adjacency().numpy()):
+        image[a, b] = to_rgb(colours[a])
+    matrix.imshow(image)
+    matrix.set_xticks(range(NUM_POINTS), range(NUM_POINTS), fontsize=6.5)
+    matrix.set_yticks(range(NUM_POINTS), [f"{name} {point}" for point, name in enumerate(POINT_NAMES)], fontsize=6.5)
+    for ticks in (matrix.set_xticks, matrix.set_yticks):
+        ticks(np.arange(NUM_POINTS - 1) + 0.5, minor=True)
+    matrix.grid(which="minor", color="#e4e4e4", linewidth=0.6)
+    matrix.tick_params(which="both", length=0)
+    matrix.set_title("(c) adjacency A: coloured cells are 1")
+    legend_below(figure, [Patch(color=colour, label=name) for name, colour in REGION_COLOURS.items()])
+    return figure
 
 
 def heat_map_data(sheet: dict) -> pd.DataFrame:
     """The heat maps' cells: point, name, row, column, value (mean of a map: 1)."""
-    count, height, width = sheet["maps"].shape
-    point, row, column = (index.ravel() for index in np.indices((count, height, width)))
-    return pd.DataFrame(
-        {
-            "point": point,
-            "name": np.array(POINT_NAMES)[point],
-            "row": row,
-            "column": column,
-            "value": sheet["maps"].ravel(),
-        }
-    )
+    maps = sheet["maps"]
+    point, row, column = (index.ravel() for index in np.indices(maps.shape))
+    names = np.array(POINT_NAMES)[point]
+    return pd.DataFrame({"point": point, "name": names, "row": row, "column": column, "value": maps.ravel()})
 
 
 def draw_heat_maps(sheet: dict) -> Figure:
@@ -199,88 +187,76 @@ def draw_heat_maps(sheet: dict) -> Figure:
     Args:
         sheet: from ``key_point_sheet``.
     """
-    with plt.style.context(plots.STYLE):
-        figure, grid = plt.subplots(3, 6, figsize=(9.6, 5.4))
-        grey = sheet["picture"][::2, ::2].mean(axis=2, keepdims=True) / 255
-        cells = [np.arange(len(grey)) * count // len(grey) for count in sheet["maps"].shape[1:]]
-        for point, axes in enumerate(grid.flat):
-            strength = 0.85 * (sheet["maps"][point] / sheet["maps"][point].max())[np.ix_(*cells)][..., None]
-            axes.imshow((1 - strength) * grey + strength * (1.0, 0.1, 0.1), extent=(0, 1, 1, 0))
-            axes.plot(*sheet["points"][point], "+", color="#222222", markersize=5)
-            axes.set_axis_off()
-            axes.set_title(f"{point} {POINT_NAMES[point]}", fontsize=7.5, color=REGION_COLOURS[region_of(point)])
-        return figure
+    figure, grid = plt.subplots(3, 6, figsize=(9.6, 5.4))
+    grey = sheet["picture"][::2, ::2].mean(axis=2, keepdims=True) / 255
+    cells = [np.arange(len(grey)) * count // len(grey) for count in sheet["maps"].shape[1:]]
+    for point, (axes, one) in enumerate(zip(grid.flat, sheet["maps"], strict=True)):
+        strength = 0.85 * (one / one.max())[np.ix_(*cells)][..., None]
+        axes.imshow((1 - strength) * grey + strength * (1.0, 0.1, 0.1), extent=(0, 1, 1, 0))
+        axes.plot(*sheet["points"][point], "+", color="#222222", markersize=5)
+        axes.set_axis_off()
+        axes.set_title(f"{point} {POINT_NAMES[point]}", fontsize=7.5, color=REGION_COLOURS[region_of(point)])
+    return figure
 
 
-#: what captions of the drawings say about their picture
-_FACE = "Rendered face of the embedded benchmark."
-
-
-def method(study: Study, protocol: str = "last") -> tuple[Result, ...]:
+@output("keypoint_method", NOTEBOOK)
+def method(study) -> Result:
     """The key points, their graph and the regions of the fusion, drawn on a rendered face; needs no record."""
-    sheet = key_point_sheet()
-    return (
-        Result(
-            "a2_key_points",
-            draw_key_points(sheet),
-            key_point_data(sheet),
-            "Key points of the network: 16 of the 68 landmarks and two cheeks (centroids of three); neighbouring "
-            "points of one "
-            "part of the face are connected. The mean of each region and the whole face's vector are concatenated, 4 x "
-            f"{DEFAULTS['node_dim']} = {4 * DEFAULTS['node_dim']} a frame; the nose bridge only passes messages. "
-            f"{_FACE}",
-        ),
+    sheet, width = key_point_sheet(), DEFAULTS["node_dim"]
+    caption = (
+        "Key points of the network: 16 of the 68 landmarks and two cheeks (centroids of three); neighbouring points of "
+        "one part of the face are connected. The mean of each region and the whole face's vector are concatenated, 4 x "
+        f"{width} = {4 * width} a frame; the nose bridge only passes messages. {_FACE}"
     )
+    return Result("a2_key_points", key_point_data(sheet), caption, draw=lambda _: draw_key_points(sheet))
 
 
-def gaussian_maps(study: Study, protocol: str = "last") -> tuple[Result, ...]:
+@output("keypoint_heat_maps", NOTEBOOK)
+def gaussian_maps(study) -> Result:
     """The heat maps of the key points over a rendered face; needs no record."""
-    sheet, (height, width) = key_point_sheet(), _map_shape()
-    return (
-        Result(
-            "a2_heat_maps",
-            draw_heat_maps(sheet),
-            heat_map_data(sheet),
-            f"Gaussian maps A_j over the {height} x {width} cells of the feature map (paper size; sigma "
-            f"{DEFAULTS['sigma']:g} "
-            f"cell): v_j = GAP(F * A_j) looks at the map F around one point. {_FACE}",
-        ),
-    )
+    sheet = key_point_sheet()
+    caption = (
+        "Gaussian maps A_j over the {} x {} cells of the feature map (paper size; sigma {:g} cell): v_j = GAP(F * A_j) "
+        "looks at the map F around one point. {}"
+    ).format(*sheet["maps"].shape[1:], DEFAULTS["sigma"], _FACE)
+    return Result("a2_heat_maps", heat_map_data(sheet), caption, draw=lambda _: draw_heat_maps(sheet))
 
 
-# ------------------------------------------------------------------------------------------ Tables 3 to 5, and 7
+# ------------------------------------------------------------------------------------- Tables 3 to 5 and 7, features
 def _title(table: int, what: str = "") -> str:
     return f"Table {table} of {NAME}'s paper{what}"
 
 
-def classes(study: Study, protocol: str = "last") -> tuple[Result, ...]:
+def class_cells(study) -> list:
+    """The network on every dataset without and with the AU head, all folds and seeds."""
+    grid = study.profile.grid
+    wanted = ((MODEL, dataset, ratio) for dataset in grid.datasets for ratio in (0.0, grid.au_ratio))
+    return cells_of(study, wanted, every_fold=True)
+
+
+@output("keypoint_classes", NOTEBOOK, cells=class_cells)
+def classes(study, records, protocol: str = "last") -> tuple[Result, ...]:
     """Tables 3, 5 and 7: percent right of every expression, UAR and WAR on every dataset, without and with AU-DFER."""
-    records, grid = study.records("keypoint_classes"), study.profile.grid
-    found = []
-    for dataset in grid.datasets:
+    made = []
+    for dataset in study.profile.grid.datasets:
         number = published.KPGCN_TABLES.get(dataset)
-        table = tables.table2(
-            records,
-            dataset=dataset,
-            protocol=protocol,
-            strategy=grid.strategy,
-            au_ratio=grid.au_ratio,
-            models=(MODEL,),
-            embedded=study.profile.embedded,
-            paper_flops={MODEL: _paper_costs()},
-            title=_title(number) if number else f"{NAME}, a dataset that its paper lacks",
+        made.append(
+            class_table(
+                study,
+                pooled(records),
+                f"a2_{f'table{number}' if number else 'classes'}_{dataset.lower()}",
+                dataset=dataset,
+                models=(MODEL,),
+                costs=paper_costs((MODEL,)),
+                title=_title(number) if number else f"{NAME}, a dataset that its paper lacks",
+                protocol=protocol,
+            )
         )
-        found.append(
-            Result(f"a2_table{number}_{dataset.lower()}" if number else f"a2_classes_{dataset.lower()}", table)
-        )
-    return tuple(found)
+    return tuple(made)
 
 
-def _paper_costs() -> dict[str, dict[str, float]]:
-    return {"baseline": dict(paper_cost(MODEL, None)), "audfer": dict(paper_cost(MODEL, len(ACTION_UNITS)))}
-
-
-def afew(study: Study, protocol: str = "last") -> tuple[Result, ...]:
+@output("keypoint_afew", NOTEBOOK)
+def afew(study) -> tuple[Result, ...]:
     """Table 4 as printed; AFEW is not rendered, so there is no row of ours. Needs no record.
 
     Nothing where the profile has AFEW among its datasets: ``classes`` makes the table then.
@@ -296,129 +272,230 @@ def afew(study: Study, protocol: str = "last") -> tuple[Result, ...]:
     why = "the embedded benchmark renders no AFEW" if study.profile.embedded else "the profile has no AFEW"
     caption = (
         f"{_title(4)}, as printed: AFEW. No row of ours: {why}, so this table has no counterpart here, and neither "
-        f"have the AFEW "
-        "columns of Tables 10 to 12."
+        "have the AFEW columns of Tables 10 to 12."
     )
-    return (Result("a2_table4_afew", Table(tidy, display.rename_axis(columns=None), caption)),)
+    return (Result("a2_table4_afew", tidy, caption, display.rename_axis(columns=None)),)
 
 
-# ------------------------------------------------------------------------------------------------------- Table 8
+@output("keypoint_confusion", NOTEBOOK, needs=("keypoint_classes",))
+def confusion(study, records, protocol: str = "last") -> tuple[Result, ...]:
+    """Confusion matrices on every dataset, without and with AU-DFER."""
+    made = []
+    for dataset in study.profile.grid.datasets:
+        own = [record for record in records if record.cell["dataset"] == dataset]
+        how = describe(own, protocol, study.profile.embedded)
+        data = fig6.confusion_data(own, dataset, protocol)
+        caption = f"Confusion matrices of {NAME} on {dataset}. {how}"
+        name = f"a2_confusion_{dataset.lower()}"
+        made.append(Result(name, data, caption, draw=fig6.draw, digests=digests_of(own)))
+    return tuple(made)
+
+
+@output("keypoint_features", NOTEBOOK, needs=("keypoint_classes",))
+def features(study, records) -> Result:
+    """t-SNE of the test clips' features, without and with AU-DFER."""
+    place = study.profile.grid.strategy_dataset
+    own = [record for record in records if record.cell["dataset"] == place]
+    caption = f"t-SNE of {NAME}'s test features on {place}; the numbers are taken in feature space. {study.caption}"
+    draw = partial(fig8.draw, variants=fig8.PANELS[::2])
+    return Result("a2_tsne", fig8.embedding_data(own, MODEL, place), caption, draw=draw, digests=digests_of(own))
+
+
+# ---------------------------------------------------------------------------------------------------------- Table 8
 def measured_speeds(folder: Path = SPEEDS) -> pd.DataFrame:
-    """The newest clips a second of every paper-size network on every kind of device (``benchmarks/model_speed.py``).
+    """The newest clips per second of every paper-size network on every kind of device (``benchmarks/model_speed.py``).
 
     Returns:
         Columns model, device, threads, clock ("wall", or "processor" where other work shared the machine), date,
-        inference, training (clips a second, median); empty where no record lies.
+        inference, training (clips per second, median); empty where no record lies.
     """
+    same = ["device", "threads", "clock", "date"]
     rows = []
     for path in sorted(Path(folder).glob("*_model_speed*.json")):
         record = json.loads(path.read_text())
-        rows += [
-            (
-                row["model"],
-                record["device"],
-                record["threads"],
-                record["clock"],
-                record["date"],
-                row["forward"]["ours_clips_per_second"]["median"],
-                row["training"]["ours_clips_per_second"]["median"],
-            )
-            for row in record["results"]
-        ]
-    table = pd.DataFrame(rows, columns=["model", "device", "threads", "clock", "date", "inference", "training"])
+        for row in record["results"]:
+            speeds = (row[step]["ours_clips_per_second"]["median"] for step in ("forward", "training"))
+            rows.append((row["model"], *(record[key] for key in same), *speeds))
+    table = pd.DataFrame(rows, columns=["model", *same, "inference", "training"])
     return table.drop_duplicates(["model", "device"], keep="last").reset_index(drop=True)
 
 
-def cost(study: Study, protocol: str = "last") -> tuple[Result, ...]:
-    """Table 8: parameters, samples a second and training time beside the printed ones; from benchmark records, no run
+@output("keypoint_cost", NOTEBOOK)
+def cost(study) -> Result:
+    """Table 8: parameters, samples per second and training time beside the printed ones; from benchmark records, no run
     record.
 
     Times are taken from ``benchmarks/records`` alone, so that the table is the same after every run.
     """
-    speeds = measured_speeds()
-    clips = sum(published.class_counts("DFEW", "train").values())
-    rows = []
-    for method_name, part in published.load("kpgcn_table8").groupby("method", sort=False):
-        value = part.set_index("column")["value"]
-        rows.append(
-            {
-                "network": NAME if method_name == "Ours" else method_name,
-                "source": "printed",
-                "parameters": 1e6 * value["Params_M"],
-                "inference": value["Inference_samples_per_s"],
-                "hours": value["Training_time_h"],
-                "war": value["WAR_DFEW"],
-            }
-        )
+    speeds, clips = measured_speeds(), sum(published.class_counts("DFEW", "train").values())
+    wide = published.load("kpgcn_table8").pivot(index="method", columns="column", values="value")
+    rows = [
+        (NAME if name == "Ours" else name, "printed", 1e6 * row.Params_M, row.Inference_samples_per_s)
+        + (row.Training_time_h, row.WAR_DFEW, None)
+        for name, row in wide.loc[published.load("kpgcn_table8")["method"].unique()].iterrows()
+    ]
     for model in dict.fromkeys((*study.profile.grid.models, MODEL)):
         with torch.device("meta"):
             parameters = sum(weight.numel() for weight in build_model(model).parameters())
-        measured = speeds[speeds["model"] == model].to_dict("records") or [
-            dict.fromkeys(speeds, np.nan) | {"device": ""}
-        ]
-        for found in measured:
-            threads = f"{found['threads']} CPU thread{'s' if found['threads'] != 1 else ''}"
-            where = {"": "not measured yet", "cpu": f"here, {threads}"}.get(found["device"], f"here, {found['device']}")
-            where += ", processor time" if found["clock"] == "processor" else ""
-            rows.append(
-                {
-                    "network": MODEL_NAMES[model],
-                    "source": where,
-                    "parameters": parameters,
-                    "inference": found["inference"],
-                    "hours": _EPOCHS * clips / found["training"] / 3600,
-                    "war": np.nan,
-                    "date": found["date"],
-                }
-            )
+        name, found = NETWORKS[model].title, speeds[speeds["model"] == model]
+        if found.empty:
+            rows.append((name, "not measured yet", parameters, np.nan, np.nan, np.nan, np.nan))
+        for row in found.itertuples():
+            threads = f"{row.threads} CPU thread{'s' if row.threads != 1 else ''}"
+            where = f"here, {threads if row.device == 'cpu' else row.device}"
+            where += ", processor time" if row.clock == "processor" else ""
+            hours = _EPOCHS * clips / row.training / 3600
+            rows.append((name, where, parameters, row.inference, hours, np.nan, row.date))
     tidy = pd.DataFrame(rows, columns=["network", "source", "parameters", "inference", "hours", "war", "date"])
-    number = lambda value, digits: f"{value:.{digits}f}" if np.isfinite(value) else DASH  # noqa: E731
     display = pd.DataFrame(
-        [
-            {
-                "Network": row.network,
-                "Source": row.source,
-                "Parameters (M)": number(row.parameters / 1e6, 0 if row.source == "printed" else 2),
-                "Samples/s, inference": number(row.inference, 0 if row.source == "printed" else 1),
-                "Training (h)": number(row.hours, 1),
-                "WAR DFEW, printed": number(row.war, 2),
-            }
-            for row in tidy.itertuples()
-        ]
+        {
+            "Network": row.network,
+            "Source": row.source,
+            "Parameters (M)": text(row.parameters / 1e6, digits=0 if row.source == "printed" else 2),
+            "Samples/s, inference": text(row.inference, digits=0 if row.source == "printed" else 1),
+            "Training (h)": text(row.hours),
+            "WAR DFEW, printed": text(row.war, digits=2),
+        }
+        for row in tidy.itertuples()
     )
     caption = (
-        f"{_title(8)}: cost, as printed and of the paper-size networks here (with AU head: {len(ACTION_UNITS)} "
-        f"outputs more). A sample is "
-        f"a clip of {default_clip_shape(MODEL)[0]} frames. Here: clips a second from benchmarks/records (model_speed: "
-        f"bfloat16, fresh "
-        f"weights, rendered clips of the embedded benchmark); training hours are {_EPOCHS} epochs of DFEW's {clips} "
-        f"training clips at "
-        "the measured speed of a training step, not run. The printed ones are from another machine: only the order of "
-        "the networks can be "
-        "compared."
+        f"{_title(8)}: cost, as printed and of the paper-size networks here (with AU head: {len(ACTION_UNITS)} outputs "
+        f"more). A sample is a clip of {default_clip_shape(MODEL)[0]} frames. Here: clips a second from "
+        "benchmarks/records (model_speed: bfloat16, fresh weights, rendered clips of the embedded benchmark); training "
+        f"hours are {_EPOCHS} epochs of DFEW's {clips} training clips at the measured speed of a training step, not "
+        "run. The printed ones are from another machine: only the order of the networks can be compared."
     )
     former = [
-        published.load(f"kpgcn_table{n}")
+        published.load(f"kpgcn_table{number}")
         .query("method.str.startswith('Former-DFER') and column == 'Params_M'")["value"]
         .item()
-        for n in (8, 3)
+        for number in (8, 3)
     ]
-    notes = (
-        f"Former-DFER has {former[0]:.0f} million parameters in the paper's Table 8 and {former[1]:.0f} in its Table "
-        f"3.",
-    )
-    return (Result("a2_table8_cost", Table(tidy, display, caption, notes)),)
+    note = "Former-DFER has {:.0f} million parameters in the paper's Table 8 and {:.0f} in its Table 3.".format(*former)
+    return Result("a2_table8_cost", tidy, caption, display, notes=(note,))
 
 
 # ------------------------------------------------------------------------------------- Tables 9 to 12, and Fig. 8
-#: tables that several results need, once a study
-_made: WeakKeyDictionary[Study, dict[tuple, Table]] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class Ablation:
+    """An ablation of the paper.
+
+    Attributes:
+        table: its number. name: of the files, behind the number.
+        variants: regular expression of the network's variants that it shows.
+        title: how the caption goes on. question: that it answers.
+        heading: of the first column. full: what the paper calls the full network in it.
+        notes: on the whole table.
+    """
+
+    table: int
+    name: str
+    variants: str
+    title: str
+    question: str
+    heading: str = ""
+    full: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def _shown(table: int) -> list[Shown]:
-    """The rows of Tables 9 to 12 of the paper, with the variants that they are here."""
-    rows = published.load(f"kpgcn_table{table}")
-    if table == 9:
+@dataclass(frozen=True)
+class Shown:
+    """One row of an ablation.
+
+    Attributes:
+        name: of the variant; "" is the full network, which the others are compared with.
+        cells: heading -> what the first columns say. paper: heading -> printed percentage.
+    """
+
+    name: str
+    cells: dict[str, str]
+    paper: dict[str, float]
+
+
+def _one_fold() -> str:
+    """What the audit says about the printed ablations on DFEW, counted again."""
+    printed = pd.concat(published.load(f"kpgcn_table{number}") for number in (10, 11, 12))
+    values = printed.query("column == 'DFEW_WAR'")["value"].unique()
+    clips = sum(published.class_counts("DFEW", "test").values())
+    whole = sum(published.integer_count(value, clips) is not None for value in values)
+    return (
+        f"{whole} of the {len(values)} different DFEW values of Tables 10 to 12 are whole numbers of the {clips} "
+        "test clips of one fold, so they are one fold's, not the five folds' average that the paper speaks of"
+    )
+
+
+_WIDTH, _HEADS = 4 * DEFAULTS["node_dim"], DEFAULTS["temporal_heads"]
+#: outputs of Tables 9 to 12
+TABLES: dict[str, Ablation] = {
+    "keypoint_modules": Ablation(
+        9,
+        "modules",
+        "[A-D]",
+        "its parts",
+        "Does a part matter (Table 9)?",
+        notes=(
+            "A and B have neither: the mean of the frame vectors is classified, so they have no auxiliary loss either.",
+            "E is the full network. The ticks of the printed table are lost; the paper's text says which parts a model "
+            f"has. {_one_fold()}.",
+        ),
+    ),
+    "keypoint_fusion": Ablation(
+        10,
+        "fusion",
+        ".* fusion",
+        "fusion of a frame's points",
+        "Does the fusion (Table 10)?",
+        "Fusion",
+        "structure-based fusion method",
+        (
+            "mean: of all 18 points, beside the whole face, brought to the same width by a linear layer; LSTM: over "
+            "the 18 points and the whole face.",
+        ),
+    ),
+    "keypoint_heads": Ablation(
+        11,
+        "heads",
+        "heads .*",
+        "attention heads",
+        "The number of heads (Table 11)?",
+        "Heads",
+        str(_HEADS),
+        (
+            f"Usually {_WIDTH} dimensions are shared out among the heads, which 6, 10 and 12 cannot do evenly, and the "
+            f"paper does not say what it did. Here a head is {DEFAULTS['head_dim']} wide at paper size ({_WIDTH} / "
+            f"{_HEADS}) whatever their number, and a linear layer brings them back to {_WIDTH}: more heads are more "
+            "weights.",
+        ),
+    ),
+    "keypoint_depth": Ablation(
+        12,
+        "depth",
+        "depth .*",
+        "blocks over time",
+        "The number of blocks (Table 12)?",
+        "Blocks",
+        str(DEFAULTS["temporal_depth"]),
+    ),
+}
+_AUXILIARY = "keypoint_auxiliary"
+#: all of them, with Fig. 8's
+ABLATIONS: tuple[str, ...] = (*TABLES, _AUXILIARY)
+
+
+def variant_cells(study, pattern: str) -> list:
+    """The full network and those of the profile's variants whose names fit, on the strategy dataset, all seeds."""
+    names = study.profile.keypoint.variants or NETWORKS[MODEL].variants
+    return [
+        study.cell(MODEL, study.profile.grid.strategy_dataset, variant=name, seed=seed)
+        for name in ("", *(name for name in names if re.fullmatch(pattern, name)))
+        for seed in study.profile.training.seeds
+    ]
+
+
+def _shown(about: Ablation) -> list[Shown]:
+    """The rows of a table of the paper, with the variants that they are here."""
+    rows = published.load(f"kpgcn_table{about.table}")
+    if about.table == 9:
         parts = {"FEM": "features", "GCN": "graph", "LSTM": "LSTM", "MSA": "self-attention"}
         return [
             Shown(
@@ -428,162 +505,108 @@ def _shown(table: int) -> list[Shown]:
             )
             for row in rows.to_dict("records")
         ]
-    heading = {10: "Fusion", 11: "Heads", 12: "Blocks"}[table]
-    full = {
-        10: "structure-based fusion method",
-        11: str(DEFAULTS["temporal_heads"]),
-        12: str(DEFAULTS["temporal_depth"]),
-    }[table]
-    names = {
-        10: lambda text: text.replace("-based fusion method", " fusion"),
-        11: "heads {}".format,
-        12: "depth {}".format,
-    }[table]
     rows = rows.assign(method=rows["method"].astype(str))
     wide = rows.pivot(index="method", columns="column", values="value").loc[rows["method"].unique()]
-    return [
-        Shown(
-            "" if method == full else names(method),
-            {heading: method.replace(" fusion method", "")},
-            {"DFEW WAR": row["DFEW_WAR"], "AFEW WAR": row["AFEW_WAR"]},
-        )
-        for method, row in wide.iterrows()
-    ]
+    shown = []
+    for printed, row in wide.iterrows():
+        short = printed.removesuffix(" fusion method")
+        variant = f"{short.removesuffix('-based')} fusion" if about.table == 10 else f"{about.name} {printed}"
+        paper = {"DFEW WAR": row["DFEW_WAR"], "AFEW WAR": row["AFEW_WAR"]}
+        shown.append(Shown("" if printed == about.full else variant, {about.heading: short}, paper))
+    return shown
 
 
-def _ablation(
-    study: Study, output: str, shown: Sequence[Shown], title: str, protocol: str, notes: Sequence[str] = ()
-) -> Table:
-    records = study.records(output)
-    key = (output, protocol, *(record.path.name for record in records))
-    made = _made.setdefault(study, {})
-    if key not in made:
-        made[key] = tables.variants(
-            records,
-            shown,
-            model=MODEL,
-            title=title,
-            dataset=study.profile.grid.strategy_dataset,
-            protocol=protocol,
-            embedded=study.profile.embedded,
-            notes=notes,
-        )
-    return made[key]
+def variant_table(
+    study, records: Sequence, shown: Sequence[Shown], name: str, title: str, protocol: str, notes: tuple[str, ...] = ()
+) -> Result:
+    """Every variant of the network, without an AU head, with its difference to the full network.
 
+    Args:
+        shown: the rows; one without a record has em dashes beside what is printed. Printed columns are the first row's.
+        name: of the result. title: how the caption begins. notes: remarks on the whole table.
 
-def _one_fold() -> str:
-    """What the audit says about the printed ablations on DFEW, counted again."""
-    printed = (
-        pd.concat(published.load(f"kpgcn_table{n}") for n in (10, 11, 12))
-        .query("column == 'DFEW_WAR'")["value"]
-        .unique()
+    Returns:
+        Its numbers have one row per variant and metric, with "parameters" (of the network trained here) and a column
+        for every printed heading (numbers beside WAR only; the paper's ablations print no UAR).
+    """
+    place, embedded = study.profile.grid.strategy_dataset, study.profile.embedded
+    same = {"model": MODEL, "dataset": place, "au_ratio": no_head}
+    cells = {
+        row.name: select(records, **same, variant=lambda value, name=row.name: (value or "") == name) for row in shown
+    }
+    lines = []
+    for row in shown:
+        cell = cells[row.name]
+        base = identity(cell, MODEL, place, row.name or FULL)
+        base["parameters"] = (cell[0].flops or {}).get("parameters") if cell else None
+        lines.append(Line(base, cell, cells.get("", []) if row.name else []))
+    tidy, parts = measured(lines, TOTALS, protocol)
+    display = []
+    for row, part in zip(shown, parts, strict=True):
+        parameters = part["parameters"].iloc[0]
+        line = {**row.cells, **totals(part), **differences(part)}
+        line["Parameters"] = f"{int(parameters):,}" if pd.notna(parameters) else DASH
+        for heading, value in row.paper.items():
+            line[f"{heading}, {paper_heading(embedded)}"] = text(value, digits=2)
+            tidy.loc[part.index[part["metric"] == "WAR"], heading] = value
+        display.append(line)
+    used = [record for cell in cells.values() for record in cell]
+    title = (
+        f"{title} on {place}. Δ is against the full network, without an AU head all of them; parameters of the "
+        "networks trained here."
     )
-    clips = sum(published.class_counts("DFEW", "test").values())
-    whole = sum(published.integer_count(value, clips) is not None for value in printed)
-    return (
-        f"{whole} of the {len(printed)} different DFEW values of Tables 10 to 12 are whole numbers of the {clips} "
-        f"test clips of one "
-        "fold, so they are one fold's, not the five folds' average that the paper speaks of"
-    )
-
-
-def modules(study: Study, protocol: str = "last") -> tuple[Result, ...]:
-    """Table 9: without the graph, and with an LSTM or the mean over time instead of self-attention."""
-    notes = (
-        "A and B have neither: the mean of the frame vectors is classified, so they have no auxiliary loss either.",
-        f"E is the full network. The ticks of the printed table are lost; the paper's text says which parts a model "
-        f"has. {_one_fold()}.",
-    )
-    return (
-        Result(
-            "a2_table9_modules",
-            _ablation(study, "keypoint_modules", _shown(9), _title(9, ": its parts"), protocol, notes),
-        ),
-    )
-
-
-def fusion(study: Study, protocol: str = "last") -> tuple[Result, ...]:
-    """Table 10: how the points of a frame become one vector."""
-    notes = (
-        "mean: of all 18 points, beside the whole face, brought to the same width by a linear layer; LSTM: over the "
-        "18 points "
-        "and the whole face.",
-    )
-    return (
-        Result(
-            "a2_table10_fusion",
-            _ablation(
-                study, "keypoint_fusion", _shown(10), _title(10, ": fusion of a frame's points"), protocol, notes
-            ),
-        ),
+    first = ["dataset", "model", "variant", "parameters"]
+    columns = [*first, *(column for column in COLUMNS if column not in (*first, "paper", "note")), *shown[0].paper]
+    return Result(
+        name,
+        tidy[columns],
+        table_caption(title, used, protocol, tidy, embedded),
+        pd.DataFrame(display),
+        notes=notes,
+        digests=digests_of(used),
     )
 
 
-def heads(study: Study, protocol: str = "last") -> tuple[Result, ...]:
-    """Table 11: heads of the temporal self-attention."""
-    width = 4 * DEFAULTS["node_dim"]
-    notes = (
-        f"Usually {width} dimensions are shared out among the heads, which 6, 10 and 12 cannot do evenly, and the "
-        f"paper does not say "
-        f"what it did. Here a head is {DEFAULTS['head_dim']} wide at paper size ({width} / "
-        f"{DEFAULTS['temporal_heads']}) whatever "
-        f"their number, and a linear layer brings them back to {width}: more heads are more weights.",
-    )
-    return (
-        Result(
-            "a2_table11_heads",
-            _ablation(study, "keypoint_heads", _shown(11), _title(11, ": attention heads"), protocol, notes),
-        ),
-    )
+def ablation(study, records, protocol: str = "last", *, about: Ablation) -> Result:
+    """Table 9 (without the graph, with an LSTM or the mean over time), 10 (how the points of a frame become one
+    vector), 11 (heads of the temporal self-attention) or 12 (its blocks).
+    """
+    name, title = f"a2_table{about.table}_{about.name}", _title(about.table, f": {about.title}")
+    return variant_table(study, records, _shown(about), name, title, protocol, about.notes)
 
 
-def depth(study: Study, protocol: str = "last") -> tuple[Result, ...]:
-    """Table 12: blocks of the temporal self-attention."""
-    return (
-        Result(
-            "a2_table12_depth",
-            _ablation(study, "keypoint_depth", _shown(12), _title(12, ": blocks over time"), protocol),
-        ),
-    )
+for _name, _about in TABLES.items():
+    output(_name, NOTEBOOK, cells=partial(variant_cells, pattern=_about.variants))(partial(ablation, about=_about))
 
 
 def auxiliary_weights() -> dict[str, float]:
     """Name of a variant ("" for the full network) -> weight of its auxiliary loss, for those that differ in nothing
-    else.
+    else; rising.
     """
-    found = {
-        name: fields["auxiliary_weight"]
-        for name, fields in NETWORKS[MODEL].variants.items()
-        if set(fields) == {"auxiliary_weight"}
-    }
-    return dict(sorted({"": DEFAULTS["auxiliary_weight"], **found}.items(), key=lambda item: item[1]))
+    weights = {"": DEFAULTS["auxiliary_weight"]}
+    for name, fields in NETWORKS[MODEL].variants.items():
+        if set(fields) == {"auxiliary_weight"}:
+            weights[name] = fields["auxiliary_weight"]
+    return dict(sorted(weights.items(), key=lambda item: item[1]))
 
 
-def _auxiliary_table(study: Study, protocol: str) -> Table:
+def _auxiliary_table(study, records, protocol: str) -> Result:
+    there = {record.cell.get("variant") or "" for record in records}
     shown = [Shown(name, {"Weight": f"{weight:g}"}, {}) for name, weight in auxiliary_weights().items()]
-    there = {record.cell.get("variant") or "" for record in study.records("keypoint_auxiliary")}
     # the paper prints no number here, so a weight without a record has nothing to show
     shown = [row for row in shown if row.name in there] or shown
-    return _ablation(
-        study, "keypoint_auxiliary", shown, f"Fig. 8 of {NAME}'s paper: weight of the auxiliary loss", protocol
-    )
+    title = f"Fig. 8 of {NAME}'s paper: weight of the auxiliary loss"
+    return variant_table(study, records, shown, "a2_fig8_auxiliary", title, protocol)
 
 
-def auxiliary(study: Study, protocol: str = "last") -> tuple[Result, ...]:
+@output(_AUXILIARY, NOTEBOOK, cells=partial(variant_cells, pattern="auxiliary .*"))
+def auxiliary(study, records, protocol: str = "last") -> Result:
     """Fig. 8: WAR and UAR against the weight of the auxiliary loss."""
-    table = _auxiliary_table(study, protocol)
-    weights = {name or tables.FULL: weight for name, weight in auxiliary_weights().items()}
-    data = table.tidy.assign(weight=table.tidy["variant"].map(weights)).dropna(subset="ours")
-    return (
-        Result(
-            "a2_fig8_auxiliary",
-            draw_auxiliary(data),
-            data,
-            f"{table.caption} The paper chooses {DEFAULTS['auxiliary_weight']:g} "
-            "(its figure's values are not printed).",
-            study.records("keypoint_auxiliary"),
-        ),
-    )
+    table = _auxiliary_table(study, records, protocol)
+    weights = {name or FULL: weight for name, weight in auxiliary_weights().items()}
+    data = table.frame.assign(weight=table.frame["variant"].map(weights)).dropna(subset="ours")
+    chosen = f"The paper chooses {DEFAULTS['auxiliary_weight']:g} (its figure's values are not printed)."
+    return Result(table.name, data, f"{table.caption} {chosen}", draw=draw_auxiliary, digests=digests_of(records))
 
 
 def draw_auxiliary(data: pd.DataFrame) -> Figure:
@@ -592,89 +615,29 @@ def draw_auxiliary(data: pd.DataFrame) -> Figure:
     Args:
         data: weight, metric, ours, low, high (percent).
     """
-    with plt.style.context(plots.STYLE):
-        figure, grid = plt.subplots(1, 2, figsize=(7.2, 2.9))
-        chosen = DEFAULTS["auxiliary_weight"]
-        for axes, metric in zip(grid, ("WAR", "UAR"), strict=True):
-            part, colour = data[data["metric"] == metric].sort_values("weight"), plots.METRIC_COLOURS[metric]
-            axes.axvline(chosen, color="#999999", linestyle="--", linewidth=1.1)
-            axes.fill_between(part["weight"], part["low"], part["high"], color=colour, alpha=0.16, linewidth=0)
-            axes.plot(part["weight"], part["ours"], marker="o" if metric == "WAR" else "s", color=colour)
-            axes.set_xticks(part["weight"], [f"{weight:g}" for weight in part["weight"]])
-            axes.set(xlabel="weight of the auxiliary loss", ylabel=f"{metric} (%)")
-            axes.grid(True)
-        figure.legend(
-            handles=[
-                Line2D([], [], color="#999999", linestyle="--", linewidth=1.1, label=f"the paper's choice, {chosen:g}"),
-                Patch(color="#999999", alpha=0.35, linewidth=0, label="95 % interval over clips"),
-            ],
-            loc="outside lower center",
-            ncols=2,
-        )
-        return figure
+    figure, grid = plt.subplots(1, 2, figsize=(7.2, 2.9))
+    line, chosen = {"color": "#999999", "linestyle": "--", "linewidth": 1.1}, DEFAULTS["auxiliary_weight"]
+    for axes, metric, marker in zip(grid, TOTALS, "os", strict=True):
+        part, colour = data[data["metric"] == metric].sort_values("weight"), METRIC_COLOURS[metric]
+        axes.axvline(chosen, **line)
+        axes.fill_between(part["weight"], part["low"], part["high"], color=colour, alpha=0.16, linewidth=0)
+        axes.plot(part["weight"], part["ours"], marker=marker, color=colour)
+        axes.set_xticks(part["weight"], [f"{weight:g}" for weight in part["weight"]])
+        axes.set(xlabel="weight of the auxiliary loss", ylabel=f"{metric} (%)")
+        axes.grid(True)
+    band = Patch(color="#999999", alpha=0.35, linewidth=0, label="95 % interval over clips")
+    legend_below(figure, [Line2D([], [], label=f"the paper's choice, {chosen:g}", **line), band])
+    return figure
 
 
-def conclusions(study: Study, protocol: str = "last") -> tuple[Result, ...]:
+@output("keypoint_conclusions", NOTEBOOK, needs=ABLATIONS)
+def conclusions(study, records, protocol: str = "last") -> Result:
     """What Tables 9 to 12 and Fig. 8 say, in words."""
-    named = {
-        "Does a part matter (Table 9)?": modules(study, protocol)[0].content,
-        "Does the fusion (Table 10)?": fusion(study, protocol)[0].content,
-        "The number of heads (Table 11)?": heads(study, protocol)[0].content,
-        "The number of blocks (Table 12)?": depth(study, protocol)[0].content,
-        "The auxiliary loss (Fig. 8)?": _auxiliary_table(study, protocol),
-    }
+    named = {about.question: study.results(name, protocol=protocol) for name, about in TABLES.items()}
+    named["The auxiliary loss (Fig. 8)?"] = _auxiliary_table(study, study.records(_AUXILIARY), protocol)
+    rows = {question: compared(table.frame) for question, table in named.items()}
+    said = [(question, changes(part, "differences to the full network")) for question, part in rows.items()]
+    known = [part for part in rows.values() if len(part)]
+    said.append(("How sure is that?", certainty(pd.concat(known) if known else pd.DataFrame())))
     where = " on the embedded benchmark (rendered faces)" if study.profile.embedded else ""
-    return (Result("a2_conclusions", tables.variant_conclusions(named, f"What the ablations of {NAME} say{where}")),)
-
-
-# ------------------------------------------------------------------------------------- what it confuses and learns
-def confusion(study: Study, protocol: str = "last") -> tuple[Result, ...]:
-    """Confusion matrices on every dataset, without and with AU-DFER."""
-    records, found = study.records("keypoint_classes"), []
-    for dataset in study.profile.grid.datasets:
-        data = figure_data.confusion_data(records, dataset, protocol)
-        own = [record for record in records if record.cell["dataset"] == dataset]
-        found.append(
-            Result(
-                f"a2_confusion_{dataset.lower()}",
-                plots.fig6(data),
-                data,
-                f"Confusion matrices of {NAME} on {dataset}. {tables.describe(own, protocol, study.profile.embedded)}",
-                own,
-            )
-        )
-    return tuple(found)
-
-
-def features(study: Study, protocol: str = "last") -> tuple[Result, ...]:
-    """t-SNE of the test clips' features, without and with AU-DFER."""
-    records, place = study.records("keypoint_classes"), study.profile.grid.strategy_dataset
-    records = [record for record in records if record.cell["dataset"] == place]
-    data = figure_data.embedding_data(records, MODEL, place)
-    return (
-        Result(
-            "a2_tsne",
-            plots.fig8(data, figure_data.EMBEDDINGS[::2]),
-            data,
-            f"t-SNE of {NAME}'s test features on {place}; the numbers are taken in feature space. {study.caption}",
-            records,
-        ),
-    )
-
-
-#: as ``results.RESULTS``
-RESULTS: dict[Callable[..., tuple[Result, ...]], tuple[str, ...]] = {
-    method: (),
-    gaussian_maps: (),
-    classes: ("keypoint_classes",),
-    afew: (),
-    cost: (),
-    modules: ("keypoint_modules",),
-    fusion: ("keypoint_fusion",),
-    heads: ("keypoint_heads",),
-    depth: ("keypoint_depth",),
-    auxiliary: ("keypoint_auxiliary",),
-    conclusions: ABLATIONS,
-    confusion: ("keypoint_classes",),
-    features: ("keypoint_classes",),
-}
+    return answers("a2_conclusions", said, f"What the ablations of {NAME} say{where}", *named.values())

@@ -2,7 +2,7 @@
 other.
 
 *Lock*: a backbone gives F (N x h x w); the cosine between each AU's class weights and F at every place is its
-similarity map M. Training pulls M into the AU's regions (``action_units.lac_losses``); at inference no regions are
+similarity map M. Training pulls M into the AU's regions (``losses``); at inference no regions are
 needed. M weights F into one vector an AU, f_c, and from it comes the first logit y'. *Check*: AUs of other parts of the
 face are attended to, the less certain y' is the more, and an LSTM over the frames of each AU gives the second logit
 y''.
@@ -24,7 +24,7 @@ What the paper leaves open, and what is used here:
 - *Size "estimator"* departs from the paper in four ways, each for training in seconds: the weights of notebook 01's
   estimator, of which all but the last stage stay as they are; the gate "softmax"; ``residual``, y'' = y' + what Check
   says, so that Check begins from what the first stage knows; and numbers of its training, among them the weight of
-  L_loc (``action_units.recognition``).
+  L_loc (``training``).
 - *Neighbours* in the graph are all AUs of the other two groups; there is one attention head and no activation behind
 it.
 - *The classifier* behind the LSTM has its own weights for each AU, the LSTM has not.
@@ -42,7 +42,7 @@ from torch import Tensor, nn
 
 from ..errors import AudferError
 from ..facs import ACTION_UNITS
-from ..models.checkpoint import find_weights, some
+from ..models.checkpoint import counted, find_weights
 from ..models.heads import count_flops
 from ..models.output import at_least_float32, kaiming_init, local_contrast
 from ..models.resnet import BasicBlock, residual_stage
@@ -203,17 +203,10 @@ class EstimatorBackbone(nn.Module):
 
     def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 64, 96), frozen: int = 0):
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False),
-            nn.BatchNorm2d(channels[0]),
-            nn.ReLU(inplace=True),
-        )
-        self.stages = nn.Sequential(
-            *(
-                residual_stage(narrow, wide, 1, stride)
-                for (narrow, wide), stride in zip(pairwise(channels), (2, 2, 1), strict=True)
-            )
-        )
+        convolution = nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False)
+        self.stem = nn.Sequential(convolution, nn.BatchNorm2d(channels[0]), nn.ReLU(inplace=True))
+        widths = zip(pairwise(channels), (2, 2, 1), strict=True)
+        self.stages = nn.Sequential(*(residual_stage(*pair, 1, stride) for pair, stride in widths))
         self.stages[2][0].conv2 = EveryOther(channels[3], channels[3], 3, padding=1, bias=False)
         self.out_channels = channels[3]
         kaiming_init(self)
@@ -359,6 +352,7 @@ class LAC(nn.Module):
         hidden: int = 512,
         backbone_options: Mapping | None = None,
     ):
+        given = locals()
         super().__init__()
         if backbone not in BACKBONES:
             raise AudferError(f"unknown backbone {backbone!r}, expected one of {', '.join(BACKBONES)}")
@@ -371,19 +365,8 @@ class LAC(nn.Module):
         self.action_units, self.image_size, self.window = tuple(action_units), image_size, window
         self.lock, self.gate, self.residual = lock, gate, residual
         #: keywords that build the same network
-        self.settings = {
-            "action_units": list(action_units),
-            "backbone": backbone,
-            "image_size": image_size,
-            "lock": lock,
-            "gate": gate,
-            "sequence": sequence,
-            "residual": residual,
-            "window": window,
-            "dim": dim,
-            "hidden": hidden,
-            "backbone_options": dict(backbone_options or {}),
-        }
+        self.settings = {name: given[name] for name in type(self).__init__.__kwdefaults__}
+        self.settings |= {"action_units": list(action_units), "backbone_options": dict(backbone_options or {})}
         groups = tuple(group_of(au) for au in self.action_units)
         self.backbone = BACKBONES[backbone](**(backbone_options or {}))
         self.classifier = nn.Linear(self.backbone.out_channels, len(groups))
@@ -442,26 +425,19 @@ class LAC(nn.Module):
             vectors = flat.mean(dim=2)[:, None]
         vectors = at_least_float32(vectors)  # (n, C or 1, N)
         first = (vectors * self.classifier.weight).sum(dim=-1) + self.classifier.bias
-        second = None
+        first, second = first.unflatten(0, batch_and_time), None
         if self.check is not None:
             if not self.lock:
                 vectors = vectors * self.classifier.weight
-            second = self.check(vectors.unflatten(0, batch_and_time), first.unflatten(0, batch_and_time))
+            second = self.check(vectors.unflatten(0, batch_and_time), first)
             if self.residual:
-                second = second + first.unflatten(0, batch_and_time)
-        return LACOutput(
-            first.unflatten(0, batch_and_time),
-            second,
-            features.unflatten(0, batch_and_time),
-            similarity.unflatten(0, batch_and_time),
-        )
+                second = second + first
+        return LACOutput(first, second, *(part.unflatten(0, batch_and_time) for part in (features, similarity)))
 
     def extra_repr(self) -> str:
-        return (
-            f"image_size={self.image_size}, action_units={len(self.action_units)}, lock={self.lock}, "
-            f"gate={self.gate!r}, "
-            f"window={self.window}"
-        )
+        shown = ("image_size", "lock", "gate", "window")
+        own = ", ".join(f"{name}={self.settings[name]!r}" for name in shown)
+        return f"action_units={len(self.action_units)}, {own}"
 
 
 #: what a size means; "paper" is the class's own defaults
@@ -528,25 +504,22 @@ def load_imagenet(model: LAC, state_dict: Mapping) -> LoadReport:
     own = model.backbone.state_dict()
     dropped = [key for key in tensors if key.startswith("fc.")]
     given = {key: value for key, value in tensors.items() if key not in set(dropped)}
-    missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
-    unknown = [key for key in given if key not in own]
-    shapes = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in given and given[key].shape != own[key].shape
-    ]
-    problems = [
-        f"{len(keys)} {title}: {some(keys)}"
-        for title, keys in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
-        if keys
-    ]
-    if problems:
+    both = [key for key in own if key in given]
+    different = {
+        "missing": [key for key in own if key not in given and not key.endswith("num_batches_tracked")],
+        "unknown": [key for key in given if key not in own],
+        "of another shape": [
+            f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in both
+            if given[key].shape != own[key].shape
+        ],
+    }
+    if problems := counted(different):
         raise AudferError("these weights do not fit LAC's backbone: " + "; ".join(problems))
     model.backbone.load_state_dict({key: given.get(key, own[key]) for key in own})
-    everything = [f"backbone.{key}" for key in own if key in given]
-    return LoadReport(
-        "ImageNet ResNet", everything, [key for key in model.state_dict() if key not in set(everything)], dropped
-    )
+    loaded = [f"backbone.{key}" for key in both]
+    left = [key for key in model.state_dict() if key not in set(loaded)]
+    return LoadReport("ImageNet ResNet", loaded, left, dropped)
 
 
 def load_estimator(model: LAC, state_dict: Mapping[str, Tensor]) -> None:

@@ -1,22 +1,27 @@
 """Where action units act: two regions each from facial landmarks (Table I of "Lock and Check"), and RoIAlign.
 
 Landmarks are the 98 points of WFLW (Wu et al., "Look at boundary", CVPR 2018): 0-32 outline from the picture's left to
-    its
-right, 33-41 and 42-50 brows, 51-54 bridge and 55-59 base of the nose, 60-67 and 68-75 eyes, 76-87 outer and 88-95 inner
-lips, 96 and 97 pupils. The 68 points of iBUG, which OpenFace and dlib give, are mapped onto them by ``WFLW_FROM_IBUG``.
+its right, 33-41 and 42-50 brows, 51-54 bridge and 55-59 base of the nose, 60-67 and 68-75 eyes, 76-87 outer and 88-95
+inner lips, 96 and 97 pupils. The 68 points of iBUG, which OpenFace and dlib give, are mapped onto them
+(``wflw_from_ibug.csv``: the means of which iBUG points stand for a WFLW point). Exact in meaning are every other point
+of the outline, the bridge and base of the nose, the mouth, the corners of the eyes and the brows' upper edge.
+Approximations: the outline's points between (midpoints); the brows' lower edge (iBUG has one line per brow: the point
+above is taken); the lids (iBUG has two points per lid at thirds, WFLW three at quarters: the outer two are taken as
+they are, the middle one is their midpoint); the pupils (mean of the eye).
 
 Table I against that scheme: every index lies where its AU acts. Its two centres are mirror images of each other for all
-    AUs
-but AU09 (51 and 53, both on the bridge of the nose, one above the other), and AU26 has the picture's right side first
-(83, 87).
-AU12, AU14 and AU15 share their centres, and so do AU23, AU24 and AU25: regions cannot tell these apart.
+AUs but AU09 (51 and 53, both on the bridge of the nose, one above the other), and AU26 has the picture's right side
+first (83, 87). AU12, AU14 and AU15 share their centres, and so do AU23, AU24 and AU25: regions cannot tell these apart.
+The AUs that Table I lacks have regions of our own (``regions.csv``).
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -26,67 +31,30 @@ from ..published import load
 
 #: side of a region as a share of the distance between the eyes' centres: ours, the paper does not say
 BOX_SHARE = 0.5
-#: sampling points a bin and direction in ``roi_align``
+#: sampling points of each bin and direction in ``roi_align``
 SAMPLES = 2
-
 #: the face's three parts, as Table I calls them
 GROUPS: tuple[str, ...] = ("Upper Face", "Middle Face", "Lower Face")
-#: AUs that Table I lacks, ours: (group, landmarks whose mean is centre 1, landmarks whose mean is centre 2)
-OURS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
-    "AU05": ("Upper Face", (61, 62, 63), (69, 70, 71)),  # upper lids
-    "AU20": ("Lower Face", (76,), (82,)),  # outer corners of the mouth
-    "AU28": ("Lower Face", (78, 86), (80, 84)),  # both lips, beside the middle
-    "AU45": ("Upper Face", tuple(range(60, 68)), tuple(range(68, 76))),  # whole eyes, as AU07
-}
-
-#: WFLW point -> iBUG points whose mean stands for it. Exact in meaning: every other outline point, the bridge and base
-#: of the nose, the mouth, the corners of the eyes and the brows' upper edge. Approximations: the outline's points
-#: between (midpoints); the brows' lower edge (iBUG has one line a brow: the point above is taken); the lids (iBUG has
-#: two points a lid at thirds, WFLW three at quarters: the outer two are taken as they are, the middle one is their
-#: midpoint); the pupils (mean of the eye).
-WFLW_FROM_IBUG: tuple[tuple[int, ...], ...] = (
-    *((point // 2,) if point % 2 == 0 else (point // 2, point // 2 + 1) for point in range(33)),
-    *((point,) for point in (17, 18, 19, 20, 21, 21, 20, 19, 18)),
-    *((point,) for point in (22, 23, 24, 25, 26, 25, 24, 23, 22)),
-    *((point,) for point in range(27, 36)),
-    (36,),
-    (37,),
-    (37, 38),
-    (38,),
-    (39,),
-    (40,),
-    (40, 41),
-    (41,),
-    (42,),
-    (43,),
-    (43, 44),
-    (44,),
-    (45,),
-    (46,),
-    (46, 47),
-    (47,),
-    *((point,) for point in range(48, 68)),
-    tuple(range(36, 42)),
-    tuple(range(42, 48)),
-)
+_OWN = pd.read_csv(Path(__file__).with_name("regions.csv"))
+#: AUs that Table I lacks, whose regions are ours
+OURS: tuple[str, ...] = tuple(_OWN["au"].unique())
 _EYES = (tuple(range(60, 68)), tuple(range(68, 76)))
 
 
 @lru_cache(maxsize=None)
-def _table() -> dict[str, tuple[str, tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]]]:
-    """AU -> (group, for each of its two centres the landmarks whose mean is x, and those whose mean is y)."""
-    regions: dict[str, tuple[str, dict]] = {}
-    for row in load("lac_table1_centers").itertuples():
-        _, centres = regions.setdefault(row.au, (row.region, {}))
-        centres[row.centre, row.axis] = tuple(int(point) for point in str(row.landmarks).split())
-    printed = {
-        au: (group, tuple((centres[number, "x"], centres[number, "y"]) for number in (1, 2)))
-        for au, (group, centres) in regions.items()
-    }
-    return printed | {au: (group, ((first, first), (second, second))) for au, (group, first, second) in OURS.items()}
+def _table() -> dict[str, tuple[str, tuple]]:
+    """AU -> (group, for both of its centres the landmarks whose mean is x, and those whose mean is y)."""
+    both = pd.concat([load("lac_table1_centers"), *(_OWN.assign(axis=axis) for axis in "xy")])
+    both["points"] = [tuple(map(int, str(text).split())) for text in both["landmarks"]]
+    table = {}
+    for au, rows in both.groupby("au", sort=False):
+        points = rows.set_index(["centre", "axis"])["points"]
+        centres = tuple((points[number, "x"], points[number, "y"]) for number in (1, 2))
+        table[au] = rows["region"].iloc[0], centres
+    return table
 
 
-def _region(au: str):
+def _region(au: str) -> tuple[str, tuple]:
     if au not in _table():
         raise AudferError(f"no regions are known for {au!r}, expected one of {', '.join(sorted(_table()))}")
     return _table()[au]
@@ -101,23 +69,25 @@ def group_of(action_unit: str) -> str:
     return _region(action_unit)[0]
 
 
-@lru_cache(maxsize=None)
-def _ibug_matrix() -> np.ndarray:
-    """(98, 68): WFLW points as means of iBUG points."""
-    matrix = np.zeros((98, 68), np.float32)
-    for row, points in enumerate(WFLW_FROM_IBUG):
-        matrix[row, list(points)] = 1 / len(points)
+def _means(points: tuple[tuple[int, ...], ...], count: int) -> np.ndarray:
+    """(len(points), count) float32: means of some of ``count`` points as weights."""
+    matrix = np.zeros((len(points), count), np.float32)
+    for row, entries in zip(matrix, points, strict=True):
+        row[list(entries)] = 1 / len(entries)
     return matrix
+
+
+@lru_cache(maxsize=None)
+def wflw_from_ibug() -> np.ndarray:
+    """(98, 68) float32: WFLW points as means of iBUG points."""
+    table = pd.read_csv(Path(__file__).with_name("wflw_from_ibug.csv"), dtype=str)
+    return _means(tuple(tuple(map(int, text.split())) for text in table["ibug"]), 68)
 
 
 def _weights(points: tuple[tuple[int, ...], ...], count: int) -> Tensor:
     """(len(points), count): means of WFLW points as weights of ``count`` landmarks."""
-    if count not in (68, 98):
-        raise AudferError(f"regions need 68 (iBUG) or 98 (WFLW) landmarks, found {count}")
-    matrix = np.zeros((len(points), 98), np.float32)
-    for row, entries in enumerate(points):
-        matrix[row, list(entries)] = 1 / len(entries)
-    return torch.from_numpy(matrix if count == 98 else matrix @ _ibug_matrix())
+    matrix = _means(points, 98)
+    return torch.from_numpy(matrix if count == 98 else matrix @ wflw_from_ibug())
 
 
 def _combine(weights: Tensor, values: Tensor) -> Tensor:
@@ -126,21 +96,6 @@ def _combine(weights: Tensor, values: Tensor) -> Tensor:
     unknown = values.isnan()
     total = values.nan_to_num() @ weights.T
     return total.masked_fill((unknown.to(values.dtype) @ (weights != 0).to(values.dtype).T) > 0, torch.nan)
-
-
-def to_wflw(landmarks: Tensor) -> Tensor:
-    """68 iBUG points -> 98 WFLW points (``WFLW_FROM_IBUG`` says which are approximations); 98 points stay as they are.
-
-    Args:
-        landmarks: (..., 68 or 98, 2) floating point; NaN = unknown.
-
-    Returns:
-        (..., 98, 2), NaN where a point that is needed is unknown.
-    """
-    landmarks = _checked(landmarks)
-    if landmarks.shape[-2] == 98:
-        return landmarks
-    return _combine(torch.from_numpy(_ibug_matrix()), landmarks.mT).mT
 
 
 def _checked(landmarks: Tensor) -> Tensor:
@@ -207,76 +162,6 @@ def landmark_boxes(landmarks: Tensor, action_units: tuple[str, ...] = ACTION_UNI
     return region_boxes(region_centres(landmarks, action_units), eye_distance(landmarks), share)
 
 
-@lru_cache(maxsize=None)
-def _mirrored_order() -> tuple[int, ...]:
-    """WFLW point -> the point on the other side of the face."""
-    order = list(range(98))
-    pairs = [
-        *((point, 32 - point) for point in range(16)),
-        (33, 46),
-        (34, 45),
-        (35, 44),
-        (36, 43),
-        (37, 42),
-        (38, 50),
-        (39, 49),
-        (40, 48),
-        (41, 47),
-        (55, 59),
-        (56, 58),
-        (60, 72),
-        (61, 71),
-        (62, 70),
-        (63, 69),
-        (64, 68),
-        (65, 75),
-        (66, 74),
-        (67, 73),
-        (76, 82),
-        (77, 81),
-        (78, 80),
-        (83, 87),
-        (84, 86),
-        (88, 92),
-        (89, 91),
-        (93, 95),
-        (96, 97),
-    ]
-    for left, right in pairs:
-        order[left], order[right] = right, left
-    return tuple(order)
-
-
-@lru_cache(maxsize=None)
-def _swaps(action_units: tuple[str, ...]) -> tuple[bool, ...]:
-    """Whether an AU's second centre is the mirror image of its first one (not so for AU09)."""
-    order = _mirrored_order()
-    return tuple(
-        all(
-            sorted(order[point] for point in first) == sorted(second)
-            for first, second in zip(*_region(au)[1], strict=True)
-        )
-        for au in action_units
-    )
-
-
-def mirror(boxes: Tensor, action_units: tuple[str, ...] = ACTION_UNITS, width: float = 1.0) -> Tensor:
-    """The boxes of the picture flipped from left to right; left and right regions change places, AU09's two do not.
-
-    Args:
-        boxes: (..., C, 2, 4) from ``region_boxes``.
-        action_units: their C names.
-        width: of the picture, in the boxes' unit.
-
-    Returns:
-        The same shape: what ``region_boxes`` gives for the flipped picture's landmarks.
-    """
-    x0, y0, x1, y1 = boxes.unbind(-1)
-    flipped = torch.stack((width - x1, y0, width - x0, y1), dim=-1)
-    swap = torch.tensor(_swaps(tuple(action_units)), device=boxes.device)[:, None, None]
-    return torch.where(swap, flipped.flip(-2), flipped)
-
-
 # ----------------------------------------------------------------------------------------------------------- RoIAlign
 
 
@@ -290,7 +175,7 @@ def axis_weights(low: Tensor, high: Tensor, cells: int, size: int, samples: int 
         low, high: (...) ends of the interval, shares of the map's side (0..1); NaN gives NaN.
         cells: of the map along this axis; cell i has its centre at (i + 0.5) / cells (the aligned, half-pixel
             convention).
-        size: bins. samples: sampling points a bin.
+        size: bins. samples: sampling points per bin.
 
     Returns:
         (..., size, cells); a bin's weights add up to 1 where it lies inside the map. Sampling points up to half a cell
@@ -315,7 +200,7 @@ def roi_align(maps: Tensor, boxes: Tensor, size: int, samples: int = SAMPLES) ->
         maps: (n, C, h, w).
         boxes: (n, C, R, 4) x0, y0, x1, y1 as shares of the side; a box with a NaN gives NaN. No gradient flows into
             boxes.
-        size: bins a side. samples: sampling points a bin and direction.
+        size: bins per side. samples: sampling points per bin and direction.
 
     Returns:
         (n, C, R, size, size), the maps' dtype, at least float32.

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -37,7 +38,8 @@ from torch import Tensor
 
 from ..action_units.estimator import PRESENT_FROM, ZERO_BELOW, calibration_subjects, major_axis, rate_threshold
 from ..datasets.annotated_frames import AnnotatedFrames, open_annotated
-from ..errors import AudferError, InputError
+from ..errors import AudferError, InputError, refuse
+from ..evaluation import ratio
 from ..facs import ACTION_UNITS, INTENSITY_INDEX
 from ..files import digest, write_json
 from ..models import read_checkpoint
@@ -123,27 +125,41 @@ ETAS: dict[str, tuple[float, ...]] = {"estimator": (0.1 * ETA[0], *ETA[1:])}
 #: rate of what is not the backbone as a multiple of the recipe's, by size; 1 elsewhere
 HEAD_RATES: dict[str, float] = {"estimator": 5.0}
 
-#: rows of Table IV: name -> switches of ``RecognitionCell``; "baseline" trains on still frames, and without DWA the
-#: loss is L_CE
-COMPONENTS: dict[str, dict] = {}
-for _name, _switches in (
-    ("baseline", ""),
-    ("TS", "T"),
-    ("TS + ST", "T S"),
-    ("TS + L_loc + L_act", "T loc act"),
-    ("TS + L_loc + L_act + L_l2g", "T loc act l2g"),
-    ("TS + L_loc + L_act + L_l2g + ST", "T loc act l2g S"),
-    ("LAC", "T loc act l2g S DWA"),
-):
-    _on = _switches.split()
-    COMPONENTS[_name] = {
-        "temporal_sampling": "T" in _on,
-        "localisation": "loc" in _on,
-        "activation": "act" in _on,
-        "local_to_global": "l2g" in _on,
-        "check": "S" in _on,
-        "loss": "DWA" if "DWA" in _on else "CE",
-    }
+#: components of Table IV that are on or off -> fields of ``RecognitionCell``
+SWITCHES = {
+    "TS": "temporal_sampling",
+    "L_loc": "localisation",
+    "L_act": "activation",
+    "L_l2g": "local_to_global",
+    "ST": "check",
+}
+
+
+def _switched(on: Iterable[str], loss: str = "CE") -> dict:
+    return {field: name in on for name, field in SWITCHES.items()} | {"loss": loss}
+
+
+#: rows of Table IV: name -> fields of ``RecognitionCell``; "baseline" trains on still frames, and without DWA the loss
+#: is L_CE
+COMPONENTS: dict[str, dict] = {
+    "baseline": _switched(()),
+    **{
+        name: _switched(name.split(" + "))
+        for name in ("TS", "TS + ST", "TS + L_loc + L_act", "TS + L_loc + L_act + L_l2g")
+    },
+    "TS + L_loc + L_act + L_l2g + ST": _switched(SWITCHES),
+    "LAC": _switched(SWITCHES, "DWA"),
+}
+#: fields of ``RecognitionCell`` -> the values that they may have, or the least one
+_ALLOWED = {
+    "loss": LOSSES,
+    "size": tuple(RECIPES),
+    "localisation_form": ("bounded", "paper"),
+    "activation_form": ("balanced", "paper"),
+    "precision": ("float32", "bf16"),
+    "device": ("cpu", "cuda"),
+}
+_LEAST = {"window": 1, "segments": 1, "epochs": 1, "batch": 1, "fold": 1, "seed": 0, "image_size": 0}
 
 
 @dataclass(frozen=True)
@@ -188,38 +204,22 @@ class RecognitionCell:
     device: str = "cpu"
 
     def __post_init__(self):
-        for name, allowed in (
-            ("loss", LOSSES),
-            ("size", tuple(RECIPES)),
-            ("localisation_form", ("bounded", "paper")),
-            ("activation_form", ("balanced", "paper")),
-            ("precision", ("float32", "bf16")),
-            ("device", ("cpu", "cuda")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InputError("recognition cell", name, repr(getattr(self, name)), f"one of {', '.join(allowed)}")
-        for name, least in (
-            ("window", 1),
-            ("segments", 1),
-            ("epochs", 1),
-            ("batch", 1),
-            ("fold", 1),
-            ("seed", 0),
-            ("image_size", 0),
-        ):
-            if getattr(self, name) < least:
-                raise InputError("recognition cell", name, getattr(self, name), f"at least {least}")
-        if self.check and not self.temporal_sampling:
-            raise InputError(
-                "recognition cell",
-                "check without temporal_sampling",
-                "still frames",
-                "temporal_sampling, because Check runs over the frames of a window",
-            )
-        if not self.initialisation:
-            raise InputError(
-                "recognition cell", "initialisation", "''", "'scratch', or a name for the weights to start from"
-            )
+        checks = [
+            (value not in allowed, name, repr(value), f"one of {', '.join(allowed)}")
+            for name, allowed in _ALLOWED.items()
+            for value in [getattr(self, name)]
+        ]
+        checks += [
+            (value < least, name, value, f"at least {least}")
+            for name, least in _LEAST.items()
+            for value in [getattr(self, name)]
+        ]
+        why = "temporal_sampling, because Check runs over the frames of a window"
+        alone = self.check and not self.temporal_sampling
+        checks.append((alone, "check without temporal_sampling", "still frames", why))
+        start = "'scratch', or a name for the weights to start from"
+        checks.append((not self.initialisation, "initialisation", "''", start))
+        refuse("recognition cell", checks)
 
     @property
     def training_recipe(self) -> Recipe:
@@ -232,22 +232,14 @@ class RecognitionCell:
     def components(self) -> str:
         """Its name in ``COMPONENTS`` where it has one there, else what is switched on and the loss."""
         mine = {name: getattr(self, name) for name in COMPONENTS["LAC"]}
-        found = next((name for name, switches in COMPONENTS.items() if switches == mine), "")
-        parts = {
-            "TS": self.temporal_sampling,
-            "L_loc": self.localisation,
-            "L_act": self.activation,
-            "L_l2g": self.local_to_global,
-            "ST": self.check,
-        }
-        return found or " + ".join([*(name for name, on in parts.items() if on), f"L_{self.loss}"])
+        parts = [*(name for name, field in SWITCHES.items() if mine[field]), f"L_{self.loss}"]
+        return next((name for name, fields in COMPONENTS.items() if fields == mine), " + ".join(parts))
 
     @property
     def label(self) -> str:
         """Short text for progress lines."""
-        return " ".join(
-            [f"t {self.window} N {self.segments} {self.components}", *[f"fold {self.fold}"] * (self.fold != 1)]
-        )
+        fold = f" fold {self.fold}" if self.fold != 1 else ""
+        return f"t {self.window} N {self.segments} {self.components}{fold}"
 
     @property
     def source(self) -> str:
@@ -391,32 +383,29 @@ def judge_rows(
     """
     network.eval()
     windows, keep = covering_windows(data.table.iloc[rows], network.window)
-    found = np.full((len(rows), len(network.action_units)), np.nan, np.float32)
+    judged = np.full((len(rows), len(network.action_units)), np.nan, np.float32)
     step = max(1, 256 // network.window)
     for start in range(0, len(windows), step):
         part, kept = windows[start : start + step], keep[start : start + step]
         with autocast(cell):
             if maps is None:
-                logits = network(_pictures(data, rows[part], network.image_size, cell.device)).logits
+                output = network(_pictures(data, rows[part], network.image_size, cell.device))
             else:
-                logits = network.from_maps(maps.take(rows[part])[0].to(cell.device)).logits
-        found[part[kept]] = logits.float().cpu().numpy()[kept]
-    return found
+                output = network.from_maps(maps.take(rows[part])[0].to(cell.device))
+        judged[part[kept]] = output.logits.float().cpu().numpy()[kept]
+    return judged
 
 
 def recalls(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """(C,) share of the frames with the AU that are called present at 0.5; NaN for an AU that no frame has."""
     present = labels == 1
-    count = present.sum(axis=0)
-    return np.divide((present & (logits >= 0)).sum(axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
+    return ratio((present & (logits >= 0)).sum(axis=0), present.sum(axis=0))
 
 
 def frame_f1(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """(C,) frame-based F1 at 0.5, unknown labels left out; NaN for an AU that is neither present nor predicted."""
-    known, found = ~np.isnan(labels), logits >= 0
-    hits = ((labels == 1) & found).sum(axis=0)
-    both = (labels == 1).sum(axis=0) + (found & known).sum(axis=0)
-    return np.divide(2 * hits, both, out=np.full(len(both), np.nan), where=both > 0)
+    present, called = labels == 1, ~np.isnan(labels) & (logits >= 0)
+    return ratio(2 * (present & called).sum(axis=0), present.sum(axis=0) + called.sum(axis=0))
 
 
 def fit(cell: RecognitionCell, inputs: RecognitionInputs, scratch: Path | None = None, report=None) -> dict:
@@ -484,20 +473,18 @@ def stored_maps(
 
 
 def _start_from(network: LAC, cell: RecognitionCell, inputs: RecognitionInputs) -> None:
-    if not inputs.initial_weights:
-        raise InputError(
-            "recognition cell",
-            "initialisation",
-            f"{cell.initialisation!r} without a file",
-            "weights in RecognitionInputs.initial_weights, or 'scratch'",
-        )
-    if inputs.initial_fold not in (0, cell.fold):
-        raise InputError(
-            "recognition cell",
-            f"weights to start from, for fold {cell.fold}",
-            f"weights that were trained with fold {inputs.initial_fold} held out",
-            "weights that have not seen its subjects",
-        )
+    without = f"{cell.initialisation!r} without a file"
+    given, seen = (
+        "weights in RecognitionInputs.initial_weights, or 'scratch'",
+        inputs.initial_fold not in (0, cell.fold),
+    )
+    trained = f"weights that were trained with fold {inputs.initial_fold} held out"
+    start = f"weights to start from, for fold {cell.fold}"
+    checks = (
+        (not inputs.initial_weights, "initialisation", without, given),
+        (seen, start, trained, "weights that have not seen its subjects"),
+    )
+    refuse("recognition cell", checks)
     if cell.initialisation == "recogniser":
         Recogniser.load(Path(inputs.initial_weights).parent).lend_to(network)
         return
@@ -592,6 +579,13 @@ class RecognitionTask(Task):
 # recogniser
 
 
+def every_unit(values: np.ndarray, action_units: tuple[str, ...]) -> np.ndarray:
+    """(..., C) of some AUs -> float32 (..., 18), NaN for the others."""
+    out = np.full((*values.shape[:-1], len(ACTION_UNITS)), np.nan, np.float32)
+    out[..., [ACTION_UNITS.index(name) for name in action_units]] = values
+    return out
+
+
 def intensity_knots(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The monotone mapping from an AU's logit to its intensity, as ``KNOTS`` points between which it is straight.
 
@@ -609,9 +603,8 @@ def intensity_knots(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, 
     from sklearn.isotonic import IsotonicRegression
 
     if len(logits) < 2:
-        return np.linspace(-1, 1, KNOTS, dtype=np.float32), np.full(
-            KNOTS, np.mean(codes) if len(codes) else 0.0, np.float32
-        )
+        only = codes[0] if len(codes) else 0.0
+        return np.linspace(-1, 1, KNOTS, dtype=np.float32), np.full(KNOTS, only, np.float32)
     places = np.quantile(logits.astype(np.float64), np.linspace(0, 1, KNOTS))
     places = places + np.arange(KNOTS) * 1e-6 * max(1.0, np.abs(places).max())  # equal quantiles: still rising
     values = IsotonicRegression(out_of_bounds="clip").fit(logits, codes).predict(places)
@@ -624,7 +617,9 @@ class Recogniser:
     """A trained network with what makes action units of its logits: thresholds and intensities.
 
     Attributes:
-        network: in eval mode, on the CPU between calls.
+        network: in eval mode, on the CPU between calls. action_units: that it knows, in the order of its logits.
+        window: consecutive frames that it judges together. image_size: side of the pictures, pixels; others are
+            resized.
         thresholds: float32 (C,) logits from which an AU counts as present.
         knots: float32 (2, C, KNOTS): logits and the intensities there (``intensity_knots``).
         description: what it was trained on and how, for people.
@@ -637,17 +632,13 @@ class Recogniser:
         knots: np.ndarray | None = None,
         description: dict | None = None,
     ):
-        count = len(network.action_units)
         self.network, self.description = network.eval(), dict(description or {})
-        # not calibrated: present from probability 0.5, and the intensity is 5 times the probability
-        plain = np.linspace(-8, 8, KNOTS)
-        self.thresholds = np.zeros(count, np.float32) if thresholds is None else np.asarray(thresholds, np.float32)
-        self.knots = np.asarray(
-            knots
-            if knots is not None
-            else np.tile(np.stack((plain, 5 / (1 + np.exp(-plain))))[:, None], (1, count, 1)),
-            np.float32,
-        )
+        self.action_units, self.window, self.image_size = network.action_units, network.window, network.image_size
+        count = len(self.action_units)
+        if thresholds is None:  # not calibrated: present from probability 0.5, the intensity is 5 times the probability
+            plain = np.linspace(-8, 8, KNOTS)
+            thresholds, knots = np.zeros(count), np.stack((plain, 5 / (1 + np.exp(-plain))))[:, None].repeat(count, 1)
+        self.thresholds, self.knots = (np.asarray(values, np.float32) for values in (thresholds, knots))
 
     @classmethod
     def calibrate(
@@ -668,21 +659,6 @@ class Recogniser:
                 thresholds[au] = rate_threshold(logits[known, au], present)
             knots[:, au] = intensity_knots(logits[known, au], codes[known, au])
         return cls(network, thresholds, knots, description)
-
-    @property
-    def action_units(self) -> tuple[str, ...]:
-        """The AUs that it knows, in the order of its logits."""
-        return self.network.action_units
-
-    @property
-    def window(self) -> int:
-        """Consecutive frames that it judges together."""
-        return self.network.window
-
-    @property
-    def image_size(self) -> int:
-        """Side of the pictures, pixels; others are resized."""
-        return self.network.image_size
 
     @torch.inference_mode()
     def judge(self, windows: np.ndarray, device: str = "cpu", precision: str = "float32") -> np.ndarray:
@@ -707,15 +683,14 @@ class Recogniser:
             float32, 0 or 1, by the calibrated thresholds; probability (n, 18) float32. NaN for AUs that it does not
             know.
         """
-        columns = [ACTION_UNITS.index(name) for name in self.action_units]
-        intensity, presence, probability = (
-            np.full((len(logits), len(ACTION_UNITS)), np.nan, np.float32) for _ in range(3)
-        )
-        probability[:, columns] = torch.from_numpy(np.asarray(logits, np.float32)).sigmoid().numpy()
-        presence[:, columns] = logits >= self.thresholds
-        for au, column in enumerate(columns):
-            intensity[:, column] = np.interp(logits[:, au], self.knots[0, au], self.knots[1, au])
+        probability = torch.from_numpy(np.asarray(logits, np.float32)).sigmoid().numpy()
+        knots = self.knots.swapaxes(0, 1)
+        intensity = [np.interp(values, *own) for values, own in zip(logits.T, knots, strict=True)]
+        intensity = np.array(intensity, np.float32).reshape(len(knots), len(logits)).T
         intensity[intensity < ZERO_BELOW] = 0
+        intensity, presence, probability = (
+            every_unit(values, self.action_units) for values in (intensity, logits >= self.thresholds, probability)
+        )
         return intensity[:, list(INTENSITY_INDEX)], presence, probability
 
     def predict(
@@ -737,7 +712,7 @@ class Recogniser:
         Args:
             clips: (n, H, W, 3) uint8 each, of one size. batch: windows a forward pass.
         """
-        found = [np.zeros((len(clip), len(self.action_units)), np.float32) for clip in clips]
+        made = [np.zeros((len(clip), len(self.action_units)), np.float32) for clip in clips]
         waiting: dict[tuple, list[tuple[int, int]]] = {}
         for number, clip in enumerate(clips):
             length = min(self.window, len(clip))
@@ -748,13 +723,11 @@ class Recogniser:
         for (length, *_), places in waiting.items():
             for first in range(0, len(places), batch):
                 part = places[first : first + batch]
-                judged = self.judge(
-                    np.stack([clips[number][start : start + length] for number, start in part]), device, precision
-                )
-                for (number, start), logits in zip(part, judged, strict=True):
-                    found[number][start : start + length] = logits
+                windows = np.stack([clips[number][start : start + length] for number, start in part])
+                for (number, start), logits in zip(part, self.judge(windows, device, precision), strict=True):
+                    made[number][start : start + length] = logits
         self.network.cpu()
-        return [self.calibrated(logits) for logits in found]
+        return [self.calibrated(logits) for logits in made]
 
     def lend_to(self, network: LAC) -> None:
         """Copy the weights into another network, AU by AU; AUs that only it has stay as they are.
@@ -786,19 +759,10 @@ class Recogniser:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"network.{name}": value.cpu().contiguous() for name, value in self.network.state_dict().items()}
-        save_file(
-            {**tensors, "thresholds": torch.from_numpy(self.thresholds), "knots": torch.from_numpy(self.knots)},
-            folder / "recogniser.safetensors",
-        )
-        write_json(
-            folder / "recogniser.json",
-            {
-                **self.description,
-                "network": self.network.settings,
-                "present_from_code": PRESENT_FROM,
-                "zero_below": ZERO_BELOW,
-            },
-        )
+        calibrated = {"thresholds": torch.from_numpy(self.thresholds), "knots": torch.from_numpy(self.knots)}
+        save_file(tensors | calibrated, folder / "recogniser.safetensors")
+        about = {"network": self.network.settings, "present_from_code": PRESENT_FROM, "zero_below": ZERO_BELOW}
+        write_json(folder / "recogniser.json", self.description | about)
 
     @classmethod
     def load(cls, folder: str | Path) -> Recogniser:
@@ -878,8 +842,8 @@ class RecognitionRecord:
         """
         if rule not in RULES:
             raise InputError("RecognitionRecord.presence", "rule", repr(rule), f"one of {', '.join(RULES)}")
-        found = (self.logits >= (0 if rule == "0.5" else self.thresholds)).astype(np.float32)
-        return np.where(np.isnan(self.logits), np.float32(np.nan), found)
+        present = (self.logits >= (0 if rule == "0.5" else self.thresholds)).astype(np.float32)
+        return np.where(np.isnan(self.logits), np.float32(np.nan), present)
 
     @property
     def intensity(self) -> np.ndarray:
@@ -940,33 +904,30 @@ class RecognitionStore(RunStore):
         outcome = fit(cell, inputs, scratch, report)
         data = open_annotated(inputs.annotated)
         network, rows = outcome["network"], outcome["rows"]
+        about = {"trained_on": data.meta["faces"], "data": data.meta, "components": cell.components}
+        apart, held = rows["calibration"], rows["held_out"]
         recogniser = Recogniser.calibrate(
             network,
             outcome["logits"]["calibration"],
-            data.codes[rows["calibration"]],
-            data.labels[rows["calibration"]],
-            {"trained_on": data.meta["faces"], "data": data.meta, "components": cell.components, "cell": asdict(cell)},
+            data.codes[apart],
+            data.labels[apart],
+            {**about, "cell": asdict(cell)},
         )
-        held = rows["held_out"]
 
-        def every(values: np.ndarray) -> np.ndarray:
-            """(..., C) -> (..., 18)."""
-            out = np.full((*values.shape[:-1], len(ACTION_UNITS)), np.nan, np.float32)
-            out[..., [ACTION_UNITS.index(name) for name in network.action_units]] = values
-            return out
-
+        units = {
+            "labels": data.labels[held],
+            "codes": data.codes[held],
+            "logits": outcome["logits"]["held_out"],
+            "thresholds": recogniser.thresholds,
+            **{name: outcome[name] for name in ("share", "training_recall", "calibration_recall", "weights")},
+        }
         with self.writing(key) as folder:
             np.savez_compressed(
                 folder / "frames.npz",
                 rows=held,
                 subjects=data.subjects[held],
                 frames=data.table["frame"].to_numpy()[held],
-                labels=every(data.labels[held]),
-                codes=every(data.codes[held]),
-                logits=every(outcome["logits"]["held_out"]),
-                thresholds=every(recogniser.thresholds),
-                share=every(outcome["share"]),
-                **{name: every(outcome[name]) for name in ("training_recall", "calibration_recall", "weights")},
+                **{name: every_unit(values, network.action_units) for name, values in units.items()},
             )
             outcome["history"].to_csv(folder / "history.csv", index=False)
             recogniser.save(folder)
@@ -978,7 +939,7 @@ class RecognitionStore(RunStore):
                     "inputs": asdict(inputs),
                     "key": key,
                     "network": network.settings,
-                    "subjects": {name: int(len(np.unique(data.subjects[found]))) for name, found in rows.items()},
+                    "subjects": {name: len(np.unique(data.subjects[part])) for name, part in rows.items()},
                     "frames_an_epoch": int(outcome["frames"]),
                     "thresholds": {
                         "0.5": "the paper's",

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..datasets.annotated_frames import AnnotatedFrames
 from ..errors import InputError
 from ..files import atomic_folder, digest, write_json
 from ..progress import progress
@@ -24,9 +24,6 @@ from ..recipes import Augmentation
 from ..training.augmentation import augment_with_points, resize
 from ..versions import versions
 from .network import LAC
-
-if TYPE_CHECKING:
-    from .training import AnnotatedFrames
 
 _MIRROR = Augmentation("mirror", flip=1.0)
 _BATCH = 128

@@ -28,8 +28,8 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 # **Which study?** The profile's numbers, and where everything is made.
 
 # %%
-from audfer.keypoint_gcn import results as keypoint_results
 from audfer.keypoint_gcn.network import EDGES, POINT_NAMES, REGIONS
+from audfer.keypoint_gcn.results import ABLATIONS
 from audfer.models import build_model
 from audfer.study.study import open_study
 
@@ -45,8 +45,7 @@ study
 # neighbours and does not count in its region's mean.
 
 # %%
-(points,) = keypoint_results.method(study)
-points.save(study.figures)
+study.results("keypoint_method").save()
 
 # %% [markdown]
 # **Which points are averaged into a frame's vector?** With the whole face's vector that is 4 x 128 = 512 numbers; the nose bridge is dropped.
@@ -61,8 +60,7 @@ print(f"{len(POINT_NAMES)} points, {len(EDGES)} edges")
 # two stages of the ResNet keep their resolution, so that the map is fine enough for that.
 
 # %%
-(maps,) = keypoint_results.gaussian_maps(study)
-maps.save(study.figures)
+study.results("keypoint_heat_maps").save()
 
 # %% [markdown]
 # **And over time?** A class token and learned positions, three pre-norm blocks with eight heads; the token is classified. In training the mean of
@@ -75,44 +73,42 @@ maps.save(study.figures)
 # **What is trained?** One row a table; a record that is already in the store is not trained again.
 
 # %%
-study.records("keypoint_classes", *keypoint_results.ABLATIONS)
-study.grid_summary("keypoint_classes", *keypoint_results.ABLATIONS)
+study.records("keypoint_classes", *ABLATIONS)
+study.grid_summary("keypoint_classes", *ABLATIONS)
 
 # %% [markdown]
 # **Tables 3, 5 and 7: which expressions does it recognise, and does AU-DFER help it?** On the rendered counterparts of DFEW, FERV39k and MAFW (seven
 # of MAFW's eleven classes are rendered). The paper's own row stands below ours, as another input.
 
 # %%
-for table in keypoint_results.classes(study, protocol):
-    display(table.save(study.figures))
+for table in study.results("keypoint_classes", protocol=protocol):
+    display(table.save())
 
 # %% [markdown]
 # **Table 4: and AFEW?** There is no rendered AFEW, so this table is printed only, and so are the AFEW columns below.
 
 # %%
-for table in keypoint_results.afew(study):
-    display(table.save(study.figures))
+for table in study.results("keypoint_afew"):
+    display(table.save())
 
 # %% [markdown]
 # **Table 8: what does it cost?** Parameters are counted; speeds are those of the last benchmark (`benchmarks/model_speed.py`).
 
 # %%
-(cost,) = keypoint_results.cost(study)
-cost.save(study.figures)
+study.results("keypoint_cost").save()
 
 # %% [markdown]
 # **Which expressions are taken for which?**
 
 # %%
-for figure in keypoint_results.confusion(study, protocol):
-    display(figure.save(study.figures))
+for figure in study.results("keypoint_confusion", protocol=protocol):
+    display(figure.save())
 
 # %% [markdown]
 # **Do the features separate the expressions?** t-SNE of the test clips.
 
 # %%
-(tsne,) = keypoint_results.features(study)
-tsne.save(study.figures)
+study.results("keypoint_features").save()
 
 # %% [markdown]
 # ## Which part does what?
@@ -124,15 +120,13 @@ tsne.save(study.figures)
 # **Table 9: the graph, and what reads the frames?** A has neither, E has both.
 
 # %%
-(modules,) = keypoint_results.modules(study, protocol)
-modules.save(study.figures)
+study.results("keypoint_modules", protocol=protocol).save()
 
 # %% [markdown]
 # **Table 10: how are the points of a frame put together?**
 
 # %%
-(fusion,) = keypoint_results.fusion(study, protocol)
-fusion.save(study.figures)
+study.results("keypoint_fusion", protocol=protocol).save()
 
 # %% [markdown]
 # **What is a number of heads that does not divide 512?** Heads usually share the 512 dimensions; 6, 10 and 12 cannot do so evenly, and the paper does
@@ -149,26 +143,22 @@ for heads in (6, 8, 10, 12):
 # **Table 11: does the number of heads matter?**
 
 # %%
-(heads,) = keypoint_results.heads(study, protocol)
-heads.save(study.figures)
+study.results("keypoint_heads", protocol=protocol).save()
 
 # %% [markdown]
 # **Table 12: does the number of blocks?**
 
 # %%
-(depth,) = keypoint_results.depth(study, protocol)
-depth.save(study.figures)
+study.results("keypoint_depth", protocol=protocol).save()
 
 # %% [markdown]
 # **Fig. 8: how much auxiliary loss?** The weight of the loss on the mean of the frame vectors; the paper chooses 0.2.
 
 # %%
-(auxiliary,) = keypoint_results.auxiliary(study, protocol)
-auxiliary.save(study.figures)
+study.results("keypoint_auxiliary", protocol=protocol).save()
 
 # %% [markdown]
 # **So, which part matters?** In words, from the tables' numbers.
 
 # %%
-(words,) = keypoint_results.conclusions(study, protocol)
-words.save(study.figures)
+study.results("keypoint_conclusions", protocol=protocol).save()

@@ -30,12 +30,12 @@ figures = ""  # folder for tables and figures; "" = figures/ of the repository
 
 # %%
 from audfer.facs import ACTION_UNITS
-from audfer.lock_and_check import regions, results
+from audfer.lock_and_check import regions
 from audfer.lock_and_check import study as recognition
 from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
-if not results.has_annotated_set(study):
+if not recognition.has_annotated_set(study):
     print(
         "No DISFA or BP4D below AUDFER_DATA: there is nothing to train a recogniser on, and what needs one stays empty."
     )
@@ -49,8 +49,7 @@ study
 # paper does not say). AU12, AU14 and AU15 share theirs, and so do AU23 and AU25: regions cannot tell these apart.
 
 # %%
-(picture,) = results.method(study)
-picture.save(study.figures)
+study.results("a3_regions").save()
 
 # %% [markdown]
 # **Which AU is in which group?** An AU is checked against those of the other two groups.
@@ -64,21 +63,20 @@ print("regions are ours:", *regions.OURS)
 # **Table VIII: what does it cost?** Counted on the paper-size network; everything in Check is shared by the AUs.
 
 # %%
-(cost,) = results.cost(study)
-cost.save(study.figures)
+study.results("a3_cost").save()
 
 # %% [markdown]
 # ## How good is it?
 #
 # In the laptop profile every row starts from notebook 01's estimator and trains its last stage and the heads alone, with flips as the only
-# augmentation; the paper starts from ImageNet and trains everything. What else differs stands in `audfer.models.lac` and
-# `audfer.action_units.recognition`.
+# augmentation; the paper starts from ImageNet and trains everything. What else differs stands in `audfer.lock_and_check.network` and
+# `audfer.lock_and_check.training`.
 
 # %% [markdown]
 # **What is trained?** The rows of Tables IV to VII, side by side; a record that is already in the store is not trained again.
 
 # %%
-if results.has_annotated_set(study):
+if recognition.has_annotated_set(study):
     print(len(recognition.records(study)), "records")
 
 # %% [markdown]
@@ -86,16 +84,16 @@ if results.has_annotated_set(study):
 # long. A recogniser that is trained longer, the one that `audfer au extract` takes, stands last where the profile has one.
 
 # %%
-for result in results.f1(study):
-    display(result.save(study.figures))
+for result in study.results("a3_f1"):
+    display(result.save())
 
 # %% [markdown]
 # **Tables II and III: and on real faces?** As printed, for BP4D and DISFA, with ours below, which are of rendered faces. An average that
 # does not follow from its row is marked.
 
 # %%
-for result in results.printed_tables(study):
-    display(result.save(study.figures))
+for result in study.results("a3_printed_tables"):
+    display(result.save())
 
 # %% [markdown]
 # ## Which part does what?
@@ -105,43 +103,43 @@ for result in results.printed_tables(study):
 # ticked.
 
 # %%
-for result in results.components(study):
-    display(result.save(study.figures))
+for result in study.results("a3_components"):
+    display(result.save())
 
 # %% [markdown]
 # **Table V: how many frames at a time?** Temporal sampling alone, against the profile's own t.
 
 # %%
-for result in results.windows(study):
-    display(result.save(study.figures))
+for result in study.results("a3_windows"):
+    display(result.save())
 
 # %% [markdown]
 # **Table VI: into how many segments is a subject cut?** So many windows of each subject an epoch: more segments are more training.
 
 # %%
-for result in results.segments(study):
-    display(result.save(study.figures))
+for result in study.results("a3_segments"):
+    display(result.save())
 
 # %% [markdown]
 # **Table VII: which loss?** Plain cross entropy, weighted by how rare an AU is (L_WA), and also by how seldom it is found (L_DWA).
 
 # %%
-for result in results.losses(study):
-    display(result.save(study.figures))
+for result in study.results("a3_losses"):
+    display(result.save())
 
 # %% [markdown]
 # **Fig. 4: how rare are AUs?**
 
 # %%
-for result in results.distribution(study):
-    display(result.save(study.figures))
+for result in study.results("a3_distribution"):
+    display(result.save())
 
 # %% [markdown]
 # **Fig. 5: which AUs are found when?** From common to rare; the dynamic weights rise where recall stays low.
 
 # %%
-for result in results.recall(study):
-    display(result.save(study.figures))
+for result in study.results("a3_recall"):
+    display(result.save())
 
 # %% [markdown]
 # ## Does it look where the AU acts?
@@ -151,23 +149,23 @@ for result in results.recall(study):
 # the baseline that is the classic class activation map. In a network of this size a place sees a good part of the face.
 
 # %%
-for result in results.faces(study):
-    display(result.save(study.figures))
+for result in study.results("a3_faces"):
+    display(result.save())
 
 # %% [markdown]
 # **Fig. 7: and while a subtle AU comes?**
 
 # %%
-for result in results.sequence(study):
-    display(result.save(study.figures))
+for result in study.results("a3_sequence"):
+    display(result.save())
 
 # %% [markdown]
 # **As a number:** the share of a map inside the AU's regions, beside the regions' share of the picture. The second table measures the cosine map M
 # that Lock's losses shape.
 
 # %%
-for result in results.localise(study):
-    display(result.save(study.figures))
+for result in study.results("a3_localisation"):
+    display(result.save())
 
 # %% [markdown]
 # ## What comes of it?
@@ -176,16 +174,16 @@ for result in results.localise(study):
 # **How strong is an AU?** LAC says whether an AU is there; its intensity is a monotone map of its logit, fitted on people that it was not trained on.
 
 # %%
-for result in results.intensity(study):
-    display(result.save(study.figures))
+for result in study.results("a3_intensity"):
+    display(result.save())
 
 # %% [markdown]
 # **What do better AUs do for AU-DFER?** The knowledge matrix, the AU labels and the class weights from three sources; the planted AUs are
 # the most that any recogniser could bring.
 
 # %%
-for result in results.better_aus(study):
-    display(result.save(study.figures))
+for result in study.results("a3_better_aus"):
+    display(result.save())
 
 # %% [markdown]
 # ## Your own faces

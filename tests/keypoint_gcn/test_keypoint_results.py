@@ -14,7 +14,7 @@ from audfer.errors import InputError
 from audfer.keypoint_gcn import results as keypoint_results
 from audfer.keypoint_gcn.network import EDGES, REGIONS
 from audfer.models import NETWORKS, build_model
-from audfer.results import figure_data, outputs, tables
+from audfer.results import fig8
 from audfer.study.profiles import load_profile, profile_from
 from audfer.study.study import Study
 
@@ -56,11 +56,6 @@ def laptop():
     return study_of()
 
 
-def only(made):
-    (result,) = made
-    return result.content
-
-
 def test_the_printed_rows_are_those_of_the_papers_own_tables():
     assert published.kpgcn_row("DFEW")["WAR"] == published.printed_metric("KP-GCN", "baseline") == 68.73
     assert published.printed_metric("kp_gcn", "none", "FERV39k", "Hap.") == 64.90
@@ -73,7 +68,7 @@ def test_the_printed_rows_are_those_of_the_papers_own_tables():
 
 
 def test_classes_have_ours_the_difference_and_the_printed_row(laptop):
-    made = {result.name: result.content for result in keypoint_results.classes(laptop)}
+    made = {result.name: result for result in laptop.results("keypoint_classes")}
     assert list(made) == ["a2_table3_dfew", "a2_table5_ferv39k", "a2_table7_mafw"]
     for name, table in made.items():
         assert table.display["Source"].tolist() == ["ours", "paper (other input)", "ours", "Δ against without AU"]
@@ -85,22 +80,22 @@ def test_classes_have_ours_the_difference_and_the_printed_row(laptop):
     assert "1609 of the 2341 clips of one fold" in first.notes[1] and "WAR 68.99 and UAR 55.99" in first.notes[2]
     assert "WAR 48.42 and UAR 35.13" in made["a2_table5_ferv39k"].notes[1]
     assert "11 classes (contempt 0.00, anxiety 28.42" in made["a2_table7_mafw"].notes[1]
-    tidy = first.tidy.set_index(["variant", "metric"])
+    tidy = first.frame.set_index(["variant", "metric"])
     assert tidy.loc[("without AU", "paper-size parameters"), "paper"] == 17e6
     trained = sum(weight.numel() for weight in build_model("keypoint_gcn", num_aus=None).parameters())
     assert tidy.loc[("without AU", "paper-size parameters"), "ours"] == pytest.approx(trained)
 
 
 def test_afew_is_printed_only_and_says_so(laptop):
-    table = only(keypoint_results.afew(laptop))
+    (table,) = laptop.results("keypoint_afew")
     assert "the embedded benchmark renders no AFEW" in table.caption
     assert table.display.iloc[-1].tolist() == ["OURS", "17", "50.14", "55.00"] and len(table.display) == 13
     profile = replace(laptop.profile, grid=replace(laptop.profile.grid, datasets=("DFEW", "AFEW")))
-    assert keypoint_results.afew(Recorded(profile, Path("nowhere"), Path("nowhere"))) == ()
+    assert Recorded(profile, Path("nowhere"), Path("nowhere")).results("keypoint_afew") == ()
 
 
 def test_modules_are_compared_with_the_full_network(laptop):
-    table = only(keypoint_results.modules(laptop))
+    table = laptop.results("keypoint_modules")
     assert table.display["Model"].tolist() == list("ABCDE")
     assert table.display["graph"].tolist() == ["", "✓", "✓", "", "✓"] and table.display["LSTM"].tolist() == [
         "",
@@ -110,57 +105,57 @@ def test_modules_are_compared_with_the_full_network(laptop):
         "",
     ]
     assert table.display["DFEW WAR, paper (other input)"].tolist() == ["64.80", "65.48", "66.72", "67.30", "68.73"]
-    assert table.display["Δ WAR [95 %]"].iloc[-1] == "—" and table.tidy["variant"].iloc[-1] == tables.FULL
-    rows = table.tidy.set_index(["variant", "metric"])
+    assert table.display["Δ WAR [95 %]"].iloc[-1] == "—" and table.frame["variant"].iloc[-1] == keypoint_results.FULL
+    rows = table.frame.set_index(["variant", "metric"])
     records = {record.cell.get("variant", ""): record for record in laptop.records("keypoint_modules")}
     found = evaluation.compare([records[""]], [records["A"]])
     assert rows.loc[("A", "WAR"), "difference"] == pytest.approx(100 * found.war.value) and found.war.value < -0.1
-    np.testing.assert_allclose(table.tidy["p_holm"], evaluation.holm(table.tidy["p"]))
+    np.testing.assert_allclose(table.frame["p_holm"], evaluation.holm(table.frame["p"]))
     assert "8 WARs and UARs" in table.caption and rows.loc[("A", "WAR"), "p_holm"] < 0.05
     assert "10 of the 10 different DFEW values" in table.notes[1]
 
 
 @pytest.mark.parametrize(
-    ("make", "first", "full"),
+    ("name", "first", "full"),
     [
-        (keypoint_results.fusion, ["mean-based", "LSTM-based", "structure-based"], 2),
-        (keypoint_results.heads, ["6", "8", "10", "12"], 1),
-        (keypoint_results.depth, ["2", "3", "4", "5", "6"], 1),
+        ("keypoint_fusion", ["mean-based", "LSTM-based", "structure-based"], 2),
+        ("keypoint_heads", ["6", "8", "10", "12"], 1),
+        ("keypoint_depth", ["2", "3", "4", "5", "6"], 1),
     ],
 )
-def test_every_printed_row_has_its_variant(laptop, make, first, full):
-    table = only(make(laptop))
+def test_every_printed_row_has_its_variant(laptop, name, first, full):
+    table = laptop.results(name)
     assert table.display.iloc[:, 0].tolist() == first
-    assert table.tidy["variant"].iloc[::2].tolist().index(tables.FULL) == full
+    assert table.frame["variant"].iloc[::2].tolist().index(keypoint_results.FULL) == full
     assert (
         not (table.display["WAR [95 %]"] == "—").any() and not table.display.filter(like="AFEW").isin(["—"]).any().any()
     )
-    assert set(table.tidy["variant"]) <= {tables.FULL, *NETWORKS["keypoint_gcn"].variants}
-    printed = table.tidy.query("variant == @tables.FULL and metric == 'WAR'")
+    assert set(table.frame["variant"]) <= {keypoint_results.FULL, *NETWORKS["keypoint_gcn"].variants}
+    printed = table.frame[(table.frame["variant"] == keypoint_results.FULL) & (table.frame["metric"] == "WAR")]
     assert printed[["DFEW WAR", "AFEW WAR"]].to_numpy().tolist() == [[68.73, 55.0]]
 
 
 def test_a_variant_that_was_not_trained_is_a_dash_beside_what_is_printed():
     study = study_of()
     study.lacks = ("heads 10", "A", "B", "C", "D")
-    row = only(keypoint_results.heads(study)).display.set_index("Heads").loc["10"]
+    row = study.results("keypoint_heads").display.set_index("Heads").loc["10"]
     assert row["WAR [95 %]"] == row["Parameters"] == "—" and row["DFEW WAR, paper (other input)"] == "65.70"
-    assert "nothing to compare yet" in only(keypoint_results.conclusions(study)).display["Answer"].iloc[0]
+    assert "nothing to compare yet" in study.results("keypoint_conclusions").display["Answer"].iloc[0]
 
 
 def test_the_auxiliary_weight_is_read_off_the_network(laptop):
     weights = keypoint_results.auxiliary_weights()
     assert list(weights.values()) == sorted(weights.values()) and weights[""] == 0.2 and weights["auxiliary 0.4"] == 0.4
-    (result,) = keypoint_results.auxiliary(laptop)
-    assert sorted(result.data["weight"].unique()) == [0, 0.2, 0.6]
-    war = result.data[result.data["metric"] == "WAR"].sort_values("weight")
-    line = result.content.axes[0].get_lines()[-1]
+    result = laptop.results("keypoint_auxiliary")
+    assert sorted(result.frame["weight"].unique()) == [0, 0.2, 0.6]
+    war = result.frame[result.frame["metric"] == "WAR"].sort_values("weight")
+    line = result.plot().axes[0].get_lines()[-1]
     np.testing.assert_allclose(line.get_xydata(), war[["weight", "ours"]])
     assert "not printed" in result.caption and "embedded benchmark" in result.caption
 
 
 def test_words_name_what_is_worse(laptop):
-    answers = only(keypoint_results.conclusions(laptop)).display.set_index("Question")["Answer"]
+    answers = laptop.results("keypoint_conclusions").display.set_index("Question")["Answer"]
     assert "Losses: A, UAR -" in answers["Does a part matter (Table 9)?"]
     assert "Losses: auxiliary 0.6, WAR -" in answers["The auxiliary loss (Fig. 8)?"]
     assert "no certain change" in answers["The number of heads (Table 11)?"]
@@ -168,11 +163,11 @@ def test_words_name_what_is_worse(laptop):
 
 def test_several_seeds_and_real_data_are_said():
     study = study_of("gpu", seeds=(0, 1))
-    assert "2 seeds" in only(keypoint_results.fusion(study)).caption
+    assert "2 seeds" in study.results("keypoint_fusion").caption
     real = study_of("paper", seeds=(0,))
-    table = only(keypoint_results.fusion(real))
+    table = real.results("keypoint_fusion")
     assert "embedded" not in table.caption and "DFEW WAR, paper" in table.display
-    assert "the profile has no AFEW" in only(keypoint_results.afew(real)).caption
+    assert "the profile has no AFEW" in real.results("keypoint_afew")[0].caption
 
 
 def test_speeds_are_the_newest_of_each_device_and_missing_ones_are_said(laptop, tmp_path, monkeypatch):
@@ -189,7 +184,7 @@ def test_speeds_are_the_newest_of_each_device_and_missing_ones_are_said(laptop, 
     monkeypatch.setattr(
         keypoint_results, "measured_speeds", lambda folder=tmp_path, real=keypoint_results.measured_speeds: real(folder)
     )
-    shown = only(keypoint_results.cost(laptop)).display.set_index("Network").loc["KP-GCN"]
+    shown = laptop.results("keypoint_cost").display.set_index("Network").loc["KP-GCN"]
     assert shown["Source"].tolist() == ["printed", "not measured yet"] and shown["Samples/s, inference"].tolist() == [
         "52",
         "—",
@@ -197,8 +192,8 @@ def test_speeds_are_the_newest_of_each_device_and_missing_ones_are_said(laptop, 
     record("2026-01-01_model_speed.json", "2026-01-01", "cpu", 1.0)
     record("2026-02-01_model_speed.json", "2026-02-01", "cpu", 4.0)
     record("2026-01-15_model_speed_gpu.json", "2026-01-15", "Some GPU", 100.0)
-    table = only(keypoint_results.cost(laptop))
-    ours = table.tidy[(table.tidy["network"] == "KP-GCN") & (table.tidy["source"] != "printed")].set_index("source")
+    table = laptop.results("keypoint_cost")
+    ours = table.frame[(table.frame["network"] == "KP-GCN") & (table.frame["source"] != "printed")].set_index("source")
     assert ours.loc["here, 2 CPU threads", "inference"] == 4 and ours.loc["here, Some GPU", "inference"] == 100
     # 80 epochs of DFEW's first fold at one clip a second
     assert ours.loc["here, 2 CPU threads", "hours"] == pytest.approx(80 * 9356 / 3600)
@@ -236,18 +231,17 @@ def test_the_drawings_show_the_networks_own_graph():
 
 
 def test_confusions_and_features_are_the_networks_own(laptop):
-    confusions = keypoint_results.confusion(laptop)
+    confusions = laptop.results("keypoint_confusion")
     assert [result.name for result in confusions] == ["a2_confusion_dfew", "a2_confusion_ferv39k", "a2_confusion_mafw"]
-    assert set(confusions[1].data["model"]) == {"keypoint_gcn"} and "FERV39k" in confusions[1].caption
-    (tsne,) = keypoint_results.features(laptop)
-    assert len(tsne.content.axes) == 2 and set(tsne.data["variant"]) == set(figure_data.EMBEDDINGS[::2])
+    assert set(confusions[1].frame["model"]) == {"keypoint_gcn"} and "FERV39k" in confusions[1].caption
+    tsne = laptop.results("keypoint_features")
+    assert len(tsne.plot().axes) == 2 and set(tsne.frame["variant"]) == set(fig8.PANELS[::2])
 
 
 def test_the_same_records_give_the_same_bytes(laptop, tmp_path):
     for folder in ("first", "second"):
-        for make in (keypoint_results.cost, keypoint_results.depth, keypoint_results.auxiliary):
-            for result in make(laptop):
-                result.save(tmp_path / folder)
+        for name in ("keypoint_cost", "keypoint_depth", "keypoint_auxiliary"):
+            laptop.results(name).save(tmp_path / folder)
     first, second = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("first", "second")
     )
@@ -268,8 +262,6 @@ def test_a_profile_chooses_its_variants(laptop):
 
 
 def test_a_result_is_saved_with_its_numbers(laptop, tmp_path):
-    (result,) = keypoint_results.heads(laptop)
-    assert isinstance(result, outputs.Result)
-    result.save(tmp_path)
+    laptop.results("keypoint_heads").save(tmp_path)
     saved = pd.read_csv(tmp_path / "a2_table11_heads.csv")
     assert len(saved) == 8 and saved["DFEW WAR"].notna().sum() == 4

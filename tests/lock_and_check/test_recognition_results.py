@@ -17,11 +17,15 @@ from sklearn import metrics
 from audfer import published
 from audfer.action_units.estimator import agreement
 from audfer.errors import InputError
-from audfer.evaluation.statistics import compare_f1, f1_intervals, holm, presence_counts
+from audfer.evaluation import compare_f1, f1_intervals, holm, presence_counts
 from audfer.facs import ACTION_UNITS, INTENSITY_INDEX
-from audfer.lock_and_check import results as room
+from audfer.lock_and_check import study as recognition
 from audfer.lock_and_check.activation_maps import FLAT, localisation
-from audfer.results.outputs import Result
+from audfer.lock_and_check.regions import OURS
+from audfer.lock_and_check.results import ablations, better_aus, f1, intensity, maps, method, plots, training
+from audfer.lock_and_check.results import judged as shared
+from audfer.results.builder import Result
+from audfer.study.outputs import OUTPUTS
 
 C = len(ACTION_UNITS)
 SUBJECTS = np.repeat([f"SN{k:03d}" for k in range(20)], 12)
@@ -36,14 +40,14 @@ def judged(name, errors, seed=0):
     wrong = generator.random(LABELS.shape) < errors
     presence = np.where(wrong, 1 - (TRUTH >= 2), TRUTH >= 2).astype(float)
     noise = generator.normal(0, 4 * errors, TRUTH.shape)
-    return room.Judged(
+    return shared.Judged(
         name, LABELS, presence[None], SUBJECTS, TRUTH, np.clip(TRUTH + noise, 0, 5)[None, :, list(INTENSITY_INDEX)]
     )
 
 
 @pytest.fixture(scope="module")
 def networks():
-    return [judged(room.ESTIMATOR, 0.3, 1), judged(room.BASELINE, 0.25, 2), judged(room.LAC, 0.15, 3)]
+    return [judged(shared.ESTIMATOR, 0.3, 1), judged(shared.BASELINE, 0.25, 2), judged(shared.LAC, 0.15, 3)]
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +58,7 @@ def close_figures():
 
 # --------------------------------------------------------------------------------------------------------- F1 per AU
 def test_f1_is_sklearns_and_unknown_labels_do_not_count(networks):
-    table = room.f1_table(networks).tidy.set_index(["network", "action_unit"])
+    table = f1.f1_table(networks).frame.set_index(["network", "action_unit"])
     for network in networks:
         expected = []
         for c, unit in enumerate(ACTION_UNITS):
@@ -63,30 +67,30 @@ def test_f1_is_sklearns_and_unknown_labels_do_not_count(networks):
             row = table.loc[(network.name, unit)]
             assert row.f1 == pytest.approx(expected[-1]) and row.low <= row.f1 <= row.high
         assert table.loc[(network.name, "mean of 18"), "f1"] == pytest.approx(np.mean(expected))
-        shared = [ACTION_UNITS.index(au) for au in room.printed_units(3)]
+        shared = [ACTION_UNITS.index(au) for au in f1.printed_units(3)]
         assert table.loc[(network.name, "mean of DISFA's 8"), "f1"] == pytest.approx(
             np.mean(np.array(expected)[shared])
         )
 
 
 def test_the_last_network_is_compared_with_each_of_the_others(networks):
-    table = room.f1_table(networks)
-    tidy = table.tidy.set_index(["network", "action_unit"])
-    for name in (room.ESTIMATOR, room.BASELINE):
+    table = f1.f1_table(networks)
+    tidy = table.frame.set_index(["network", "action_unit"])
+    for name in (shared.ESTIMATOR, shared.BASELINE):
         row = tidy.loc[(name, "mean of 18")]
-        assert row.gain == pytest.approx(tidy.loc[(room.LAC, "mean of 18"), "f1"] - row.f1)
+        assert row.gain == pytest.approx(tidy.loc[(shared.LAC, "mean of 18"), "f1"] - row.f1)
         assert 0 < row.gain_low < row.gain < row.gain_high and row.p_holm < 0.01
-    assert tidy.loc[room.LAC]["gain"].isna().all()
-    means = table.tidy["action_unit"].str.startswith("mean")
-    np.testing.assert_allclose(table.tidy.loc[~means, "p_holm"], holm(table.tidy.loc[~means, "p"]))
+    assert tidy.loc[shared.LAC]["gain"].isna().all()
+    means = table.frame["action_unit"].str.startswith("mean")
+    np.testing.assert_allclose(table.frame.loc[~means, "p_holm"], holm(table.frame.loc[~means, "p"]))
     assert "cannot be compared" in table.caption and "AU24" in table.caption and "20 held-out subjects" in table.caption
 
 
 def test_printed_numbers_are_the_papers(networks):
-    tidy = room.f1_table(networks).tidy
-    for number, dataset in room.PRINTED.items():
+    tidy = f1.f1_table(networks).frame
+    for number, dataset in f1.PRINTED.items():
         rows = published.load(f"lac_table{number}").query("method == 'LAC (ours)'").set_index("column")["value"]
-        mine = tidy[tidy["network"] == room.LAC].set_index("action_unit")[f"paper_{dataset}"]
+        mine = tidy[tidy["network"] == shared.LAC].set_index("action_unit")[f"paper_{dataset}"]
         for unit in ACTION_UNITS:
             assert mine[unit] == pytest.approx(rows.get(unit, np.nan), nan_ok=True)
         assert mine[[name for name in mine.index if name.startswith(f"mean of {dataset}")]].item() == rows["Avg"]
@@ -94,7 +98,7 @@ def test_printed_numbers_are_the_papers(networks):
 
 @pytest.mark.parametrize("number", (2, 3))
 def test_only_misprinted_averages_are_marked(networks, number):
-    table = room.printed_table(number, networks)
+    table = f1.printed_table(number, networks)
     marked = table.display[table.display["Avg"].str.contains(r"\(a\)")]
     assert marked["Method"].tolist() == ["DRML"] and len(table.notes) == 1
     printed = published.load(f"lac_table{number}").query("method == 'DRML'")
@@ -104,11 +108,11 @@ def test_only_misprinted_averages_are_marked(networks, number):
 
 
 def test_our_average_leaves_out_what_rendered_faces_lack(networks):
-    table = room.printed_table(2, networks)
-    mine = table.tidy[table.tidy["method"] == room.LAC].set_index("column")["value"]
+    table = f1.printed_table(2, networks)
+    mine = table.frame[table.frame["method"] == shared.LAC].set_index("column")["value"]
     assert np.isnan(mine["AU24"]) and table.display.iloc[-1]["AU24"] == "—"
     assert mine["Avg"] == pytest.approx(mine.drop(["Avg", "AU24"]).mean()) and "AU24" in table.caption
-    assert "leaves out" not in room.printed_table(3, networks).caption
+    assert "leaves out" not in f1.printed_table(3, networks).caption
 
 
 # -------------------------------------------------------------------------------------------------------- statistics
@@ -160,16 +164,16 @@ def test_f1_intervals_hold_the_bootstrap_of_sklearns_f1(networks):
 
 # --------------------------------------------------------------------------------------------------------- ablations
 def test_table_iv_compares_each_row_with_the_one_that_it_extends():
-    rows = [found for found, _ in room.printed_components()]
-    assert [room.extended_row(rows, k) for k in range(len(rows))] == [None, 0, 1, 1, 3, 4, 5]
+    rows = [found for found, _ in ablations.printed_components()]
+    assert [ablations.extended_row(rows, k) for k in range(len(rows))] == [None, 0, 1, 1, 3, 4, 5]
 
 
 def test_components_table_shows_ours_and_printed_side_by_side(networks):
     found = [{"0.5": judged("r", 0.4 - 0.03 * k, k), "calibrated": judged("r", 0.3, k)} for k in range(7)]
     found[3] = {}
-    table = room.components_table(found)
-    assert len(table.tidy) == 14
-    tidy = table.tidy[table.tidy["rule"] == "0.5"]
+    table = ablations.components_table(found)
+    assert len(table.frame) == 14
+    tidy = table.frame[table.frame["rule"] == "0.5"]
     assert tidy["paper"].tolist() == published.load("lac_table4")["F1_BP4D"].tolist()
     assert tidy.loc[6, "paper_difference"] == pytest.approx(67.3 - 66.5)
     assert tidy.loc[1, "difference"] == pytest.approx(tidy.loc[1, "f1"] - tidy.loc[0, "f1"])
@@ -185,8 +189,8 @@ def test_components_table_shows_ours_and_printed_side_by_side(networks):
 @pytest.mark.parametrize(("number", "key", "chosen"), ((5, "t", "16"), (6, "N_sep", "12"), (7, "loss", "L_CE")))
 def test_values_are_compared_with_the_papers_choice(number, key, chosen):
     printed = published.load(f"lac_table{number}")[key].astype(str).tolist()
-    table = room.values_table(number, {value: {"0.5": judged(value, 0.3, k)} for k, value in enumerate(printed)})
-    tidy = table.tidy.set_index(key)
+    table = ablations.values_table(number, {value: {"0.5": judged(value, 0.3, k)} for k, value in enumerate(printed)})
+    tidy = table.frame.set_index(key)
     assert (
         list(tidy.index) == printed
         and set(tidy.drop(chosen)["against"]) == {chosen}
@@ -196,38 +200,38 @@ def test_values_are_compared_with_the_papers_choice(number, key, chosen):
 
 
 def test_a_value_of_ours_that_the_paper_lacks_finds_its_place():
-    table = room.values_table(5, {"3": {"0.5": judged("a", 0.2)}, "16": {"0.5": judged("b", 0.2, 1)}})
-    assert table.tidy["t"].tolist() == ["2", "3", "4", "8", "16", "32", "64"]
-    assert np.isnan(table.tidy.loc[1, "paper"]) and np.isfinite(table.tidy.loc[1, "difference"])
-    own = room.values_table(
+    table = ablations.values_table(5, {"3": {"0.5": judged("a", 0.2)}, "16": {"0.5": judged("b", 0.2, 1)}})
+    assert table.frame["t"].tolist() == ["2", "3", "4", "8", "16", "32", "64"]
+    assert np.isnan(table.frame.loc[1, "paper"]) and np.isfinite(table.frame.loc[1, "difference"])
+    own = ablations.values_table(
         5, {"3": {"0.5": judged("a", 0.2)}, "16": {"0.5": judged("b", 0.2, 1)}}, "3"
-    ).tidy.set_index("t")
+    ).frame.set_index("t")
     assert (
-        own.loc["16", "difference"] == pytest.approx(-table.tidy.loc[1, "difference"])
+        own.loc["16", "difference"] == pytest.approx(-table.frame.loc[1, "difference"])
         and own.loc["16", "against"] == "3"
     )
     with pytest.raises(InputError, match="5, 6 or 7"):
-        room.values_table(4, {})
+        ablations.values_table(4, {})
     with pytest.raises(InputError, match="at least one"):
-        room.values_table(5, {})
+        ablations.values_table(5, {})
 
 
 # ---------------------------------------------------------------------------------------------------- cost, intensity
 def test_cost_says_how_far_off_the_printed_numbers_are():
-    table = room.cost_table({"LAC (ours)": {"parameters": 27.2e6 * 1.02, "gmacs": 66.8, "gflops": 133.6}})
-    row = table.tidy.set_index("method").loc["LAC (ours)"]
+    table = method.cost_table({"LAC (ours)": {"parameters": 27.2e6 * 1.02, "gmacs": 66.8, "gflops": 133.6}})
+    row = table.frame.set_index("method").loc["LAC (ours)"]
     assert row.parameters_off_percent == pytest.approx(2) and row.gmacs_off_percent == pytest.approx(0)
     assert table.display["Parameters (M)"].tolist()[:4] == ["—"] * 4
 
 
 def test_intensity_table_keeps_the_networks_apart(networks):
     found = {n.name: agreement(n.intensity[0], n.presence[0], TRUTH, SUBJECTS, resamples=50) for n in networks[1:]}
-    table = room.intensity_table(found, networks[-1])
+    table = intensity.intensity_table(found, networks[-1])
     assert len(table.display) == 18 and "AU28" not in " ".join(table.display["AU"])
-    rows = table.tidy.set_index(["network", "action_unit"])
+    rows = table.frame.set_index(["network", "action_unit"])
     expected = np.corrcoef(networks[1].intensity[0, :, 0], TRUTH[:, 0])[0, 1]
-    assert rows.loc[(room.BASELINE, "AU01"), "intensity_r"] == pytest.approx(expected, abs=1e-6)
-    assert rows.loc[room.LAC]["intensity_r"].mean() > rows.loc[room.BASELINE]["intensity_r"].mean()
+    assert rows.loc[(shared.BASELINE, "AU01"), "intensity_r"] == pytest.approx(expected, abs=1e-6)
+    assert rows.loc[shared.LAC]["intensity_r"].mean() > rows.loc[shared.BASELINE]["intensity_r"].mean()
 
 
 # ------------------------------------------------------------------------------------------------------------- plots
@@ -235,21 +239,21 @@ def test_localisation_table_and_plot_show_percent():
     generator = np.random.default_rng(4)
     first = generator.uniform(0.1, 0.3, LABELS.shape)
     data = localisation(
-        {room.BASELINE: first, room.LAC: first + 0.2, FLAT: np.full(first.shape, 0.1)}, LABELS, SUBJECTS
+        {shared.BASELINE: first, shared.LAC: first + 0.2, FLAT: np.full(first.shape, 0.1)}, LABELS, SUBJECTS
     )
-    table = room.localisation_table(data)
+    table = maps.localisation_table(data)
     line = table.display[table.display["AU"] == "mean"].iloc[0]
     assert line["Δ LAC [95 %]"].startswith("+20.0") and line["the same everywhere [95 %]"].startswith("10.0")
-    axes = room.localisation_plot(data).axes[0]
+    axes = maps.localisation_plot(data).axes[0]
     drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
-    np.testing.assert_allclose(drawn[room.LAC], 100 * data[data["network"] == room.LAC]["share"])
+    np.testing.assert_allclose(drawn[shared.LAC], 100 * data[data["network"] == shared.LAC]["share"])
 
 
 def test_f1_plot_draws_the_table(networks):
-    table = room.f1_table(networks)
-    axes = room.f1_plot(table.tidy).axes[0]
+    table = f1.f1_table(networks)
+    axes = f1.f1_plot(table.frame).axes[0]
     drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
-    np.testing.assert_allclose(drawn[room.LAC], table.tidy[table.tidy["network"] == room.LAC]["f1"])
+    np.testing.assert_allclose(drawn[shared.LAC], table.frame[table.frame["network"] == shared.LAC]["f1"])
     assert len(drawn["paper's LAC, DISFA (real faces)"]) == 9
 
 
@@ -262,23 +266,23 @@ def test_recall_panels_go_from_common_to_rare():
             for c, au in enumerate(ACTION_UNITS)
         ]
     )
-    figure = room.recall_per_epoch(data)
-    assert figure.axes[0].get_title(loc="left").startswith("AU45") and len(figure.axes[0].lines) == 2
+    figure = training.recall_per_epoch(data)
+    assert figure.axes[0].get_title().startswith("AU45") and len(figure.axes[0].lines) == 2
 
 
 def test_overlay_shows_the_face_where_nothing_is_and_the_colour_where_it_is_strongest():
     picture = np.full((4, 4, 3), 200, np.uint8)
     grown = np.zeros((4, 4))
     grown[0, 0] = 2.0
-    mixed = room.overlay(picture, grown, 2.0)
+    mixed = plots.overlay(picture, grown, 2.0)
     assert (mixed[1:, 1:] == 150).all() and not (mixed[0, 0] == mixed[0, 0, 0]).all()
-    assert (room.overlay(picture, np.zeros((4, 4)), 0.0) == 150).all()
+    assert (plots.overlay(picture, np.zeros((4, 4)), 0.0) == 150).all()
 
 
 def test_figures_are_saved_the_same_twice(tmp_path):
     def save(folder):
         data = pd.DataFrame({"split": "training", "action_unit": ACTION_UNITS, "value": np.linspace(1, 60, C)})
-        Result("lac_fig4", room.class_distribution(data), data, "Fig. 4.").save(folder)
+        Result("lac_fig4", data, "Fig. 4.", draw=training.class_distribution).save(folder)
         return [(folder / f"lac_fig4.{kind}").read_bytes() for kind in ("png", "svg", "csv")]
 
     assert save(tmp_path / "a") == save(tmp_path / "b")
@@ -290,7 +294,7 @@ def test_strongest_frames_show_other_people_where_codes_are_equal():
     codes[[0, 1], 0] = 4  # AU01: both people
     codes[[0, 1], 1] = 3  # AU02: both again
     codes[2, 2], codes[0, 2] = 5, 4  # AU04: the first person has the highest code
-    rows = room.strongest_frames(codes, ["p", "q", "p", "q"], ("AU01", "AU02", "AU04"))
+    rows = maps.strongest_frames(codes, ["p", "q", "p", "q"], ("AU01", "AU02", "AU04"))
     assert rows.tolist() == [0, 1, 2]
 
 
@@ -301,17 +305,17 @@ def test_the_subtle_sequence_shows_the_au_absent_and_barely_present():
     codes[6:, 4] = [2, 2, 2, 2, 2, 0]  # subtle, but hardly absent
     codes[:6, 5] = [2, 2, 2, 0, 0, 0]
     codes[6:, 6] = [2, 2, 2, 2, 0, 0]
-    rows, unit = room.subtle_sequence(codes, sequences, frames)
+    rows, unit = maps.subtle_sequence(codes, sequences, frames)
     assert unit == ACTION_UNITS[5] and rows.tolist() == [5, 4, 3, 2, 1, 0]
     with pytest.raises(InputError, match="comes up"):
-        room.subtle_sequence(np.zeros((12, C)), sequences, frames)
+        maps.subtle_sequence(np.zeros((12, C)), sequences, frames)
 
 
 def test_regions_of_every_au_are_drawn_with_ours_marked():
-    figure = room.method(None)[0].content
+    figure = method.method(None).plot()
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert [title.split("\n")[0] for title in titles if "*" in title] == [
-        f"{au} *" for au in ACTION_UNITS if au in room.OURS
+        f"{au} *" for au in ACTION_UNITS if au in OURS
     ]
     assert all(len(axes.patches) == 2 for axes in figure.axes[:C])
 
@@ -322,7 +326,7 @@ class FakeRecord:
 
     def __init__(self, fold, seed, rows):
         generator = np.random.default_rng([fold, seed])
-        self.path, self.cell = room.Row, {"fold": fold, "seed": seed}
+        self.path, self.cell = ablations.Row, {"fold": fold, "seed": seed}
         self.labels, self.codes, self.subjects = LABELS[rows], TRUTH[rows], SUBJECTS[rows]
         self.logits = generator.normal(size=(len(rows), C))
 
@@ -333,7 +337,7 @@ class FakeRecord:
 def test_folds_are_joined_and_seeds_stand_beside_each_other_whatever_the_order():
     halves = {1: np.arange(120), 2: np.arange(120, 240)}
     records = [FakeRecord(fold, seed, halves[fold]) for fold, seed in ((2, 5), (1, 7), (1, 5), (2, 7))]
-    found = room.judged_of("x", records, "calibrated")
+    found = shared.judged_of("x", records, "calibrated")
     np.testing.assert_array_equal(found.labels, LABELS)
     assert (
         found.subjects.tolist() == SUBJECTS.tolist() and found.presence.shape == (2, 240, C) and found.intensity is None
@@ -341,7 +345,7 @@ def test_folds_are_joined_and_seeds_stand_beside_each_other_whatever_the_order()
     np.testing.assert_array_equal(found.presence[0, :120], records[2].logits >= 0.3)  # seed 5, fold 1
     np.testing.assert_array_equal(found.presence[1, 120:], records[3].logits >= 0.3)  # seed 7, fold 2
     assert found.text == "240 frames of 20 held-out subjects, 2 seeds"
-    assert room.judged_of("x", records, "0.5").presence.sum() > found.presence.sum()
+    assert shared.judged_of("x", records, "0.5").presence.sum() > found.presence.sum()
 
 
 def test_better_aus_are_shown_in_percent_with_the_baseline_compared_with_nothing():
@@ -364,7 +368,7 @@ def test_better_aus_are_shown_in_percent_with_the_baseline_compared_with_nothing
     data = pd.DataFrame(
         [{"source": "baseline", **number, **dict.fromkeys(gain, np.nan)}, {"source": "LAC", **number, **gain}]
     )
-    table = room.better_aus_table(data)
+    table = better_aus.better_aus_table(data)
     assert table.display.loc[0, "Δ WAR [95 %]"] == "—" and table.display.loc[1, "Δ WAR [95 %]"] == "+2.0 [-1.0, +5.0]"
     assert table.display.loc[0, "WAR [95 %]"] == "40.0 [30.0, 50.0]" and table.display.loc[1, "p UAR"] == "0.400"
     assert table.display.loc[0, "knowledge, rank correlation [95 %]"] == "0.60 [0.50, 0.70]"
@@ -374,21 +378,13 @@ def test_a_study_without_annotated_frames_has_no_results(tmp_path):
     from types import SimpleNamespace
 
     study = SimpleNamespace(profile=SimpleNamespace(embedded=False), data_root=tmp_path)
-    made = (
-        room.f1,
-        room.printed_tables,
-        room.components,
-        room.windows,
-        room.segments,
-        room.losses,
-        room.distribution,
-        room.recall,
-        room.faces,
-        room.sequence,
-        room.localise,
-        room.intensity,
-        room.better_aus,
+    makers = (
+        *(f1.f1, f1.printed_tables, ablations.components, ablations.windows, ablations.segments, ablations.losses),
+        *(training.distribution, training.recall, maps.faces, maps.sequence, maps.localise),
+        *(intensity.intensity, better_aus.better_aus),
     )
-    assert not room.has_annotated_set(study) and all(make(study) == () for make in made)
+    assert not recognition.has_annotated_set(study) and all(make(study) == () for make in makers)
+    registered = {name for name, one in OUTPUTS.items() if one.notebook == shared.NOTEBOOK}
+    assert len(registered) == len(makers) + 2 and not any(OUTPUTS[name].sources for name in registered)
     (tmp_path / "BP4D").mkdir()
-    assert room.has_annotated_set(study)
+    assert recognition.has_annotated_set(study)

@@ -84,15 +84,11 @@ def test_medians_of_a_sample_of_clips_are_those_of_its_rows():
 
 def test_every_clip_once_gives_the_matrix_itself(study):
     matrix = study.knowledge(source="planted")
-    parts = recognition._expression_medians(study, "planted")
-    for (clip, clips_of, values_of), theirs in zip(parts, matrix.medians.values(), strict=True):
+    parts = recognition._by_expression(study, "planted")
+    for (clip, values, expression), theirs in zip(parts, matrix.medians.values(), strict=True):
         once = np.ones((1, clip.max() + 1), int)
-        mine = np.stack(
-            [
-                recognition._weighted_medians(values, clips, once)[0]
-                for values, clips in zip(values_of, clips_of, strict=True)
-            ]
-        )
+        kinds = [expression == number for number in range(len(EXPRESSIONS))]
+        mine = np.stack([recognition._weighted_medians(values[kind], clip[kind], once)[0] for kind in kinds])
         np.testing.assert_allclose(mine, theirs)
     assert isinstance(matrix, KnowledgeMatrix) and matrix.values.shape[0] == len(EXPRESSIONS)
 

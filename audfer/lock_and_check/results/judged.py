@@ -9,7 +9,6 @@ from functools import wraps
 import numpy as np
 import pandas as pd
 
-from ...datasets import annotated_datasets
 from ...evaluation import presence_counts
 from ...facs import ACTION_UNIT_NAMES, ACTION_UNITS
 from ...results.builder import output
@@ -104,11 +103,6 @@ def rows_of_units(tidy: pd.DataFrame, columns: Callable[[str, dict], dict]) -> p
 
 
 # ------------------------------------------------------------------------------------------------------ from records
-def has_annotated_set(study) -> bool:
-    """Whether the study has frames to train a recogniser on; without any there are no results that need one."""
-    return study.profile.embedded or any((study.data_root / name).is_dir() for name in annotated_datasets())
-
-
 def annotated_output(name: str) -> Callable:
     """Register the function below as ``builder.output`` does; it is asked only where there are annotated frames."""
 
@@ -116,7 +110,7 @@ def annotated_output(name: str) -> Callable:
         @output(name, NOTEBOOK, clips=True)
         @wraps(make)
         def made(study) -> tuple:
-            return make(study) if has_annotated_set(study) else ()
+            return make(study) if recognition.has_annotated_set(study) else ()
 
         return made
 

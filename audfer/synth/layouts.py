@@ -1,656 +1,198 @@
 """Writers of the embedded benchmark: rendered clips in the directory layouts that users of the real datasets have.
 
-Each dataset is drawn as a whole (``population``), rendered frame by frame (``face``) and written to
-``root/<dataset>`` in the layout of that dataset's own release, so that the readers, checks and packing of a real user
-are the ones that run by default. What was planted goes to ``root/truth`` and nowhere else; only ``read_truth`` and
-``read_truth_landmarks`` open it.
+Each dataset is drawn as a whole (``plans``, ``population``), rendered frame by frame (``face``) and written to
+``root/<dataset>`` in the layout of that dataset's own release (``layouts.toml``), so that the readers, checks and
+packing of a real user are the ones that run by default. What was planted goes to ``root/truth`` and nowhere else; only
+``read_truth`` and ``read_truth_landmarks`` open it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from PIL import Image
 
-from .. import files, published
-from ..errors import AudferError, InputError
-from ..facs import ACTION_UNITS, EXPRESSIONS, LABEL_SPACES
+from .. import files
+from ..errors import AudferError, InputError, refuse
+from ..facs import ACTION_UNITS, EXPRESSIONS
 from ..jobs.workers import IO_THREADS
 from ..progress import progress as progress_bar
 from ..versions import versions
-from . import face, population
+from . import population
+from .plans import ALL, COUNTED, LAYOUTS, SynthConfig, plan
 from .population import PRESENT, STYLES
 
-#: every dataset that can be written, in the order it is written
-ALL: tuple[str, ...] = ("DISFA", "DFEW", "FERV39k", "MAFW", "AffWild2", "RAVDESS")
 #: file at the root of a written dataset that says it is rendered and from which settings
 STAMP = "audfer_synth.json"
 TRUTH = "truth"
-
-#: labels outside the seven that some sets have, and the expression whose AU pattern their clips borrow
-_BORROWED = {"contempt": "disgust", "anxiety": "fear", "helplessness": "sad", "disappointment": "sad"}
-_FERV39K_SCENES = (
-    "Action",
-    "Anomaly",
-    "Business",
-    "Conflict",
-    "Crime",
-    "Daily",
-    "Debate",
-    "Family",
-    "Fantasy",
-    "Friendship",
-    "History",
-    "Horror",
-    "Hospital",
-    "Interview",
-    "Office",
-    "Romance",
-    "School",
-    "Sport",
-    "Talkshow",
-    "Travel",
-    "Trial",
-    "War",
-)
-#: Aff-Wild2 is mostly neutral. The others' shares are not the real ones (those would leave about 60 frames of fear at
-#: this size) but keep their order. "7" is the class "other", "-1" frames to ignore.
-_AFFWILD2_SHARES = {
-    "neutral": 0.42,
-    "happy": 0.16,
-    "sad": 0.10,
-    "surprise": 0.08,
-    "angry": 0.06,
-    "disgust": 0.055,
-    "fear": 0.055,
-    "7": 0.05,
-    "-1": 0.02,
-}
 _BATCH = 256
-
-
-@dataclass(frozen=True)
-class SynthConfig:
-    """Size of the embedded benchmark.
-
-    Attributes:
-        seed: of everything.
-        image_size: side of the square frames, pixels.
-        frames: fewest and most frames of a clip (both included).
-        counts: clips of DFEW, FERV39k and MAFW for "train" and "test" (the seven classes together).
-        minimum: fewest clips of a class in train and in test, reached by adding to ``counts``.
-        ravdess_actors: actors of RAVDESS, at most 24, each with 52 clips and eight of the class calm.
-        affwild2_videos, affwild2_frames: long takes of Aff-Wild2 and the frames of each.
-        disfa_subjects, disfa_frames: videos of the annotated set and the frames of each.
-    """
-
-    seed: int = 0
-    image_size: int = 64
-    frames: tuple[int, int] = (12, 18)
-    counts: dict = field(
-        default_factory=lambda: {
-            "DFEW": {"train": 640, "test": 320},
-            "FERV39k": {"train": 640, "test": 320},
-            "MAFW": {"train": 480, "test": 240},
-        }
-    )
-    minimum: tuple[int, int] = (6, 3)
-    ravdess_actors: int = 4
-    affwild2_videos: int = 12
-    affwild2_frames: int = 250
-    disfa_subjects: int = 18
-    disfa_frames: int = 240
-
-    def __post_init__(self):
-        object.__setattr__(self, "frames", tuple(int(n) for n in self.frames))
-        object.__setattr__(self, "minimum", tuple(int(n) for n in self.minimum))
-        if len(self.frames) != 2 or not 2 <= self.frames[0] <= self.frames[1]:
-            raise InputError("SynthConfig", "frames", self.frames, "two numbers, 2 <= fewest <= most")
-        if len(self.minimum) != 2 or min(self.minimum) < 0:
-            raise InputError("SynthConfig", "minimum", self.minimum, "two numbers >= 0 (train, test)")
-        if self.image_size < 16 or self.image_size % 2:
-            raise InputError("SynthConfig", "image_size", self.image_size, "an even number of at least 16 pixels")
-        if not 0 < self.ravdess_actors <= 24:
-            raise InputError("SynthConfig", "ravdess_actors", self.ravdess_actors, "1 to 24")
-        for name in ("affwild2_videos", "disfa_subjects"):
-            if getattr(self, name) < 2:
-                raise InputError("SynthConfig", name, getattr(self, name), "at least 2 (one on each side of a split)")
-        for name in ("affwild2_frames", "disfa_frames"):
-            if getattr(self, name) < 10:
-                raise InputError("SynthConfig", name, getattr(self, name), "at least 10")
-        for dataset, splits in self.counts.items():
-            if (
-                dataset not in ("DFEW", "FERV39k", "MAFW")
-                or set(splits) != {"train", "test"}
-                or min(splits.values()) < 1
-            ):
-                raise InputError(
-                    "SynthConfig",
-                    f"counts[{dataset!r}]",
-                    splits,
-                    'a positive number for "train" and "test" of DFEW, FERV39k or MAFW',
-                )
-
-    @classmethod
-    def from_dict(cls, content: dict) -> SynthConfig:
-        """From a profile's table; a name that is not a setting is refused.
-
-        Raises:
-            InputError: unknown name or impossible value.
-        """
-        known = {f.name for f in fields(cls)}
-        for name in content:
-            if name not in known:
-                raise InputError("SynthConfig", "setting", repr(name), f"one of {', '.join(sorted(known))}")
-        return cls(**content)
-
-
-@dataclass
-class _Plan:
-    """One dataset before rendering; arrays over clips unless said otherwise.
-
-    ``expression`` is -1 for labels outside the seven; ``pattern`` is the expression whose statistics the clip
-    follows; ``subject`` indexes ``subjects``; ``take`` groups clips that are parts of one continuous video.
-    """
-
-    name: str
-    clip_id: list[str]
-    split: list[str]
-    label: list[str]
-    expression: np.ndarray
-    pattern: np.ndarray
-    second: np.ndarray
-    lengths: np.ndarray
-    subject: np.ndarray
-    subjects: list[str]
-    take: np.ndarray
-
-
-# -------------------------------------------------------------------------------------------------------------- plans
-
-
-def _lengths(config: SynthConfig, count: int, generator) -> np.ndarray:
-    return generator.integers(config.frames[0], config.frames[1] + 1, count)
-
-
-def _second(name: str, pattern: np.ndarray, generator) -> np.ndarray:
-    """For the ambiguous clips the other expression, drawn evenly from the other six; -1 for the clear ones."""
-    other = (pattern + generator.integers(1, len(EXPRESSIONS), len(pattern))) % len(EXPRESSIONS)
-    return np.where(generator.random(len(pattern)) < STYLES[name].ambiguous, other, -1)
-
-
-def planned_counts(dataset: str, config: SynthConfig) -> dict[str, tuple[dict[str, int], int]]:
-    """Clips of each expression that ``write_benchmark`` makes of DFEW, FERV39k or MAFW.
-
-    Fold 1's published class frequencies, scaled by largest remainder, and filled up to ``config.minimum`` per class.
-
-    Returns:
-        split -> ({expression: clips}, clips added beyond the asked total to reach the minimum).
-    """
-    out = {}
-    for split, minimum in zip(("train", "test"), config.minimum, strict=True):
-        counts = published.class_counts(dataset, split, 1)
-        scaled, plus = population.scaled_counts(list(counts.values()), config.counts[dataset][split], minimum)
-        out[split] = (dict(zip(counts, scaled, strict=True)), plus)
-    return out
-
-
-def _plan_clips(name: str, config: SynthConfig, generator) -> _Plan:
-    split, label, expression, pattern, subject = [], [], [], [], []
-    subjects: list[str] = []
-    space = LABEL_SPACES[name]
-    for part, (counts, _) in planned_counts(name, config).items():
-        chosen = [
-            (space.write(EXPRESSIONS.index(e)), EXPRESSIONS.index(e), EXPRESSIONS.index(e))
-            for e, count in counts.items()
-            for _ in range(count)
-        ]
-        if name == "MAFW":
-            # a few clips of the four compound classes, so that the filter to seven classes has something to filter
-            extra = max(1, len(chosen) // 80)
-            chosen += [(text, -1, EXPRESSIONS.index(like)) for text, like in _BORROWED.items() for _ in range(extra)]
-        # people come back, as actors do in films, but never on the other side of the split
-        pool = max(4, len(chosen) // 3)
-        people = np.concatenate([generator.permutation(pool) for _ in range(-(-len(chosen) // pool))])[: len(chosen)]
-        split += [part] * len(chosen)
-        label += [c[0] for c in chosen]
-        expression += [c[1] for c in chosen]
-        pattern += [c[2] for c in chosen]
-        subject += (people + len(subjects)).tolist()
-        subjects += [f"{name}_{part}_{index:04d}" for index in range(pool)]
-    order = generator.permutation(len(label))
-    pick = lambda values: [values[i] for i in order]  # noqa: E731
-    label, pattern = pick(label), np.array(pick(pattern))
-    if name == "FERV39k":
-        scene = generator.choice(_FERV39K_SCENES, len(label))
-        seen: dict[tuple, int] = {}
-        ids = []
-        for place, text in zip(scene, label, strict=True):
-            seen[place, text] = seen.get((place, text), 0) + 1
-            ids.append(f"{place}/{text}/{seen[place, text]:04d}")
-    else:
-        ids = [f"{index + 1:05d}" for index in range(len(label))]
-    return _Plan(
-        name,
-        ids,
-        pick(split),
-        label,
-        np.array(pick(expression)),
-        pattern,
-        _second(name, pattern, generator),
-        _lengths(config, len(label), generator),
-        np.array(pick(subject)),
-        subjects,
-        np.arange(len(label)),
-    )
-
-
-def _plan_ravdess(config: SynthConfig, generator) -> _Plan:
-    ids, label, expression, pattern, subject = [], [], [], [], []
-    for actor in range(config.ravdess_actors):
-        for code, index in LABEL_SPACES["RAVDESS"].mapping.items():
-            for strength in ("01",) if code == "01" else ("01", "02"):  # neutral has no strong intensity
-                for statement in ("01", "02"):
-                    for repetition in ("01", "02"):
-                        ids.append(f"02-01-{code}-{strength}-{statement}-{repetition}-{actor + 1:02d}")
-                        label.append(code)
-                        expression.append(-1 if index is None else index)
-                        pattern.append(EXPRESSIONS.index("neutral") if index is None else index)
-                        subject.append(actor)
-    pattern = np.array(pattern)
-    subjects = [f"{index + 1:02d}" for index in range(config.ravdess_actors)]
-    return _Plan(
-        "RAVDESS",
-        ids,
-        [""] * len(ids),
-        label,
-        np.array(expression),
-        pattern,
-        _second("RAVDESS", pattern, generator),
-        _lengths(config, len(ids), generator),
-        np.array(subject),
-        subjects,
-        np.arange(len(ids)),
-    )
-
-
-def _plan_affwild2(config: SynthConfig, generator) -> _Plan:
-    """Long takes cut into runs of one label; a "clip" of the plan is one run."""
-    labels, shares = list(_AFFWILD2_SHARES), np.array(list(_AFFWILD2_SHARES.values()))
-    train = max(1, round(config.affwild2_videos * 2 / 3))
-    fewest, most = min(12, config.affwild2_frames // 2), min(40, config.affwild2_frames)
-    ids, split, label, lengths, take = [], [], [], [], []
-    for side, videos in (("train", range(train)), ("test", range(train, config.affwild2_videos))):
-        runs: list[tuple[int, int]] = []  # (video, frames)
-        for video in videos:
-            left = config.affwild2_frames
-            while left > 0:
-                length = int(generator.integers(fewest, most + 1))
-                length = left if left - length < fewest else length
-                runs.append((video, length))
-                left -= length
-        # frames, not runs, get their shares: each run goes to the label that lacks most
-        wanted = shares / shares.sum() * sum(length for _, length in runs)
-        given = {}
-        for run in generator.permutation(len(runs)):
-            best = int(np.argmax(wanted))
-            wanted[best] -= runs[run][1]
-            given[run] = labels[best]
-        for run, (video, length) in enumerate(runs):
-            ids.append(f"{video + 1}-30-1280x720" if video % 3 else f"video{video + 1}")
-            split.append(side)
-            label.append(given[run])
-            lengths.append(length)
-            take.append(video)
-    expression = np.array([EXPRESSIONS.index(text) if text in EXPRESSIONS else -1 for text in label])
-    pattern = np.where(expression < 0, EXPRESSIONS.index("neutral"), expression)
-    space = LABEL_SPACES["AffWild2"]
-    written = [space.write(e) if e >= 0 else text for e, text in zip(expression, label, strict=True)]
-    subjects = [f"AffWild2_{index + 1:03d}" for index in range(config.affwild2_videos)]
-    return _Plan(
-        "AffWild2",
-        ids,
-        split,
-        written,
-        expression,
-        pattern,
-        _second("AffWild2", pattern, generator),
-        np.array(lengths),
-        np.array(take),
-        subjects,
-        np.array(take),
-    )
-
-
-def _plan_disfa(config: SynthConfig, generator) -> _Plan:
-    count = config.disfa_subjects
-    subjects = [f"SN{index + 1:03d}" for index in range(count)]
-    none = np.full(count, -1)
-    return _Plan(
-        "DISFA",
-        subjects,
-        [""] * count,
-        [""] * count,
-        none,
-        none,
-        none,
-        np.full(count, config.disfa_frames),
-        np.arange(count),
-        subjects,
-        np.arange(count),
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------- rendering
 
 
 @dataclass
 class _Drawn:
-    """Everything about one dataset's frames but the pixels; arrays over frames."""
+    """Everything about one dataset's frames but the pixels.
 
-    plan: _Plan
+    Attributes:
+        clips: of ``plans.plan``; people: how many.
+        clip: (frames,) row of ``clips`` that each frame belongs to.
+        frames: the first columns of the table that ``read_truth`` returns, one row per frame.
+        intensities: (frames, 18).
+        scenes: of ``population.sample_scenes``.
+        people, seed: how many people, and of which draw.
+    """
+
+    clips: pd.DataFrame
     clip: np.ndarray
-    frame: np.ndarray
+    frames: pd.DataFrame
     intensities: np.ndarray
-    shown: np.ndarray
-    scenes: dict
-    people: face.Identity
+    scenes: dict[str, np.ndarray]
+    people: int
+    seed: int
 
     def truth(self) -> pd.DataFrame:
         """The table that ``read_truth`` returns."""
-        plan, take = self.plan, self.plan.take[self.clip]
-        # frames of a long take count through all its runs
-        frame = pd.Series(take).groupby(take).cumcount().to_numpy()
-        table = pd.DataFrame(
-            {
-                "clip_id": np.array(plan.clip_id, object)[self.clip],
-                "frame": frame.astype(np.int32),
-                "split": np.array(plan.split, object)[self.clip],
-                "expression": plan.expression[self.clip].astype(np.int8),
-                "subject": np.array(plan.subjects, object)[plan.subject[self.clip]],
-                "ambiguous": plan.second[self.clip] >= 0,
-                "second": plan.second[self.clip].astype(np.int8),
-                "shown": self.shown,
-            }
-        )
         intensity_names, presence_names = population.frame_columns()
-        return pd.concat(
-            [
-                table,
-                pd.DataFrame(self.intensities, columns=intensity_names),
-                pd.DataFrame(self.intensities >= PRESENT, columns=presence_names),
-            ],
-            axis=1,
-        )
+        intensities = pd.DataFrame(self.intensities, columns=intensity_names)
+        presence = pd.DataFrame(self.intensities >= PRESENT, columns=presence_names)
+        return pd.concat([self.frames, intensities, presence], axis=1)
 
 
 def _draw(name: str, config: SynthConfig) -> _Drawn:
     generator = np.random.default_rng([config.seed, ALL.index(name)])
-    plan = {"RAVDESS": _plan_ravdess, "AffWild2": _plan_affwild2, "DISFA": _plan_disfa}.get(
-        name, lambda c, g: _plan_clips(name, c, g)
-    )(config, generator)
+    clips, people = plan(name, config, generator)
+    clip = np.repeat(clips.index, clips["length"])
+    column = {key: values.to_numpy() for key, values in clips.items()}
     if name == "DISFA":
-        intensities = np.concatenate([population.sample_annotated(length, generator) for length in plan.lengths])
+        intensities = np.concatenate([population.sample_annotated(length, generator) for length in clips["length"]])
         shown = np.ones(len(intensities), bool)
     else:
         # clips outside the seven get groups of their own beyond the seven
-        groups = np.where(plan.expression < 0, len(EXPRESSIONS) + plan.pattern, plan.expression)
+        groups = np.where(column["expression"] < 0, len(EXPRESSIONS) + column["pattern"], column["expression"])
         intensities, shown = population.sample_intensities(
-            name, plan.pattern, plan.lengths, generator, second=plan.second, groups=groups
+            name, column["pattern"], column["length"], generator, second=column["second"], groups=groups
         )
-    scenes = population.sample_scenes(STYLES[name], plan.lengths, generator, places=plan.take)
-    # RAVDESS and DISFA subjects, DFEW's train and DFEW's test pool: every dataset has people of its own
-    people = face.sample_identities(len(plan.subjects), seed=int(generator.integers(2**31)))
-    return _Drawn(
-        plan,
-        np.repeat(np.arange(len(plan.lengths)), plan.lengths),
-        np.concatenate([np.arange(length) for length in plan.lengths]),
-        intensities,
-        shown,
-        scenes,
-        people,
+    scenes = population.sample_scenes(STYLES[name], column["length"], generator, places=column["take"])
+    take = pd.Series(column["take"][clip])
+    frames = pd.DataFrame(
+        {
+            "clip_id": column["clip_id"][clip],
+            # frames of a long take count through all its runs
+            "frame": take.groupby(take).cumcount().to_numpy(np.int32),
+            "split": column["split"][clip],
+            "expression": column["expression"][clip].astype(np.int8),
+            "subject": column["subject"][clip],
+            "ambiguous": column["second"][clip] >= 0,
+            "second": column["second"][clip].astype(np.int8),
+            "shown": shown,
+        }
     )
+    return _Drawn(clips, clip, frames, intensities, scenes, people, int(generator.integers(2**31)))
 
 
-def _scene(arrays: dict, frames: slice) -> face.Scene:
-    values = {
-        name: torch.from_numpy(np.ascontiguousarray(values[frames]))
-        for name, values in arrays.items()
-        if name != "quality"
-    }
-    return face.Scene(**values, seed=torch.arange(frames.start, frames.stop))
+def _write_lists(name: str, drawn: _Drawn, folder: Path) -> list[Path | None]:
+    """Write the text files of a dataset's layout; returns where each frame goes, ``None`` for one that is left out."""
+    layout, label = LAYOUTS[name], drawn.clips["label"].to_numpy()
+    frames = drawn.frames.assign(number=drawn.frames["frame"] + 1, label=label[drawn.clip])
+    frames["part"] = frames["split"].map(layout.get("parts", {}))
+    per = layout.get("per", "")
+    if per == "clip":
+        rows = drawn.clips.assign(clip_number=drawn.clips.index + 1)
+    elif per == "action unit":
+        codes = population.codes(drawn.intensities)
+        rows = pd.concat([frames.assign(au=int(au[2:]), code=codes[:, k]) for k, au in enumerate(ACTION_UNITS)])
+    else:
+        rows = frames
+    texts = defaultdict(lambda: list(layout.get("header", [])))
+    for row in rows.to_dict("records") if per else ():
+        texts[layout["list"].format(**row)].append(layout["line"].format(**row))
+    for place, lines in texts.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_text("".join(f"{line}\n" for line in lines))
+    missing = np.random.default_rng(len(frames)).random(len(frames)) < layout.get("missing", 0)
+    missing &= frames["number"] > 1
+    places = [folder / layout["frame"].format(**row) for row in frames.to_dict("records")]
+    return [None if lacks else place for lacks, place in zip(missing, places, strict=True)]
 
 
-class _Sink:
-    """Where a dataset's frames go: still images, or one video a clip, written while the next batch is rendered.
+def _write_clip(paths: list[Path | None], images: np.ndarray, quality: int) -> None:
+    """Write the frames of one clip (n, H, W, 3): pictures, or one video where all go to the same file."""
+    import av
+    from PIL import Image
 
-    Args:
-        path_of: (clip, frame) -> path below ``folder``, or ``None`` for a frame that is not written.
+    for folder in {path.parent for path in paths if path is not None}:
+        folder.mkdir(parents=True, exist_ok=True)
+    if paths[0].suffix in (".jpg", ".png"):
+        options = {".jpg": {"quality": quality, "subsampling": 0}, ".png": {"compress_level": 1}}[paths[0].suffix]
+        for path, image in zip(paths, images, strict=True):
+            if path is not None:
+                Image.fromarray(image).save(path, **options)
+        return
+    codec, rate, pixels, options = {
+        ".avi": ("mjpeg", 20, "yuvj444p", {"qmin": "2", "qmax": "2"}),
+        ".mp4": ("libx264", 30, "yuv420p", {"crf": "14", "preset": "veryfast", "threads": "1"}),
+    }[paths[0].suffix]
+    with av.open(str(paths[0]), "w", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.height, stream.width = images.shape[1:3]
+        stream.pix_fmt = pixels
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _render_all(drawn: _Drawn, paths: list[Path | None], config: SynthConfig, bar, device: str) -> np.ndarray:
+    """Render every frame in order, and write each clip while the next ones are rendered.
+
+    Returns:
+        landmarks (frames, 68, 2) float32, pixels.
     """
+    import torch
 
-    def __init__(self, drawn: _Drawn, folder: Path, path_of):
-        self.drawn, self.folder, self.path_of = drawn, folder, path_of
-        suffix = next(path for clip in range(len(drawn.plan.lengths)) if (path := path_of(clip, 0)) is not None).suffix
-        self.stills = suffix in (".jpg", ".png")
-        # a video's frames go into it one after another; pictures in any order
-        self.threads = IO_THREADS if self.stills else 1
-        self.pool = ThreadPoolExecutor(self.threads)
-        self.pending: list[Future] = []
-        self.made: set[Path] = set()
-        self.container = None
-        self.open_path: Path | None = None
+    from . import face
 
-    def __enter__(self) -> _Sink:
-        return self
-
-    def __exit__(self, *raised) -> None:
-        try:
-            if raised[0] is None:
-                self.wait()
-        finally:
-            self.pool.shutdown(cancel_futures=True)
-            self._close()
-
-    def write(self, first: int, images: np.ndarray) -> None:
-        """Take the frames from number ``first`` on, (n, H, W, 3); returns once the batch before them is written."""
-        self.wait()
-        parts = np.array_split(np.arange(len(images)), self.threads)
-        self.pending = [self.pool.submit(self._write_part, first, images, part) for part in parts if len(part)]
-
-    def wait(self) -> None:
-        """Wait until all that was taken is written; raises what writing raised."""
-        for future in self.pending:
-            future.result()
-        self.pending = []
-
-    def _write_part(self, first: int, images: np.ndarray, part: np.ndarray) -> None:
-        for offset in part:
-            clip, frame = self.drawn.clip[first + offset], int(self.drawn.frame[first + offset])
-            path = self.path_of(clip, frame)
-            if path is None:
-                continue
-            path = self.folder / path
-            if path.parent not in self.made:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self.made.add(path.parent)
-            if not self.stills:
-                self._write_video(path, images[offset])
-            elif path.suffix == ".png":
-                Image.fromarray(images[offset]).save(path, compress_level=1)
-            else:
-                quality = int(self.drawn.scenes["quality"][clip])
-                Image.fromarray(images[offset]).save(path, quality=quality, subsampling=0)
-
-    def _write_video(self, path: Path, image: np.ndarray) -> None:
-        import av
-
-        if path != self.open_path:
-            self._close()
-            motion_jpeg = path.suffix == ".avi"
-            self.container = av.open(str(path), "w", options={"fflags": "+bitexact"})
-            self.stream = self.container.add_stream(
-                "mjpeg" if motion_jpeg else "libx264", rate=20 if motion_jpeg else 30
-            )
-            self.stream.height, self.stream.width = image.shape[:2]
-            self.stream.pix_fmt = "yuvj444p" if motion_jpeg else "yuv420p"
-            self.stream.options = (
-                {"qmin": "2", "qmax": "2"} if motion_jpeg else {"crf": "14", "preset": "veryfast", "threads": "1"}
-            )
-            self.open_path = path
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        for packet in self.stream.encode(frame):
-            self.container.mux(packet)
-
-    def _close(self) -> None:
-        """End the video that is open."""
-        if self.container is not None:
-            for packet in self.stream.encode():
-                self.container.mux(packet)
-            self.container.close()
-            self.container = self.open_path = None
-
-
-def _render_all(drawn: _Drawn, sink: _Sink, config: SynthConfig, bar, device: str) -> np.ndarray:
-    """Render every frame in order, hand it to ``sink``; returns landmarks (frames, 68, 2) float32, pixels."""
-    landmarks = np.empty((len(drawn.clip), 68, 2), np.float32)
-    people = drawn.people.to(device)
-    with sink:
-        for start in range(0, len(drawn.clip), _BATCH):
-            frames = slice(start, min(start + _BATCH, len(drawn.clip)))
-            who = torch.from_numpy(drawn.plan.subject[drawn.clip[frames]]).to(device)
+    count, ends = len(paths), np.cumsum(drawn.clips["length"])
+    # RAVDESS and DISFA subjects, DFEW's train and DFEW's test pool: every dataset has people of its own
+    people = face.sample_identities(drawn.people, seed=drawn.seed).to(device)
+    person = torch.from_numpy(drawn.clips["person"].to_numpy()[drawn.clip]).to(device)
+    # contiguous, as the order in memory decides how sums are rounded
+    scenes = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in drawn.scenes.items() if name != "quality"}
+    scene, intensities = face.Scene(**scenes, seed=torch.arange(count)), torch.from_numpy(drawn.intensities)
+    landmarks = np.empty((count, 68, 2), np.float32)
+    kept, writing, clip = np.empty((0, config.image_size, config.image_size, 3), np.uint8), [], 0
+    with ThreadPoolExecutor(IO_THREADS) as pool:
+        for start in range(0, count, _BATCH):
+            frames = slice(start, min(start + _BATCH, count))
             images, points = face.render(
-                people[who],
-                torch.from_numpy(drawn.intensities[frames]),
-                _scene(drawn.scenes, frames).to(device),
-                size=config.image_size,
+                people[person[frames]], intensities[frames], scene[frames].to(device), size=config.image_size
             )
             landmarks[frames] = points.cpu().numpy()
-            sink.write(start, images.cpu().numpy())
+            for future in writing:
+                future.result()
+            kept, writing = np.concatenate([kept, images.cpu().numpy()]), []
+            first = frames.stop - len(kept)
+            while clip < len(ends) and ends[clip] <= frames.stop:
+                quality = int(drawn.scenes["quality"][clip])
+                pictures = kept[: ends[clip] - first]
+                writing.append(pool.submit(_write_clip, paths[first : ends[clip]], pictures, quality))
+                kept, first, clip = kept[len(pictures) :], ends[clip], clip + 1
             bar.update(frames.stop - frames.start)
+        for future in writing:
+            future.result()
     return landmarks
-
-
-# ------------------------------------------------------------------------------------------------------------ layouts
-
-
-def _write_text(path: Path, lines) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines))
-
-
-def _layout_dfew(drawn: _Drawn, folder: Path):
-    plan = drawn.plan
-    for split in ("train", "test"):
-        rows = [
-            f"{int(clip)},{label}"
-            for clip, part, label in zip(plan.clip_id, plan.split, plan.label, strict=True)
-            if part == split
-        ]
-        _write_text(
-            folder / "EmoLabel_DataSplit" / f"{split}(single-labeled)" / "set_1.csv", ["video_name,label", *rows]
-        )
-    return lambda clip, frame: Path("Clip", "clip_224x224", plan.clip_id[clip], f"{frame + 1}.jpg")
-
-
-def _layout_ferv39k(drawn: _Drawn, folder: Path):
-    plan = drawn.plan
-    for split in ("train", "test"):
-        _write_text(
-            folder / "4_setups" / "All_scenes" / f"{split}_All.csv",
-            [
-                f"{clip} {label}"
-                for clip, part, label in zip(plan.clip_id, plan.split, plan.label, strict=True)
-                if part == split
-            ],
-        )
-    return lambda clip, frame: Path("2_ClipsforFaceCrop", plan.clip_id[clip], f"{frame + 1}.jpg")
-
-
-def _layout_mafw(drawn: _Drawn, folder: Path):
-    plan = drawn.plan
-    for split in ("train", "test"):
-        _write_text(
-            folder / "Train & Test Set" / "single" / "no_caption" / "set_1" / f"{split}.txt",
-            [
-                f"{clip}.mp4 {label}"
-                for clip, part, label in zip(plan.clip_id, plan.split, plan.label, strict=True)
-                if part == split
-            ],
-        )
-    return lambda clip, frame: Path("data", "faces", plan.clip_id[clip], f"{frame + 1:05d}.png")
-
-
-def _layout_affwild2(drawn: _Drawn, folder: Path):
-    plan = drawn.plan
-    header = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
-    frame_label = np.array(plan.label, object)[drawn.clip]
-    take, number = plan.take[drawn.clip], drawn.truth()["frame"].to_numpy() + 1
-    for video in np.unique(plan.take):
-        run = int(np.argmax(plan.take == video))
-        part = "Train_Set" if plan.split[run] == "train" else "Validation_Set"
-        _write_text(
-            folder / "5th ABAW Annotations" / "EXPR_Recognition_Challenge" / part / f"{plan.clip_id[run]}.txt",
-            [header, *frame_label[take == video]],
-        )
-    # now and then the face detector found nothing: no image, but the row stays
-    missing = np.random.default_rng(len(take)).random(len(take)) < 0.01
-    missing &= number > 1
-    first = np.concatenate([[0], np.cumsum(plan.lengths)])
-
-    def path_of(clip, frame):
-        position = first[clip] + frame
-        return None if missing[position] else Path("cropped_aligned", plan.clip_id[clip], f"{number[position]:05d}.jpg")
-
-    return path_of
-
-
-def _layout_ravdess(drawn: _Drawn, folder: Path):
-    plan = drawn.plan
-    return lambda clip, frame: Path(f"Actor_{plan.subjects[plan.subject[clip]]}", f"{plan.clip_id[clip]}.mp4")
-
-
-def _layout_disfa(drawn: _Drawn, folder: Path):
-    codes = population.codes(drawn.intensities)
-    for clip, subject in enumerate(drawn.plan.clip_id):
-        rows = codes[drawn.clip == clip]
-        for column, name in enumerate(ACTION_UNITS):
-            _write_text(
-                folder / "ActionUnit_Labels" / subject / f"{subject}_au{int(name[2:])}.txt",
-                [f"{frame + 1},{code}" for frame, code in enumerate(rows[:, column])],
-            )
-    return lambda clip, frame: Path("Video_LeftCamera", f"LeftVideo{drawn.plan.clip_id[clip]}_comp.avi")
-
-
-_LAYOUTS = {
-    "DFEW": _layout_dfew,
-    "FERV39k": _layout_ferv39k,
-    "MAFW": _layout_mafw,
-    "AffWild2": _layout_affwild2,
-    "RAVDESS": _layout_ravdess,
-    "DISFA": _layout_disfa,
-}
 
 
 # ------------------------------------------------------------------------------------------------------------- public
 
 
 def _signature(name: str, config: SynthConfig) -> dict:
-    used = {
-        "DFEW": ("counts", "minimum", "frames"),
-        "FERV39k": ("counts", "minimum", "frames"),
-        "MAFW": ("counts", "minimum", "frames"),
-        "RAVDESS": ("ravdess_actors", "frames"),
-        "AffWild2": ("affwild2_videos", "affwild2_frames"),
-        "DISFA": ("disfa_subjects", "disfa_frames"),
-    }[name]
-    content = {key: value for key, value in asdict(config).items() if key in (*used, "seed", "image_size")}
+    used = (*LAYOUTS[name]["settings"], "seed", "image_size")
+    content = {key: value for key, value in asdict(config).items() if key in used}
     if "counts" in content:
         content["counts"] = content["counts"].get(name)
     return {
@@ -669,13 +211,13 @@ def is_written(root: str | os.PathLike, name: str, config: SynthConfig) -> bool:
     except (OSError, ValueError):
         return False
     wanted = json.loads(json.dumps(_signature(name, config)))
-    return stamp == wanted and _truth_path(root, name).is_file() and _landmark_path(root, name).is_file()
+    return stamp == wanted and all(path.is_file() for path in _truth_paths(root, name))
 
 
 def write_benchmark(
     root: str | os.PathLike, config: SynthConfig, datasets=ALL, progress: bool = True, device: str = "cpu"
 ) -> None:
-    """Render the embedded benchmark into ``root``: a folder a dataset in its own layout, and the truth beside.
+    """Render the embedded benchmark into ``root``: one folder per dataset in its own layout, and the truth beside.
 
     Each dataset appears whole or not at all (an interrupted run leaves nothing behind and a later one goes on with
     the next dataset); one that is already there from the same settings and code is left alone. The same seed writes
@@ -693,10 +235,10 @@ def write_benchmark(
         AudferError: the disk is full.
     """
     root = Path(root)
+    expected = f"names from {', '.join(ALL)}"
+    refuse("write_benchmark", ((name not in ALL, "datasets", repr(name), expected) for name in datasets))
     for name in datasets:
-        if name not in ALL:
-            raise InputError("write_benchmark", "datasets", repr(name), f"names from {', '.join(ALL)}")
-        if name in ("DFEW", "FERV39k", "MAFW") and name not in config.counts:
+        if name in COUNTED and name not in config.counts:
             raise InputError("SynthConfig", "counts", f"nothing for {name}", f'{{"{name}": {{"train": n, "test": n}}}}')
     for name in ALL:
         if name not in datasets or is_written(root, name, config):
@@ -706,21 +248,19 @@ def write_benchmark(
             files.atomic_folder(root / name, STAMP) as folder,
             progress_bar(total=len(drawn.clip), desc=f"render {name}", unit="frame", disable=not progress) as bar,
         ):
-            landmarks = _render_all(drawn, _Sink(drawn, folder, _LAYOUTS[name](drawn, folder)), config, bar, device)
+            landmarks = _render_all(drawn, _write_lists(name, drawn, folder), config, bar, device)
             # The truth first: a stamped dataset always has its own truth beside it.
-            with files.atomic_file(_truth_path(root, name)) as path:
+            table, points = _truth_paths(root, name)
+            with files.atomic_file(table) as path:
                 drawn.truth().to_parquet(path, index=False)
-            with files.atomic_file(_landmark_path(root, name)) as path, open(path, "wb") as handle:
-                np.savez(handle, landmarks=landmarks.astype(np.float32))
+            with files.atomic_file(points) as path, open(path, "wb") as handle:
+                np.savez(handle, landmarks=landmarks)
             files.write_json(folder / STAMP, _signature(name, config))
 
 
-def _truth_path(root: Path, dataset: str) -> Path:
-    return root / TRUTH / f"{dataset}.parquet"
-
-
-def _landmark_path(root: Path, dataset: str) -> Path:
-    return root / TRUTH / f"{dataset}_landmarks.npz"
+def _truth_paths(root: Path, dataset: str) -> tuple[Path, Path]:
+    """Where the table and the landmarks lie."""
+    return root / TRUTH / f"{dataset}.parquet", root / TRUTH / f"{dataset}_landmarks.npz"
 
 
 def _existing(path: Path) -> Path:
@@ -732,7 +272,7 @@ def _existing(path: Path) -> Path:
 
 
 def read_truth(root: str | os.PathLike, dataset: str) -> pd.DataFrame:
-    """What was planted, one row a frame. For evaluating recovery, and for cells that ask for planted action units by
+    """What was planted, one row per frame. For evaluating recovery, and for cells that ask for planted action units by
     name.
 
     Args:
@@ -748,7 +288,7 @@ def read_truth(root: str | os.PathLike, dataset: str) -> pd.DataFrame:
     Raises:
         AudferError: no truth there.
     """
-    return pd.read_parquet(_existing(_truth_path(Path(root), dataset)))
+    return pd.read_parquet(_existing(_truth_paths(Path(root), dataset)[0]))
 
 
 def read_truth_landmarks(root: str | os.PathLike, dataset: str) -> np.ndarray:
@@ -759,5 +299,5 @@ def read_truth_landmarks(root: str | os.PathLike, dataset: str) -> np.ndarray:
     Raises:
         AudferError: no truth there.
     """
-    with np.load(_existing(_landmark_path(Path(root), dataset))) as content:
+    with np.load(_existing(_truth_paths(Path(root), dataset)[1])) as content:
         return content["landmarks"]

@@ -13,7 +13,7 @@ import pytest
 from audfer import datasets, synth
 from audfer.errors import AudferError, InputError
 from audfer.facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
-from audfer.synth import SynthConfig, layouts, population
+from audfer.synth import SynthConfig, face, layouts, population
 
 TINY = SynthConfig(
     seed=3,
@@ -242,7 +242,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(layouts.face, "render", fail)
+    monkeypatch.setattr(face, "render", fail)
     with pytest.raises(KeyboardInterrupt):
         synth.write_benchmark(tmp_path, TINY, datasets=("MAFW",), progress=False)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []

@@ -115,7 +115,21 @@ def _add_arguments(command: argparse.ArgumentParser, table: dict[str, dict], sha
                 settings[key] = convert(settings[key])
         if names in computed:
             settings["default"] = computed[names]
-        groups[group].add_argument(*names.split(), **settings)
+        action = groups[group].add_argument(*names.split(), **settings)
+        for key in ("clip_datasets", "annotated_datasets"):  # for %(clip_datasets)s in help texts
+            setattr(action, key, _Names(key))
+
+
+class _Names:
+    """Names of datasets, asked of their registry only where a help text is printed: importing it takes seconds."""
+
+    def __init__(self, which: str):
+        self.which = which
+
+    def __str__(self) -> str:
+        from .. import datasets
+
+        return ", ".join(getattr(datasets, self.which)())
 
 
 def _metavar(value: str | list[str]) -> str | tuple[str, ...]:

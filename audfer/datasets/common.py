@@ -16,7 +16,7 @@ import pandas as pd
 from ..errors import InputError
 from ..facs import EXPRESSIONS, LabelSpace
 from .manifest import COLUMNS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, Manifest, is_video
-from .registry import DATASETS, Dataset, Finding, clip_datasets
+from .registry import DATASETS, Dataset, Finding
 
 
 @dataclass
@@ -111,7 +111,7 @@ def dataset_name(name: str) -> str:
     Raises:
         InputError: there is no reader for it.
     """
-    return known_name(name, clip_datasets(), "read_dataset")
+    return known_name(name, [known for known, dataset in DATASETS.items() if dataset.read], "read_dataset")
 
 
 def read_dataset(

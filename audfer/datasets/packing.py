@@ -276,7 +276,7 @@ def _pack_chunk(task: tuple) -> int:
             if align is None:
                 return load_frames(manifest, row, chosen, size), available[chosen].tolist(), None
             cuts = alignment.clip_alignment(align, row.clip_id, available[chosen])
-            frames = _cut_faces(load_frames(manifest, row, chosen), cuts, size)
+            frames = cuts.cut(load_frames(manifest, row, chosen), size)
             return frames, available[chosen].tolist(), {"clip_id": row.clip_id, **cuts.quality()}
         except InputError as error:
             return error
@@ -304,15 +304,6 @@ def _pack_chunk(task: tuple) -> int:
         raise files.disk_error(work, error) from error
     files.write_json(mark, {"numbers": numbers, "reasons": reasons, "quality": quality})
     return len(manifest)
-
-
-def _cut_faces(pictures: np.ndarray, cuts: alignment.Alignment, size: int) -> np.ndarray:
-    return np.stack(
-        [
-            alignment.cut(picture, turn, shift, size)
-            for picture, turn, shift in zip(pictures, cuts.scale_turn, cuts.shift, strict=True)
-        ]
-    )
 
 
 def _finish(manifest: Manifest, store: Path, meta: dict, done: list[dict], align) -> None:

@@ -92,8 +92,8 @@ DATASETS: Registry = Registry("datasets.readers.*")
 
 
 def clip_datasets() -> tuple[str, ...]:
-    """Names of the datasets that have clips."""
-    return tuple(name for name, dataset in DATASETS.items() if dataset.read)
+    """Names of the datasets of expression clips."""
+    return tuple(name for name, dataset in DATASETS.items() if dataset.labels)
 
 
 def annotated_datasets() -> tuple[str, ...]:

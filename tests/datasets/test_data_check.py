@@ -45,16 +45,17 @@ def test_every_layout_is_checked_and_its_deviations_named(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "clips, kind",
+    "clips, kind, split",
     [
-        ("Clip/clip_224x224", "frames"),
-        ("clip_224x224/clip_224x224", "frames"),
-        ("Clip/jpg_256", "frames"),
-        ("Clip/clip_224x224_16f", "16f"),
-        ("Clip/original", "video"),
+        ("Clip/clip_224x224", "frames", "{}(single-labeled)"),
+        ("clip_224x224/clip_224x224", "frames", "{}(single_labeled)"),
+        ("Clip/clip_224x224/clip_224x224", "frames", "{}(single_labeled)"),
+        ("jpg_256", "frames", "{}(single-labeled)"),
+        ("Clip/jpg_256", "frames", "{}(single_labeled)"),
+        ("Clip/clip_224x224_16f", "16f", "{}(single_labeled)"),
+        ("Clip/original", "video", "{}(single-labeled)"),
     ],
 )
-@pytest.mark.parametrize("split", ["{}(single-labeled)", "{}(single_labeled)"])
 def test_dfew_copies(clips, kind, split, tmp_path):
     root = small.dfew(tmp_path / "DFEW", clips, split)
     found = datasets.read_dataset("DFEW", root, clips=kind)
@@ -74,8 +75,15 @@ def test_the_copy_asked_for_is_taken(tmp_path):
         taken("faces")
 
 
-@pytest.mark.parametrize("top", ["Train & Test Set", "split", "anno", "Train_&_Test_Set"])
-@pytest.mark.parametrize("clips", ["data/faces", "data/frames", "data/clips"])
+@pytest.mark.parametrize(
+    "top, clips",
+    [
+        ("Train & Test Set", "data/faces"),
+        ("split", "data/frames"),
+        ("anno", "data/clips"),
+        ("Train_&_Test_Set", "data/faces"),
+    ],
+)
 def test_mafw_copies_and_classes(top, clips, tmp_path):
     root = small.mafw(tmp_path, top, clips)
     seven, every = datasets.read_dataset("MAFW", root), datasets.read_dataset("MAFW", root, classes="all")

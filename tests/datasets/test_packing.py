@@ -74,7 +74,7 @@ def test_a_killed_pack_goes_on_and_loses_only_its_chunk(tmp_path):
     command = [sys.executable, "-c", _SLOW, str(root), str(out), str(log)]
     process = subprocess.Popen(command)
     done = tmp_path / ".out.packing" / "done"
-    for _ in range(2000):
+    for _ in range(6000):
         if done.is_dir() and len(list(done.glob("0*.json"))) >= 5:
             break
         time.sleep(0.01)

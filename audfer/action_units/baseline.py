@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError
-from ..evaluation import confusion_matrix, mean_recall_interval, proportion_interval
+from ..errors import InputError, refuse
+from ..evaluation import confusion_matrix, mean_recall_interval, proportion_interval, ratio
 from ..facs import EXPRESSIONS, INTENSITY_ACTION_UNITS
 from ..openface import INTENSITY_COLUMNS
 from .table import AUTable
@@ -25,10 +25,10 @@ CLASSIFIERS: dict[str, str] = {"predicted": "AUs alone", "majority": "always the
 
 
 def clip_features(table: AUTable) -> pd.DataFrame:
-    """51 numbers a clip: mean, deviation (population) and maximum of each intensity over the frames where it is known.
+    """51 numbers per clip: mean, deviation (population) and maximum of each intensity over its known frames.
 
     Returns:
-        One row a clip in the table's order, indexed by clip_id; columns "AU01 mean" .. "AU45 maximum", float64 on 0 to
+        One row per clip in the table's order, indexed by clip_id; columns "AU01 mean" .. "AU45 maximum", float64, 0 to
         5. NaN where a clip has no frame with the AU known.
     """
     grouped = table.frames.groupby("clip_id", sort=False)[list(INTENSITY_COLUMNS)]
@@ -53,12 +53,12 @@ def au_baseline(features: pd.DataFrame, clips: pd.DataFrame, by: str = "subject"
 
     Args:
         features: ``clip_features``; clips of ``clips`` that it lacks are unknown in every feature.
-        clips: one row a clip: clip_id, expression (index in ``EXPRESSIONS``; -1 is left out) and the column ``by``.
+        clips: one row per clip: clip_id, expression (index in ``EXPRESSIONS``; -1 is left out) and the column ``by``.
         by: "subject": each subject's clips are predicted from all other subjects' (leave one actor out). "split": the
             clips of "test" from those of "train".
 
     Returns:
-        One row a predicted clip, order kept: clip_id, expression, predicted, majority (the training clips' commonest
+        One row per predicted clip, order kept: clip_id, expression, predicted, majority (the training clips' commonest
         expression), fold (the subject, or "test").
 
     Raises:
@@ -67,11 +67,10 @@ def au_baseline(features: pd.DataFrame, clips: pd.DataFrame, by: str = "subject"
     clips = clips[clips["expression"] >= 0].reset_index(drop=True)
     values = features.reindex(clips["clip_id"]).to_numpy(np.float64)
     expressions = clips["expression"].to_numpy(np.int64)
-    folds = clips[by].astype(str).to_numpy() if by in ("subject", "split") and by in clips else None
-    if folds is None:
-        raise InputError(
-            "AU baseline", "by", repr(by), f"subject or split, and such a column among {', '.join(clips.columns)}"
-        )
+    if by not in ("subject", "split") or by not in clips:
+        expected = f"subject or split, and such a column among {', '.join(clips.columns)}"
+        raise InputError("AU baseline", "by", repr(by), expected)
+    folds = clips[by].astype(str).to_numpy()
     predicted, majority = np.full(len(clips), -1), np.full(len(clips), -1)
     for train, test in _folds(folds, by):
         majority[test] = np.bincount(expressions[train], minlength=len(EXPRESSIONS)).argmax()
@@ -79,36 +78,27 @@ def au_baseline(features: pd.DataFrame, clips: pd.DataFrame, by: str = "subject"
             predicted[test] = expressions[train][0]
         else:
             predicted[test] = classifier().fit(values[train], expressions[train]).predict(values[test])
-    shown = predicted >= 0
-    return pd.DataFrame(
-        {
-            "clip_id": clips["clip_id"],
-            "expression": expressions,
-            "predicted": predicted,
-            "majority": majority,
-            "fold": folds,
-        }
-    )[shown].reset_index(drop=True)
+    table = clips[["clip_id"]].assign(expression=expressions, predicted=predicted, majority=majority, fold=folds)
+    return table[predicted >= 0].reset_index(drop=True)
 
 
 def _folds(names: np.ndarray, by: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    train, test = names == "train", names == "test"
+    alone, people = (names == "").any() or len(np.unique(names)) < 2, ", ".join(sorted(set(names))) or "none"
+    counts = f"{train.sum()} training and {test.sum()} test clips"
+    others = "at least two subjects, each clip with its own, for leaving one out"
+    refuse(
+        "AU baseline",
+        [
+            (by == "split" and not (train.any() and test.any()), "split", counts, "clips of both"),
+            (by == "subject" and alone, "subject", people, others),
+        ],
+    )
     if by == "split":
-        train, test = names == "train", names == "test"
-        if not train.any() or not test.any():
-            raise InputError(
-                "AU baseline", "split", f"{train.sum()} training and {test.sum()} test clips", "clips of both"
-            )
         yield train, test
-        return
-    if (names == "").any() or len(np.unique(names)) < 2:
-        raise InputError(
-            "AU baseline",
-            "subject",
-            ", ".join(sorted(set(names))) or "none",
-            "at least two subjects, each clip with its own, for leaving one out",
-        )
-    for name in np.unique(names):
-        yield names != name, names == name
+    else:
+        for name in np.unique(names):
+            yield names != name, names == name
 
 
 def baseline_accuracy(predictions: pd.DataFrame, **identity) -> pd.DataFrame:
@@ -119,7 +109,7 @@ def baseline_accuracy(predictions: pd.DataFrame, **identity) -> pd.DataFrame:
         **identity: further columns, for example ``source="RAVDESS"``; they come first.
 
     Returns:
-        One row a classifier and metric: classifier, metric, value, low, high (percent), worst, best (percent: lowest
+        One row per classifier and metric: classifier, metric, value, low, high (percent), worst, best (percent: lowest
         and highest among the folds; WAR only), clips, folds.
     """
     truth = predictions["expression"].to_numpy()
@@ -127,35 +117,22 @@ def baseline_accuracy(predictions: pd.DataFrame, **identity) -> pd.DataFrame:
     rows = []
     for column, name in CLASSIFIERS.items():
         right = predictions[column].to_numpy() == truth
-        by_fold = pd.Series(right).groupby(predictions["fold"].to_numpy()).mean()
+        by_fold = 100 * pd.Series(right).groupby(predictions["fold"].to_numpy()).mean()
         hits = np.bincount(truth, weights=right, minlength=len(EXPRESSIONS))
-        for metric, interval in (
-            ("WAR", proportion_interval(right.sum(), len(right))),
-            ("UAR", mean_recall_interval(hits, counts)),
+        for metric, interval, worst, best in (
+            ("WAR", proportion_interval(right.sum(), len(right)), by_fold.min(), by_fold.max()),
+            ("UAR", mean_recall_interval(hits, counts), np.nan, np.nan),
         ):
-            spread = (100 * by_fold.min(), 100 * by_fold.max()) if metric == "WAR" else (np.nan, np.nan)
-            rows.append(
-                {
-                    **identity,
-                    "classifier": name,
-                    "metric": metric,
-                    "value": 100 * interval.value,
-                    "low": 100 * interval.low,
-                    "high": 100 * interval.high,
-                    "worst": spread[0],
-                    "best": spread[1],
-                    "clips": len(right),
-                    "folds": len(by_fold),
-                }
-            )
+            percent = {end: 100 * getattr(interval, end) for end in ("value", "low", "high")}
+            row = {**identity, "classifier": name, "metric": metric, **percent, "worst": worst, "best": best}
+            rows.append({**row, "clips": len(right), "folds": len(by_fold)})
     return pd.DataFrame(rows)
 
 
 def baseline_confusion(predictions: pd.DataFrame) -> pd.DataFrame:
     """Confusion of the baseline for ``plots.confusion``: true, predicted, count, share (percent of the true class)."""
     counts = confusion_matrix(predictions["expression"], predictions["predicted"])
-    totals = counts.sum(axis=1, keepdims=True)
-    share = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    share = ratio(100 * counts, counts.sum(axis=1, keepdims=True))
     return pd.DataFrame(
         {
             "true": np.repeat(EXPRESSIONS, len(EXPRESSIONS)),

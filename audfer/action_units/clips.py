@@ -17,6 +17,12 @@ from ..files import digest
 from ..openface import AUTrack
 
 
+def some_rows(track: AUTrack, rows: np.ndarray, numbers: np.ndarray) -> AUTrack:
+    """Some rows of a track, under other frame numbers."""
+    kept = {name: getattr(track, name)[rows] for name in ("intensity", "presence", "ok", "timestamp")}
+    return AUTrack(**kept, frame=numbers, report=track.report)
+
+
 @dataclass(frozen=True)
 class Clip:
     """One video or folder of pictures, and the manifest's rows that are cut from it (several windows of one take).
@@ -74,14 +80,7 @@ class Clip:
                 numbers, places = last[inside], np.flatnonzero(inside) + 1
             here = np.isin(places, track.frame)
             at = places[here] - track.frame[0]
-            tracks[row.clip_id] = AUTrack(
-                track.intensity[at],
-                track.presence[at],
-                track.ok[at],
-                numbers[here],
-                track.timestamp[at],
-                report=track.report,
-            )
+            tracks[row.clip_id] = some_rows(track, at, numbers[here])
         return tracks
 
 
@@ -126,8 +125,8 @@ def sources(clips: Manifest | PackedClips) -> list[Clip]:
             PackedClip(clips.meta["dataset"], folder, (row,), position)
             for position, row in enumerate(clips.manifest.to_dict("records"))
         ]
-    found: dict[str, list[dict]] = {}
+    by_path: dict[str, list[dict]] = {}
     for row in clips.table.to_dict("records"):
-        found.setdefault(row["path"], []).append(row)
+        by_path.setdefault(row["path"], []).append(row)
     root = Path(clips.root).absolute()
-    return [Clip(clips.name, root, tuple(rows)) for rows in found.values()]
+    return [Clip(clips.name, root, tuple(rows)) for rows in by_path.values()]

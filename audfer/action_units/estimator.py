@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import AudferError, InputError
+from ..errors import AudferError, InputError, refuse
 from ..evaluation import intensity_agreement, presence_quality, ratio
 from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
 from ..models.output import kaiming_init, local_contrast
@@ -232,7 +232,7 @@ def train_estimator(
         subjects: (N,) who is on each picture.
         train_index: rows to learn from (default all); a fifth of their subjects, at least one, serves calibration.
         epochs: passes over the training rows.
-        batch_size: pictures a step.
+        batch_size: pictures per step.
         lr: largest learning rate (AdamW, one warm-up, then cosine to 0).
         seed: of initial weights, order, augmentation and choice of calibration subjects.
         device: "cpu" or "cuda".
@@ -242,7 +242,7 @@ def train_estimator(
             with. report: called with each epoch's history row.
 
     Returns:
-        (estimator in eval mode on the CPU, history with one row an epoch: epoch, loss, loss_presence, loss_intensity,
+        (estimator in eval mode on the CPU, history with one row per epoch: epoch, loss, loss_presence, loss_intensity,
         calibration_f1 (mean over AUs at threshold 0), learning_rate, seconds).
 
     Raises:
@@ -367,13 +367,13 @@ def calibrate(estimator: ActionUnitEstimator, logits: np.ndarray, raw: np.ndarra
         codes: (n, 18) FACS codes; NaN = not coded. An AU that is never, or always, present here keeps threshold 0, and
             an AU whose raw output or code does not vary keeps its line.
     """
-    for au in range(len(ACTION_UNITS)):
-        known = ~np.isnan(codes[:, au])
+    coded = ~np.isnan(codes)
+    for au, known in enumerate(coded.T):
         present = codes[known, au] >= PRESENT_FROM
         if 0 < present.sum() < len(present):
             estimator.thresholds[au] = float(rate_threshold(logits[known, au], present))
     for column, au in enumerate(INTENSITY_INDEX):
-        known = ~np.isnan(codes[:, au])
+        known = coded[:, au]
         if (line := major_axis(raw[known, column], codes[known, au])) is not None:
             estimator.gain[column], estimator.offset[column] = line
 
@@ -393,8 +393,7 @@ def rate_threshold(scores: np.ndarray, present: np.ndarray) -> float:
     """The score from which as many frames are called present as are coded present, so that precision equals recall.
 
     Not the score of the largest F1: for an AU that is hard to see that one calls nearly every frame present, and the
-        clip
-    labels of Eq. 4 and the weights of Eqs. 6 to 8 would say nothing.
+    clip labels of Eq. 4 and the weights of Eqs. 6 to 8 would say nothing.
     """
     count, falling = int(present.sum()), np.sort(scores)[::-1]
     return (falling[count - 1] + falling[count]) / 2
@@ -497,21 +496,16 @@ def _f1(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
 
 def _checked(images, codes, subjects) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     images, codes, subjects = np.asarray(images), np.asarray(codes, dtype=np.float32), np.asarray(subjects).astype(str)
-    if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
-        raise InputError(
-            "AU estimator", "images", f"{images.dtype} of the shape {images.shape}", "uint8 (N, side, side, 3)"
-        )
-    if codes.shape != (len(images), len(ACTION_UNITS)):
-        raise InputError(
-            "AU estimator", "intensity_codes", f"the shape {codes.shape}", f"({len(images)}, {len(ACTION_UNITS)})"
-        )
-    if subjects.shape != (len(images),):
-        raise InputError("AU estimator", "subjects", f"the shape {subjects.shape}", f"({len(images)},)")
-    if np.nanmin(codes, initial=0) < 0 or np.nanmax(codes, initial=0) > 5:
-        raise InputError(
-            "AU estimator",
-            "intensity_codes",
-            f"values from {np.nanmin(codes)} to {np.nanmax(codes)}",
-            "FACS codes 0 to 5",
-        )
+    square = images.ndim == 4 and images.shape[3] == 3 and images.shape[1] == images.shape[2]
+    count, low, high = len(images), np.nanmin(codes, initial=0), np.nanmax(codes, initial=0)
+    picture, units = f"{images.dtype} of the shape {images.shape}", (count, len(ACTION_UNITS))
+    refuse(
+        "AU estimator",
+        (
+            (not square or images.dtype != np.uint8, "images", picture, "uint8 (N, side, side, 3)"),
+            (codes.shape != units, "intensity_codes", f"the shape {codes.shape}", units),
+            (subjects.shape != (count,), "subjects", f"the shape {subjects.shape}", f"({count},)"),
+            (low < 0 or high > 5, "intensity_codes", f"values from {low} to {high}", "FACS codes 0 to 5"),
+        ),
+    )
     return images, codes, subjects

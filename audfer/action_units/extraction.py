@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from ..datasets import Manifest, frame_numbers, load_frames
 from ..jobs.workers import ahead
-from ..openface import AUTrack
 from ..progress import progress
 from .backends import estimated_track
 from .estimator import ActionUnitEstimator, predict
@@ -31,7 +30,7 @@ def extract(
     Args:
         manifest: clips to read; frames are numbered as ``datasets.frame_numbers`` numbers them.
         size: side in pixels that the estimator was trained on; other frames are resized.
-        chunk_frames: frames a forward pass; clips are gathered until there are that many.
+        chunk_frames: frames per forward pass; clips are gathered until there are that many.
 
     Returns:
         An AUTable with all frames ``ok``: the estimator gives a value for every frame and, unlike OpenFace, no
@@ -61,27 +60,26 @@ def extract_clips(
         judge: frames (n, size, size, 3) uint8 of some clips -> intensity (n, 17) and presence (n, 18) of each.
         tool, mode: for the table's provenance. desc: what the progress bar says before the dataset.
     """
-    tracks: dict[str, AUTrack] = {}
-    waiting: list[tuple[str, np.ndarray, np.ndarray]] = []
-
-    def flush() -> None:
-        if not waiting:
-            return
-        for (clip_id, numbers, _), values in zip(waiting, judge([frames for _, _, frames in waiting]), strict=True):
-            tracks[clip_id] = estimated_track(*values, numbers, tool, mode)
-        waiting.clear()
 
     def read(row) -> tuple[str, np.ndarray, np.ndarray]:
         return row.clip_id, frame_numbers(manifest, row), load_frames(manifest, row, size=size)
 
-    for clip in progress(
-        ahead(read, manifest.table.itertuples(index=False)),
-        total=len(manifest.table),
-        desc=f"{desc} {manifest.name}",
-        unit="clip",
-    ):
-        waiting.append(clip)
-        if sum(len(frames) for _, _, frames in waiting) >= chunk_frames:
-            flush()
-    flush()
-    return AUTable.from_tracks(tracks)
+    def gathered(clips) -> Iterator[tuple]:
+        waiting = []
+        for clip in clips:
+            waiting.append(clip)
+            if sum(len(frames) for _, _, frames in waiting) >= chunk_frames:
+                yield zip(*waiting, strict=True)
+                waiting = []
+        if waiting:
+            yield zip(*waiting, strict=True)
+
+    rows = manifest.table.itertuples(index=False)
+    clips = progress(ahead(read, rows), total=len(manifest.table), desc=f"{desc} {manifest.name}", unit="clip")
+    return AUTable.from_tracks(
+        {
+            name: estimated_track(*values, numbers, tool, mode)
+            for names, every, frames in gathered(clips)
+            for name, numbers, values in zip(names, every, judge(list(frames)), strict=True)
+        }
+    )

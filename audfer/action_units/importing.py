@@ -26,6 +26,7 @@ from ..jobs.workers import each
 from ..openface import SMOOTHING_RADII, SUCCESS_BOUNDARY, AUTrack, check_choices, read_openface
 from ..progress import progress
 from ..versions import versions
+from .clips import some_rows
 from .table import AUTable, openface_files, table_writer, to_arrow, write_lists
 
 #: what OpenFace notes beside a CSV
@@ -113,12 +114,12 @@ def import_folder(
             ``<out>_quarantine.csv`` (file, reason) where files were refused.
         options: how to read; default ``ImportOptions()``.
         manifest: name clips and number frames (from 0) as this dataset does: ``<clip_id>.csv``, slashes of the id as
-            folders or underscores; one file a video for Aff-Wild2, cut to the frames of each window. Files of no clip
+            folders or underscores; one file per video for Aff-Wild2, cut to the frames of each window. Files of no clip
             are left alone; clips without a file are not in the table.
-        workers: processes; default one a core.
+        workers: processes; default one per core.
 
     Returns:
-        One row a file, in the table's order: file, status ("read", "refused"), reason, clips, the counts of
+        One row per file, in the table's order: file, status ("read", "refused"), reason, clips, the counts of
         ``COUNTS``, faces (in the file), face (the numbers kept), hand_overs, version, mode, max_intensity, source
         (what OpenFace was given, where it noted it). Missing values for refused files.
 
@@ -128,7 +129,7 @@ def import_folder(
     """
     folder, out, options = Path(folder), Path(out), options or ImportOptions()
     if not folder.is_dir():
-        raise InputError(folder, "folder of OpenFace CSVs", "no such folder", "a folder with one CSV a clip")
+        raise InputError(folder, "folder of OpenFace CSVs", "no such folder", "a folder with one CSV per clip")
     jobs, twice = _jobs(folder, manifest)
     parts = out.with_name(f".{out.stem}.parts")
     with locked(parts, "unfinished import", "with another output"):
@@ -227,7 +228,7 @@ def _jobs(folder: Path, manifest) -> tuple[list[tuple[str, list[int] | None]], l
             by_name.setdefault(name[: name.rindex(".")], []).append(name)
     if manifest is None:
         if not by_name:
-            raise InputError(folder, "files", "no .csv or .txt file", "OpenFace's CSVs, one a clip")
+            raise InputError(folder, "files", "no .csv or .txt file", "OpenFace's CSVs, one per clip")
         named = [sorted(paths) for _, paths in sorted(by_name.items())]
         reason = "{}: file name: found the clip name of {}, expected every clip once"
         twice = [
@@ -294,19 +295,16 @@ def _import_chunk(task: tuple) -> int:
             reports.append({**report, "status": "refused", "clips": 0, "reason": str(error)})
             continue
         tracks.update(clips)
-        known = track.intensity[~np.isnan(track.intensity)]
+        about, known = track.report, track.intensity[~np.isnan(track.intensity)]
         reports.append(
             {
                 **report,
                 "clips": len(clips),
-                **{key: track.report[key] for key in COUNTS},
-                "faces": len(track.report["faces"]),
-                "face": " ".join(map(str, track.report["face"])),
-                "hand_overs": track.report.get("hand_overs", 0),
-                "version": track.report["version"],
-                "mode": track.report["mode"],
+                **{key: about[key] for key in (*COUNTS, "version", "mode", "source")},
+                "faces": len(about["faces"]),
+                "face": " ".join(map(str, about["face"])),
+                "hand_overs": about.get("hand_overs", 0),
                 "max_intensity": round(float(known.max()), 4) if len(known) else 0.0,
-                "source": track.report["source"],
             }
         )
     table = to_arrow(AUTable.from_tracks(tracks).frames)
@@ -322,14 +320,7 @@ def _clips(name: str, track: AUTrack, manifest, rows: list[int] | None) -> dict[
     for row in rows:
         row = manifest.table.loc[row]
         keep = np.isin(track.frame - 1, frame_numbers(manifest, row))  # OpenFace counts from 1
-        clips[row["clip_id"]] = AUTrack(
-            intensity=track.intensity[keep],
-            presence=track.presence[keep],
-            ok=track.ok[keep],
-            frame=track.frame[keep] - 1,
-            timestamp=track.timestamp[keep],
-            report=track.report,
-        )
+        clips[row["clip_id"]] = some_rows(track, keep, track.frame[keep] - 1)
     return clips
 
 

@@ -8,6 +8,7 @@ that it would have had without the interruption.
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -193,7 +194,7 @@ def train(
         task.model.train()
         sums = torch.zeros(len(task.terms), dtype=torch.float64, device=task.device)
         batches = task.batches(epoch)
-        watch, trouble = _Stopwatch(task.device), _NonFinite(len(batches), task.device)
+        seen, watch = torch.zeros(len(batches), device=task.device), _Stopwatch(task.device)
         watch.mark()
         for number, rows in enumerate(batches):
             rate = task.rate(epoch * len(batches) + number, task.epochs * len(batches))
@@ -206,11 +207,11 @@ def train(
             if task.recipe.clip_gradient:
                 nn.utils.clip_grad_norm_(task.model.parameters(), task.recipe.clip_gradient)
             optimizer.step()
-            sums += losses  # stays on the device: no synchronisation in a step
-            trouble.note(number, losses[0])
+            sums += losses  # stays on the device, as do the batches' losses: no synchronisation in a step
+            seen[number] = losses[0]
             watch.mark()
-            if ((number + 1) % _WATCH == 0 or number + 1 == len(batches)) and (failed := trouble.look()):
-                raise _not_finite(task, epoch, batches, *failed)
+            if (number + 1) % _WATCH == 0 or number + 1 == len(batches):
+                _check_finite(task, epoch, batches, distributed.total(seen.clone()).cpu())
         means = [value / len(batches) for value in distributed.total(sums).tolist()]
         laps, trained = watch.laps(), time.perf_counter()
         row = {"epoch": epoch + 1, **dict(zip(task.terms, means, strict=True)), "learning_rate": rate}
@@ -266,33 +267,16 @@ def _resume(task: Task, optimizer: torch.optim.Optimizer, state: dict) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-class _NonFinite:
-    """The first batch of an epoch whose loss is not finite, noted on the device: a step need not wait to be told."""
-
-    def __init__(self, batches: int, device: str):
-        self.batches = batches
-        self.first = torch.tensor(batches, device=device)
-        self.value = torch.zeros((), device=device)
-
-    def note(self, batch: int, loss: Tensor) -> None:
-        fails = (self.first == self.batches) & ~torch.isfinite(loss)
-        self.first = torch.where(fails, batch, self.first)
-        self.value = torch.where(fails, loss, self.value)
-
-    def look(self) -> tuple[int, float] | None:
-        """(batch, its loss) if there was one, in any of the processes."""
-        first = int(distributed.total(self.first.clone(), "min"))
-        value = float(distributed.total(self.value.clone()))
-        return (first, value) if first < self.batches else None
-
-
-def _not_finite(task: Task, epoch: int, batches: Sequence[np.ndarray], batch: int, value: float) -> AudferError:
-    named = task.named(batches[batch])
-    return AudferError(
-        f"{task.label}: the loss became {value} in epoch {epoch + 1}, batch {batch + 1} of {len(batches)}"
-        f"{named and f' ({named})'}; lower the learning rate (now at most {task.recipe.learning_rate:g}) "
-        "or train in float32"
-    )
+def _check_finite(task: Task, epoch: int, batches: Sequence[np.ndarray], losses: Tensor) -> None:
+    """Stop at the first batch whose loss (of all processes) is not finite; batches to come have 0."""
+    for number, value in enumerate(losses.tolist()):
+        if not math.isfinite(value):
+            named = task.named(batches[number])
+            raise AudferError(
+                f"{task.label}: the loss became {value} in epoch {epoch + 1}, batch {number + 1} of {len(batches)}"
+                f"{named and f' ({named})'}; lower the learning rate (now at most {task.recipe.learning_rate:g}) "
+                "or train in float32"
+            )
 
 
 class _Stopwatch:

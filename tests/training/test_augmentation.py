@@ -427,7 +427,7 @@ def marked():
     """
     row, column = (np.mgrid[0:SIDE, 0:SIDE] + 0.5) / SIDE
     picture = np.zeros((3, SIDE, SIDE))
-    for colour, (x, y) in zip(picture, PLACES.values(), strict=True):
+    for colour, (x, y) in zip(picture[:2], PLACES.values(), strict=True):
         colour += 255 * np.exp(-((column - x) ** 2 + (row - y) ** 2) / (2 * 0.02**2))
     points = torch.full((24, 2, 68, 2), torch.nan)
     for name, place in PLACES.items():

@@ -8,22 +8,17 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from team import NETWORKS, batch_norms, cells_together, fail_together, member, record_or_assist
 
 from audfer.companion import cli
 from audfer.errors import AudferError
-from audfer.models import NETWORKS as REGISTERED
 from audfer.models.mae_dfer import DropPath
 from audfer.models.output import part_of_batch
 from audfer.recipes import Augmentation
 from audfer.training import distributed
-from audfer.training import loop as training
 from audfer.training.augmentation import augment
 from audfer.training.loop import fit
-from audfer.training.records import RunRecord, RunStore, make_record
-
-NETWORKS = ("m3dfel", "former_dfer", "mae_dfer")
-
+from audfer.training.records import RunRecord, RunStore
 
 # ----------------------------------------------------------------------------------------------- without any processes
 
@@ -76,67 +71,17 @@ def test_paths_are_dropped_for_a_part_as_for_the_whole_batch():
 # ----------------------------------------------------------------------------------------------------- two processes
 
 
-def _double(cell, inputs, _initial=training._initial_model):
-    """The network in float64, so that nothing is left of the order of additions."""
-    model = _initial(cell, inputs).double()
-    # landmarks stay as they are
-    model.register_forward_pre_hook(
-        lambda _, args: (args[0].double() / (255 if args[0].dtype == torch.uint8 else 1), *args[1:])
-    )
-    return model
-
-
-def _scale_rates(factor):
-    for network in REGISTERED.values():
-        for name, recipe in network.recipes.items():
-            network.recipes[name] = replace(recipe, learning_rate=factor * recipe.learning_rate)
-
-
-def _train(cells, inputs):
-    """What some cells come to; run alike in one process and in several."""
-    _scale_rates(0.01)
-    gentle = [_small(fit(cell, inputs)) for cell in cells]
-    _scale_rates(100)
-    training._initial_model, training.count_flops = _double, lambda *_: {}
-    return gentle, [_small(fit(replace(cell, epochs=1), inputs)) for cell in cells[: len(NETWORKS)]]
-
-
-def _small(outcome):
-    return {name: outcome[name] for name in ("history", "scores", "features", "au_scores", "clip_ids", "costs")}
-
-
-def _member(rank, size, port, work, out):
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    with distributed.together("cpu"):
-        torch.save(work(), f"{out}.{rank}")
-        if rank and work.func is not _record_or_assist:
-            distributed.serve(None)  # rank 0 sends it home
-
-
 def _team(fresh_process, work, out, size=2):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    team = [fresh_process(_member, (rank, size, port, work, out)) for rank in range(size)]
+    team = [fresh_process(member, (rank, size, port, work, out)) for rank in range(size)]
     for process in team:
         process.start()
     for process in team:
         process.join()
     assert [process.exitcode for process in team] == [0] * size
     return [torch.load(f"{out}.{rank}", weights_only=False) for rank in range(size)]
-
-
-def _cells_together(cells, inputs):
-    # every process asks for every cell, so none has to be announced
-    distributed.announce = lambda *_: None
-    return _train(cells, inputs)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +95,7 @@ def alone_and_together(study, fresh_process, tmp_path_factory):
     cells.append(study.cell("mae_dfer", "DFEW", 0.25, recipe="mae_dfer-release-dfew"))
     cells.append(study.cell("m3dfel", "DFEW", recipe="m3dfel-audfer"))
     cells[len(NETWORKS) :] = [replace(cell, epochs=1, validation=0.2) for cell in cells[len(NETWORKS) :]]
-    folder, work = tmp_path_factory.mktemp("team"), partial(_cells_together, cells, study.cell_inputs(cells)["DFEW"])
+    folder, work = tmp_path_factory.mktemp("team"), partial(cells_together, cells, study.cell_inputs(cells)["DFEW"])
     (alone,) = _team(fresh_process, work, folder / "one", size=1)
     return cells, alone, _team(fresh_process, work, folder / "two")
 
@@ -177,42 +122,9 @@ def _compare(one, two):
     np.testing.assert_allclose(two["scores"], one["scores"], atol=1e-4)
 
 
-def _batch_norms():
-    """Output, gradients and running statistics of batch norms over a batch of which each process has a part."""
-    results = []
-    for kind, shape in ((nn.BatchNorm1d, (7, 4)), (nn.BatchNorm2d, (7, 4, 3, 5)), (nn.BatchNorm3d, (7, 4, 2, 3, 2))):
-        generator = torch.Generator().manual_seed(0)
-        whole = 5 + 3 * torch.randn(shape, generator=generator, dtype=torch.float64)
-        weights = torch.randn(shape, generator=generator, dtype=torch.float64)
-        layer = nn.Sequential(kind(4)).double()
-        with torch.no_grad():
-            layer[0].weight.copy_(torch.arange(1, 5))
-        distributed.share_batch_norms(layer)
-        own = distributed.places(7)
-        x = whole[own].requires_grad_()
-        y = layer(x)
-        (y.square() * weights[own]).sum().backward()
-        distributed.add_gradients(layer)
-        evaluated = layer.eval()(x)
-        results.append(
-            {
-                "own": own,
-                "split": {"y": y.detach(), "grad": x.grad, "evaluated": evaluated.detach()},
-                "same": [
-                    layer[0].weight.grad,
-                    layer[0].bias.grad,
-                    layer[0].running_mean,
-                    layer[0].running_var,
-                    layer[0].num_batches_tracked,
-                ],
-            }
-        )
-    return results
-
-
 def test_batch_norms_see_the_clips_of_all_processes(fresh_process, tmp_path):
-    parts = _team(fresh_process, partial(_batch_norms), tmp_path / "bn")
-    for number, whole in enumerate(_batch_norms()):  # torch's own, on the whole batch
+    parts = _team(fresh_process, partial(batch_norms), tmp_path / "bn")
+    for number, whole in enumerate(batch_norms()):  # torch's own, on the whole batch
         for part in parts:
             found = part[number]
             for name, values in found["split"].items():
@@ -222,13 +134,6 @@ def test_batch_norms_see_the_clips_of_all_processes(fresh_process, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------- records, errors
-
-
-def _record_or_assist(arguments):
-    if distributed.rank():
-        training.assist()
-    else:
-        make_record(*arguments)
 
 
 def test_rank_0_writes_the_record_and_goes_on_where_one_process_was_interrupted(study, fresh_process, tmp_path):
@@ -244,24 +149,14 @@ def test_rank_0_writes_the_record_and_goes_on_where_one_process_was_interrupted(
 
     with pytest.raises(KeyboardInterrupt):
         fit(cell, inputs, store.folder / ".unfinished" / key, interrupt)
-    _team(fresh_process, partial(_record_or_assist, (str(store.folder), key, cell, inputs)), tmp_path / "team")
+    _team(fresh_process, partial(record_or_assist, (str(store.folder), key, cell, inputs)), tmp_path / "team")
     record = RunRecord.load(store.path(key))
     assert record.history["epoch"].tolist() == [1, 2] and record.costs["processes"] == 2
     assert record.clip_ids == [study.packed("DFEW").clip_ids[row] for row in study.packed("DFEW").split("test")]
 
 
-def _fail(cell, inputs):
-    recipes = REGISTERED["former_dfer"].recipes
-    recipes["tiny"] = replace(recipes["tiny"], batch_size=16, learning_rate=1e30, clip_gradient=0.0, warmup=0.0)
-    distributed.announce = lambda *_: None
-    try:
-        fit(cell, inputs)
-    except AudferError as error:
-        return str(error)
-
-
 def test_a_loss_that_is_not_finite_stops_all_processes_with_the_same_sentence(study, fresh_process, tmp_path):
-    work = partial(_fail, study.cell("former_dfer", "DFEW"), study.inputs["DFEW"])
+    work = partial(fail_together, study.cell("former_dfer", "DFEW"), study.inputs["DFEW"])
     first, second = _team(fresh_process, work, tmp_path / "out")
     assert first == second and "the loss became nan in epoch 1, batch 2 of" in first
 

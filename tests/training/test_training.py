@@ -1,7 +1,6 @@
 """One cell: deterministic, resumable, and doing what its loss says."""
 
 import json
-import os
 import signal
 import time
 from dataclasses import replace
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from killed import make_and_die
 from safetensors.torch import save_file
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
@@ -471,22 +471,6 @@ def test_held_out_clips_choose_an_epoch_and_teach_nothing(study, tmp_path):
 # --------------------------------------------------------------------------------------------------------------- kills
 
 
-def _make_and_die(folder, key, cell, inputs, name, moment):
-    """Make a record, but be killed when the file or folder of that name is put in its place: before it or after."""
-    put = os.replace
-
-    def replaced(source, place):
-        if moment == "after":
-            put(source, place)
-        if os.path.basename(place) == name:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if moment == "before":
-            put(source, place)
-
-    os.replace = replaced
-    make_record(folder, key, cell, inputs)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(study, tmp_path_factory):
     """A cell, its record made in one go, and how many seconds that took."""
@@ -527,7 +511,7 @@ def test_a_process_killed_at_any_moment_loses_nothing(study, tmp_path, fresh_pro
             (key, "after"),
         ):
             assert not store.has(key)
-            assert _killed(fresh_process(_make_and_die, (*arguments, name, moment))) == -signal.SIGKILL
+            assert _killed(fresh_process(make_and_die, (*arguments, name, moment))) == -signal.SIGKILL
         assert store.has(key)
         assert len(list(store.folder.glob(f".{key}.*"))) <= 1  # what the kill before left is cleared by the next run
     make_record(*arguments)
@@ -626,7 +610,7 @@ def test_initial_weights_for_another_order_of_classes_are_refused(study, baselin
         ({"au_source": "planted"}, "without an AU head"),
         (
             {"au_source": "openface", "au_ratio": 0.2, "strategy": "global"},
-            "au_source: found 'openface', expected one of '', lac, planted",
+            "au_source: found 'openface', expected one of '', planted, lac",
         ),
         ({"variant": "A"}, "variant: found 'A', expected '': m3dfel has no variants"),
         ({"variant": "Z", "model": "keypoint_gcn"}, "variant: found 'Z', expected one of A, B, C, D, mean fusion"),

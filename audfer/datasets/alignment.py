@@ -62,19 +62,23 @@ class Alignment:
         }
 
 
+def track_file(folder: str | os.PathLike, clip_id: str) -> Path | None:
+    """OpenFace's file of a clip: ``<clip_id>.csv``, slashes of the id as folders or underscores; windows share one."""
+    stem = clip_id.split(":")[0]
+    names = dict.fromkeys((stem, stem.replace("/", "_"), stem.split("/")[-1]))
+    files = (Path(folder, name + suffix) for name in names for suffix in (".csv", ".txt"))
+    return next((file for file in files if file.is_file()), None)
+
+
 def find_track(folder: str | os.PathLike, clip_id: str) -> Path:
-    """OpenFace's file of a clip: ``<clip_id>.csv``, slashes of the id as folders or underscores; windows share one.
+    """``track_file``, or a sentence.
 
     Raises:
         InputError: there is none.
     """
-    stem = clip_id.split(":")[0]
-    names = (stem, stem.replace("/", "_"), stem.split("/")[-1])
-    for name in dict.fromkeys(names):
-        for suffix in (".csv", ".txt"):
-            if os.path.isfile(path := Path(folder, name + suffix)):
-                return path
-    raise InputError(folder, f"OpenFace file of clip {clip_id}", "none", f"{names[0]}.csv")
+    if (file := track_file(folder, clip_id)) is None:
+        raise InputError(folder, f"OpenFace file of clip {clip_id}", "none", f"{clip_id.split(':')[0]}.csv")
+    return file
 
 
 def points_of(track: AUTrack, numbers: np.ndarray, where: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:

@@ -11,9 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from PIL import Image
-from pyarrow import csv as arrow_csv
 
 from ..errors import InputError
 from ..jobs.workers import IO_THREADS, chunks
@@ -33,7 +31,7 @@ from .manifest import (
 )
 from .registry import DATASETS, annotated_datasets
 
-_ACTION_UNIT = re.compile("AU[0-9]{2}")
+_ACTION_UNIT, _CODE = re.compile("AU[0-9]{2}"), re.compile("[0-9]{1,9}")
 _NUMBERED = re.compile(
     rf"([0-9]+)[^0-9]*\.({'|'.join(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES))})", re.IGNORECASE
 )
@@ -198,32 +196,18 @@ def code_table(path: Path, first: int, columns: int = 0, line: str = "") -> tupl
     Raises:
         InputError: no such file, no frames, a line that is not so many numbers, frame numbers that do not rise.
     """
-    header = not columns
-    try:
-        table = arrow_csv.read_csv(
-            path,
-            arrow_csv.ReadOptions(use_threads=False, autogenerate_column_names=not header),
-            convert_options=arrow_csv.ConvertOptions(strings_can_be_null=False, null_values=[]),
-        )
-        whole = len(table) and all(pa.types.is_integer(column.type) for column in table.columns)
-    except (pa.ArrowInvalid, OSError):
-        whole = False
-    if whole and columns in (0, table.num_columns):
-        names = [name.strip() for name in table.column_names]
-        cells = np.stack([column.to_numpy() for column in table.columns], axis=1)
-    else:  # line by line, to say which one is wrong
-        lines = read_lines(path, "AU file")
-        names = [name.strip() for name in lines[0][1].split(",")] if header else [""] * columns
-        rows = []
-        for number, text in lines[header:]:
-            parts = [part.strip() for part in text.split(",")]
-            if len(parts) != len(names) or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
-                expected = line or f"{len(names)} whole numbers: frame and AU codes"
-                raise InputError(path, f"line {number}", repr(text[:60]), expected)
-            rows.append([int(part) for part in parts])
-        if not rows:
-            raise InputError(path, "frames", "none", "a line a frame below the header")
-        cells = np.array(rows, np.int64)
+    header, lines = not columns, read_lines(path, "AU file")
+    names = [name.strip() for name in lines[0][1].split(",")] if header else [""] * columns
+    rows = []
+    for number, text in lines[header:]:
+        parts = [part.strip() for part in text.split(",")]
+        if len(parts) != len(names) or not all(map(_CODE.fullmatch, parts)):
+            expected = line or f"{len(names)} whole numbers: frame and AU codes"
+            raise InputError(path, f"line {number}", repr(text[:60]), expected)
+        rows.append([int(part) for part in parts])
+    if not rows:
+        raise InputError(path, "frames", "none", "a line a frame below the header")
+    cells = np.array(rows, np.int64)
     if (wrong := np.diff(cells[:, 0], prepend=first - 1) < 1).any():
         allowed = f"numbers from {first}, each higher than the last"
         raise wrong_code(path, cells, int(np.argmax(wrong)), 0, "frame", allowed, header)
@@ -331,9 +315,8 @@ def annotated_landmarks(
     base = dataset_folder(root, name)
     landmarks = np.full((len(table), 68, 2), np.nan, np.float32)
     folder = openface_folder(base, name, openface)
-    for sequence, rows, numbers in _sequences(base, table) if folder else ():
-        first = table["path"].iloc[rows[0]]
-        if (path := _track_file(folder, sequence, first)) is None:
+    for _, rows, numbers, path in _tracks(base, table, folder) if folder else ():
+        if path is None:
             continue
         track = read_openface(path, require_presence=False)
         known, points = alignment.points_of(track, numbers, path)
@@ -341,7 +324,9 @@ def annotated_landmarks(
         if align:
             points = alignment.align(track, numbers[known], path).move(points)
         else:
-            points /= _picture_size(base / first)
+            picture = base / table["path"].iloc[rows[0]]
+            picture = next(video_frames(picture, (0,)))[1] if is_video(picture) else read_image(picture)
+            points /= picture.shape[1::-1]
         landmarks[rows[known]] = points
     return landmarks
 
@@ -366,8 +351,8 @@ def _cuts(base: Path, name: str, table: pd.DataFrame, openface) -> np.ndarray:
         expected = f"openface/{name} beside the dataset, or openface="
         raise InputError(base, "landmarks", "no folder of OpenFace's CSVs", expected)
     cuts = np.empty((2, len(table)), complex)
-    for sequence, rows, numbers in _sequences(base, table):
-        if (path := _track_file(folder, sequence, table["path"].iloc[rows[0]])) is None:
+    for sequence, rows, numbers, path in _tracks(base, table, folder):
+        if path is None:
             expected = f"{sequence.replace('/', '_')}.csv"
             raise InputError(folder, f"OpenFace file of sequence {sequence}", "none", expected)
         found = alignment.align(read_openface(path, require_presence=False), numbers, path)
@@ -375,36 +360,21 @@ def _cuts(base: Path, name: str, table: pd.DataFrame, openface) -> np.ndarray:
     return cuts
 
 
-def _track_file(folder: Path, sequence: str, path: str) -> Path | None:
-    """OpenFace's file of a sequence, named by it or by its video; ``None``: there is none."""
-    for name in (sequence, *[Path(path).stem] * is_video(path)):
-        try:
-            return alignment.find_track(folder, name)
-        except InputError:
-            continue
-    return None
-
-
-def _sequences(base: Path, table: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def _tracks(base: Path, table: pd.DataFrame, folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, Path | None]]:
     """(sequence, its rows, 0-based numbers under which OpenFace sees their frames: of a video, or position in a
-    folder).
+    folder; OpenFace's file, named by the sequence or its video, or ``None``).
     """
     paths, frames = table["path"].to_numpy(), table["frame"].to_numpy()
+    other = DATASETS[_dataset_of(table)].annotation.other_camera
     for sequence, rows in table.reset_index(drop=True).groupby("sequence", sort=False).groups.items():
-        rows = rows.to_numpy()
-        if is_video(paths[rows[0]]):
-            yield sequence, rows, frames[rows]
+        rows, first = rows.to_numpy(), Path(paths[rows[0]])
+        file = alignment.track_file(folder, sequence)
+        if is_video(first):
+            yield sequence, rows, frames[rows], file or alignment.track_file(folder, first.stem)
             continue
-        other = DATASETS[_dataset_of(table)].annotation.other_camera
-        images = numbered_images((base / paths[rows[0]]).parent, other)
+        images = numbered_images((base / first).parent, other)
         order = {images[number]: position for position, number in enumerate(sorted(images))}
-        yield sequence, rows, np.array([order[os.path.basename(path)] for path in paths[rows].tolist()])
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    """(width, height)"""
-    picture = next(video_frames(path, (0,)))[1] if is_video(path) else read_image(path)
-    return picture.shape[1::-1]
+        yield sequence, rows, np.array([order[os.path.basename(path)] for path in paths[rows].tolist()]), file
 
 
 def _dataset_of(table: pd.DataFrame) -> str:

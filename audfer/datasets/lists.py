@@ -103,13 +103,11 @@ def _with_sibling(path: Path) -> dict[str, Path]:
     split = _split_of(path)
     if split is None:
         raise InputError(path, "name of a split list", path.name, "a name with train, test or val in it")
-    if split == "train":
-        own, other, words = "train", "test", _TEST
-    else:
-        own, other, words = next(word for word in _words(path.stem) if word in _TEST), "train", ("train",)
-    siblings = (path.with_name(re.sub(own, word, path.name, flags=re.IGNORECASE)) for word in words)
-    both = {split: path, other: next((sibling for sibling in siblings if sibling.is_file()), None)}
-    return {name: both[name] for name in ("train", "test") if both[name]}
+    plain = lambda other: re.sub("train|validation|valid|val|test|eval", "*", other.name.lower())  # noqa: E731
+    alike = sorted((other for other in path.parent.iterdir() if plain(other) == plain(path)), reverse=True)
+    # "test" comes last in this order and takes the place of "val"
+    both = {_split_of(other): other for other in alike if other.is_file()} | {split: path}
+    return {name: both[name] for name in ("train", "test") if name in both}
 
 
 def read_list(path: Path, split: str) -> list[Entry]:

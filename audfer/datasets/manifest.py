@@ -289,7 +289,7 @@ def _frames_lacking(path: str | os.PathLike, count: int) -> InputError:
 
 
 @lru_cache(maxsize=65536)
-def _video_length(path: str, modified: int) -> int:
+def _length_at(path: str, modified: int) -> int:
     return video_shape(path)[0]
 
 
@@ -300,10 +300,9 @@ def video_length(path: str | os.PathLike) -> int:
         InputError: no such file, unreadable, or no frames.
     """
     try:
-        modified = os.stat(path).st_mtime_ns
+        return _length_at(str(path), os.stat(path).st_mtime_ns)
     except OSError as error:
         raise InputError(path, "video", error.strerror or error, "a video that can be read") from None
-    return _video_length(str(path), modified)
 
 
 def video_shape(path: str | os.PathLike, decode: bool = False) -> tuple[int, tuple[int, int]]:

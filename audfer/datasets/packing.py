@@ -214,12 +214,8 @@ def _is_made(out: Path, meta: dict) -> bool:
 
 def tracks_of(manifest: Manifest, folder: str | os.PathLike) -> dict:
     """What the alignment depends on: the template and the sizes of the clips' OpenFace files."""
-    sizes = {}
-    for clip_id in manifest.table["clip_id"]:
-        try:
-            sizes[clip_id] = os.path.getsize(alignment.find_track(folder, clip_id))
-        except InputError:
-            sizes[clip_id] = -1
+    tracks = {clip_id: alignment.track_file(folder, clip_id) for clip_id in manifest.table["clip_id"]}
+    sizes = {clip_id: os.path.getsize(file) if file else -1 for clip_id, file in tracks.items()}
     return {"template": alignment.TEMPLATE.tolist(), "tracks": files.digest(sizes)}
 
 

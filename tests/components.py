@@ -79,10 +79,15 @@ def state(package: Path, components: dict[str, tuple[int, tuple[str, ...]]]) -> 
 
 def components() -> dict[str, tuple[int, tuple[str, ...]]]:
     """All components and networks of the package: name -> version, modules in which they begin."""
+    from audfer.datasets import DATASETS
     from audfer.models import NETWORKS
     from audfer.versions import COMPONENTS
 
     own = {name: (part.version, part.modules) for name, part in COMPONENTS.items()}
+    # readers are found by their registry, not imported by name
+    readers = {(dataset.read or dataset.annotation.read).__module__ for dataset in DATASETS.values()}
+    version, modules = own["reading"]
+    own["reading"] = version, (*modules, *(reader.removeprefix("audfer.") for reader in sorted(readers)))
     for name, network in NETWORKS.items():
         own[f"network {name}"] = (network.version, (network.build.__module__.removeprefix("audfer."),))
     return own

@@ -17,7 +17,7 @@ import pandas as pd
 from ..action_units.estimator import predict
 from ..action_units.extraction import extract_clips
 from ..action_units.table import AUTable, interpolate_zeros
-from ..datasets.annotated import READERS
+from ..datasets import annotated_datasets
 from ..errors import AudferError, InputError
 from ..evaluation import SEED, Interval, compare, equal_shares, holm, multiplicities, summary
 from ..evaluation.matrices import rank_correlations
@@ -84,7 +84,7 @@ def cell(study: Study, components: str = "LAC", **changes) -> RecognitionCell:
 
 def has_annotated_set(study: Study) -> bool:
     """Whether the study has frames to train a recogniser on (also BP4D's, which are none for the estimator)."""
-    return study.profile.embedded or any((study.data_root / name).is_dir() for name in READERS)
+    return study.profile.embedded or any((study.data_root / name).is_dir() for name in annotated_datasets())
 
 
 def folds(study: Study) -> tuple[int, ...]:

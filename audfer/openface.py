@@ -149,7 +149,7 @@ def read_openface(
         "mask_neighbours": list(radii),
         "missing_presence": [name for name in PRESENCE_COLUMNS if name not in columns],
         "tool": "OpenFace",
-        "version": _version(columns),
+        "version": _version(header),
         "mode": "unknown",
         "threshold": float(min_confidence),
     }
@@ -164,8 +164,7 @@ def read_openface(
         order = np.argsort(frame, kind="stable")
         columns, frame = {name: values[order] for name, values in columns.items()}, frame[order]
 
-    tracked, confident = _tracked(path, columns, min_confidence, report)
-    good = tracked & confident
+    good, written = _tracked(path, columns, min_confidence, report)
     intensity = np.stack([columns[name] for name in INTENSITY_COLUMNS], axis=1)
     presence = np.stack([columns.get(name, np.full(len(frame), np.nan)) for name in PRESENCE_COLUMNS], axis=1)
     intensity = _scaled(path, intensity, scale, good, looks_raw="success" in columns and PRESENCE_COLUMNS[0] in columns)
@@ -180,14 +179,13 @@ def read_openface(
     position = frame - frame[0]
     length = int(position[-1]) + 1
     if length > 1000 * len(frame) + 1000:
-        raise InputError(
-            path, "column frame", f"{len(frame)} rows numbered {frame[0]} to {frame[-1]}", "frame numbers of one clip"
-        )
+        found = f"{len(frame)} rows numbered {frame[0]} to {frame[-1]}"
+        raise InputError(path, "column frame", found, "frame numbers of one clip")
     ok = np.zeros(length, bool)
     ok[position] = good
     report["gaps"] = length - len(frame)
     zeroed = np.ones(length, bool)
-    zeroed[position] = ~_written(columns, tracked)
+    zeroed[position] = ~written
     near = [ok & ~_within(zeroed, radius) for radius in radii]
     report["contaminated"] = int((ok & ~(near[0] & near[1])).sum())
     track = AUTrack(
@@ -241,8 +239,11 @@ def _parse(
     path: Path, raw: bytes, wanted: frozenset[str], require_presence: bool
 ) -> tuple[list[str], str, dict[str, np.ndarray], int]:
     """Header names, separator, wanted columns as float64 (NaN: missing) with "row" (from 1), truncated last rows."""
-    fast = _parse_plain(raw, wanted)
-    return _parse_tolerant(path, raw, wanted, require_presence) if fast is None else fast
+    parsed = _parse_plain(raw, wanted) or _parse_tolerant(path, raw, wanted, require_presence)
+    columns = parsed[2]
+    if "face" in columns:  # the still-image tool's name for it
+        columns.setdefault("face_id", columns["face"])
+    return parsed
 
 
 def _parse_plain(raw: bytes, wanted: frozenset[str]) -> tuple[list[str], str, dict[str, np.ndarray], int] | None:
@@ -358,12 +359,10 @@ def _body(path: Path, header: list[str], separator: str, body: list[str]) -> tup
         cells = line.count(separator) + 1
         if cells == len(header) + 1 and line.rstrip(" ").endswith(separator):
             body[number], cells = line.rstrip(" ")[:-1], len(header)
-        if cells > len(header):
+        # too few in the last row: the program was stopped while writing
+        truncated = int(cells < len(header) and number == len(body) - 1)
+        if cells != len(header) and not truncated:
             raise InputError(path, f"data row {number + 1}", f"{cells} cells", f"{len(header)}, as in the header")
-        if cells < len(header):
-            if number != len(body) - 1:
-                raise InputError(path, f"data row {number + 1}", f"{cells} cells", f"{len(header)}, as in the header")
-            truncated = 1  # the program was stopped while writing: only ever the last row
     repeated = sorted({name for name in header if header.count(name) > 1 and name in _EVERYTHING})
     if repeated:
         raise InputError(path, "header", f"column {repeated[0]} twice", "every column once")
@@ -401,26 +400,18 @@ def _require_openface(path: Path, header: list[str], require_presence: bool) -> 
         raise InputError(path, "header", f"no column {', '.join(missing)}", "all 17 AU intensity columns AU*_r")
     absent = [name for name in PRESENCE_COLUMNS if name not in header]
     if require_presence and len(absent) == len(PRESENCE_COLUMNS):
-        raise InputError(
-            path,
-            "header",
-            "no AU presence column AU*_c (a derived file)",
-            "AU01_c ... AU45_c, or require_presence=False to leave presence unknown",
-        )
+        expected = "AU01_c ... AU45_c, or require_presence=False to leave presence unknown"
+        raise InputError(path, "header", "no AU presence column AU*_c (a derived file)", expected)
     if require_presence and set(absent) - {"AU28_c"}:
-        raise InputError(
-            path,
-            "header",
-            f"no column {', '.join(absent)}",
-            "all 18 AU presence columns, or require_presence=False to leave those unknown",
-        )
+        expected = "all 18 AU presence columns, or require_presence=False to leave those unknown"
+        raise InputError(path, "header", f"no column {', '.join(absent)}", expected)
 
 
-def _version(columns: dict) -> str:
+def _version(header: list[str]) -> str:
     """What the columns say about the version that wrote them: face_id came with 2.x (reference, OPENFACE.md C.1)."""
-    if all(name in columns for name in ("timestamp", "confidence", "success")):
-        return "2.x" if "face_id" in columns else "before 2.x" if "frame" in columns else "unknown"
-    return "unknown"
+    if not {"timestamp", "confidence", "success"} <= set(header):
+        return "unknown"
+    return "2.x" if "face_id" in header else "before 2.x" if "frame" in header else "unknown"
 
 
 # ------------------------------------------------------------------------------------------- which rows, which frames
@@ -428,7 +419,7 @@ def _version(columns: dict) -> str:
 
 def _face_ids(path: Path, columns: dict) -> np.ndarray:
     """The distinct faces of a file, as numbers; empty where it has no such column."""
-    ids = columns.get("face_id", columns.get("face"))
+    ids = columns.get("face_id")
     if ids is None:
         return np.zeros(0, np.int64)
     ids = np.unique(ids[~np.isnan(ids)]) if (ids != ids[0]).any() else ids[:1]
@@ -445,25 +436,16 @@ def _choose_face(path: Path, columns: dict, face: int | str | None, report: dict
     report["face"], report["face_rule"] = faces, "none needed" if len(faces) < 2 else str(face)
     everything = np.ones(len(columns["row"]), bool)
     still = "frame" not in columns and "timestamp" not in columns  # one image: a row is a face
-    if len(faces) > 1 and "frame" not in columns and not still:
-        raise InputError(path, "header", f"several faces ({faces}) and no frame column", "a frame number for each row")
+    if len(faces) > 1 and "frame" not in columns and not (still and face is not None):
+        field = "column face" if still else "header"
+        expected = "one face a file, or face=... to choose one" if still else "a frame number for each row"
+        raise InputError(path, field, f"several faces ({faces}) and no frame column", expected)
     if isinstance(face, int):
         if face not in faces:
             raise InputError(path, "face", face, f"one of the file's faces {faces}")
         report["face"], report["face_rule"] = [face], "number"
-        return columns.get("face_id", columns.get("face")) == face
-    if len(faces) < 2:
-        return everything
-    if face is None:
-        if still:
-            raise InputError(
-                path,
-                "column face",
-                f"several faces ({faces}) and no frame column",
-                "one face a file, or face=... to choose one",
-            )
-        return everything
-    return _follow(path, columns, face, still, report)
+        return columns.get("face_id") == face
+    return everything if len(faces) < 2 or face is None else _follow(path, columns, face, still, report)
 
 
 def _follow(path: Path, columns: dict, rule: str, still: bool, report: dict) -> np.ndarray:
@@ -472,7 +454,7 @@ def _follow(path: Path, columns: dict, rule: str, still: bool, report: dict) -> 
     A number's rows are cut where it is lost for long or jumps (trackers are used again for other people); pieces that
     go on at the same place are joined, the nearest first; the rule then chooses among what was joined.
     """
-    ids = columns.get("face_id", columns.get("face"))
+    ids = columns.get("face_id")
     known = np.flatnonzero(~np.isnan(ids))
     moment = np.zeros(len(ids), np.int64) if still else _whole_frames(path, columns)
     place, size, reach = _places(columns)
@@ -483,20 +465,16 @@ def _follow(path: Path, columns: dict, rule: str, still: bool, report: dict) -> 
         with np.errstate(all="ignore"):
             return np.linalg.norm(place[b] - place[a], axis=1) / reach[a]
 
-    pieces: list[list[int]] = []
+    pieces: list[np.ndarray] = []
     for number in report["faces"]:
         rows = known[ids[known] == number]
         rows = rows[np.argsort(moment[rows], kind="stable")]
         twice = np.flatnonzero(np.diff(moment[rows]) == 0)
         if len(twice):
-            raise InputError(
-                path,
-                "column frame",
-                f"frame {moment[rows[twice[0]]]} twice for face {number}",
-                "one row a frame and face",
-            )
+            found = f"frame {moment[rows[twice[0]]]} twice for face {number}"
+            raise InputError(path, "column frame", found, "one row a frame and face")
         cuts = [] if place is None else np.flatnonzero(distances(rows[:-1], rows[1:]) > 1) + 1
-        pieces += [part.tolist() for part in np.split(rows, cuts)]
+        pieces += np.split(rows, cuts)
     following: dict[int, int] = {}
     if place is not None:
         first, last = np.array([piece[0] for piece in pieces]), np.array([piece[-1] for piece in pieces])
@@ -520,25 +498,22 @@ def _follow(path: Path, columns: dict, rule: str, still: bool, report: dict) -> 
         )
 
     def score(chain: list[int]) -> tuple:
-        rows = np.array([row for i in chain for row in pieces[i]])
+        rows = np.concatenate([pieces[i] for i in chain])
         seen = rows[tracked[rows]] if tracked[rows].any() else rows
-        value = {
-            "longest": lambda: float(tracked[rows].sum()),
-            "largest": lambda: float(np.nan_to_num(np.nanmedian(size[seen]) if np.isfinite(size[seen]).any() else 0)),
-            "confident": lambda: (
-                float(np.nan_to_num(columns["confidence"][rows]).mean()) if "confidence" in columns else 0.0
-            ),
-        }[rule]()
-        return value, -int(moment[rows].min()), -int(ids[rows[0]])  # ties: the one seen first, then the lower number
+        if rule == "longest":
+            value = tracked[rows].sum()
+        elif rule == "largest":
+            value = np.nanmedian(size[seen]) if np.isfinite(size[seen]).any() else 0
+        else:
+            value = np.nan_to_num(columns["confidence"][rows]).mean() if "confidence" in columns else 0
+        # ties: the one seen first, then the lower number
+        return float(np.nan_to_num(value)), -int(moment[rows].min()), -int(ids[rows[0]])
 
     chosen = max(chains, key=score)
-    keep = np.zeros(len(ids), bool)
-    for i in chosen:
-        keep[pieces[i]] = True
     order = [int(ids[pieces[i][0]]) for i in chosen]
     report["face"] = list(dict.fromkeys(order))
     report["hand_overs"] = sum(a != b for a, b in pairwise(order))
-    return keep
+    return np.isin(np.arange(len(ids)), np.concatenate([pieces[i] for i in chosen]))
 
 
 def _places(columns: dict) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
@@ -582,37 +557,27 @@ def _frame_numbers(path: Path, columns: dict, report: dict) -> np.ndarray:
         return frame
     values, counts = np.unique(frame, return_counts=True)
     if counts.max() > 1:
-        several = len(report["faces"]) > 1
-        raise InputError(
-            path,
-            "column frame",
-            f"frame {values[counts.argmax()]} {counts.max()} times"
-            + (f" (faces {report['faces']})" if several else ""),
-            "every frame once" + (", or face=... to choose one face" if several else ""),
-        )
+        faces = report["faces"] if len(report["faces"]) > 1 else None
+        found = f"frame {values[counts.argmax()]} {counts.max()} times" + (f" (faces {faces})" if faces else "")
+        expected = "every frame once" + (", or face=... to choose one face" if faces else "")
+        raise InputError(path, "column frame", found, expected)
     return frame
 
 
 def _tracked(path: Path, columns: dict, min_confidence: float, report: dict) -> tuple[np.ndarray, np.ndarray]:
+    """(rows,) bool each: whose AUs can be used; whose AU columns OpenFace did not fill with zeros (face lost)."""
     everything = np.ones(len(columns["row"]), bool)
-    success, confidence = columns.get("success"), columns.get("confidence")
-    if success is not None:
-        _check_range(path, ("success",), success[:, None], everything, columns["row"], 0.0, 1.0, whole=True)
-    if confidence is not None:
-        _check_range(path, ("confidence",), confidence[:, None], everything, columns["row"], 0.0, 1.0)
-    tracked = everything if success is None else success == 1  # a missing flag (NaN) is not a success
-    confident = everything if confidence is None else confidence >= min_confidence
-    report["confidence"] = "absent" if confidence is None else "file"
+    for name in ("success", "confidence"):
+        if name in columns:
+            values, whole = columns[name][:, None], name == "success"
+            _check_range(path, (name,), values, everything, columns["row"], 0.0, 1.0, whole)
+    confidence = columns.get("confidence", np.ones(len(everything)))
+    tracked = columns["success"] == 1 if "success" in columns else everything  # a missing flag (NaN) is not a success
+    confident = confidence >= min_confidence
+    report["confidence"] = "file" if "confidence" in columns else "absent"
     report["failed"] = int((~tracked).sum())
     report["low_confidence"] = int((tracked & ~confident).sum())
-    return tracked, confident
-
-
-def _written(columns: dict, tracked: np.ndarray) -> np.ndarray:
-    """(rows,) bool: False where OpenFace put zeros in the AU columns because the face was lost."""
-    if "success" in columns or "confidence" not in columns:
-        return tracked
-    return columns["confidence"] >= SUCCESS_BOUNDARY
+    return tracked & confident, tracked if "success" in columns else confidence >= SUCCESS_BOUNDARY
 
 
 def _within(marked: np.ndarray, radius: int) -> np.ndarray:
@@ -723,24 +688,8 @@ def extraction_command(
         images = sorted(p.name for p in source.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp"))
         if not images:
             raise InputError(source, "clip", "no image", "a folder of .jpg, .jpeg, .png or .bmp frames")
-        by_number = sorted(images, key=lambda image: [int(n) for n in re.findall(r"\d+", image)])
-        if by_number != images:
-            raise InputError(
-                source,
-                "frame names",
-                f"{images[0]} ... read before {images[1]}",
-                "numbers padded with zeros: OpenFace reads names in string order",
-            )
-    command = [
-        executable,
-        "-fdir" if source.is_dir() else "-f",
-        str(source),
-        "-out_dir",
-        str(out_dir),
-        "-of",
-        name,
-        "-aus",
-        "-pose",
-        "-q",
-    ]
-    return command + ["-2Dfp"] * landmarks + ["-au_static"] * static
+        if images != sorted(images, key=lambda image: [int(number) for number in re.findall(r"\d+", image)]):
+            expected = "numbers padded with zeros: OpenFace reads names in string order"
+            raise InputError(source, "frame names", f"{images[0]} ... read before {images[1]}", expected)
+    given = [executable, "-fdir" if source.is_dir() else "-f", str(source), "-out_dir", str(out_dir), "-of", name]
+    return [*given, "-aus", "-pose", "-q", *["-2Dfp"] * landmarks, *["-au_static"] * static]

@@ -80,7 +80,8 @@ class Listing:
             if (folder := locate(self.root, *candidates)) is not None:
                 self.notes.append(f"clips: {chosen}, from {os.path.relpath(folder, self.root)}")
                 return chosen, folder
-        find_folder(self.root, *(name for names in wanted.values() for name in names), what=f"folder of {what}")
+        candidates = ", ".join(name for names in wanted.values() for name in names)
+        raise InputError(self.root, f"folder of {what}", "no such folder", f"one of {candidates}")
 
     def add(
         self, clip_id: str, path: Path | str, split: str, label: int | None, frames: int | None = None, **more

@@ -31,12 +31,8 @@ second_openface_folder = ""  # another extractor's CSVs of the same clips; "" = 
 
 # %%
 from audfer import facs
-from audfer.action_units import baseline, comparison
 from audfer.companion.panel import face_panel
-from audfer.results import figure_data, plots, tables
-from audfer.results.outputs import save_figure, save_table
 from audfer.study.study import open_study
-from audfer.synth import sheets
 
 study = open_study(profile, work, figures)
 study
@@ -56,26 +52,13 @@ print(
 # **What does each AU look like on the rendered faces?** A row is an AU, each block one identity at intensities 0, 1, 3, 5.
 
 # %%
-sheet = sheets.contact_sheet(faces_seed)
-save_figure(
-    plots.contact_sheet_action_units(sheet),
-    "contact_sheet_action_units",
-    figure_data.sheet_data(sheet),
-    study.figures,
-    "Rendered faces: 18 AUs at intensities 0, 1, 3 and 5 (left to right in each block), three identities.",
-)
+study.results("contact_sheet_action_units", seed=faces_seed).save()
 
 # %% [markdown]
 # **And an expression over time?** Onset, apex and offset of the seven expressions.
 
 # %%
-save_figure(
-    plots.contact_sheet_expressions(sheet),
-    "contact_sheet_expressions",
-    figure_data.sheet_data(sheet),
-    study.figures,
-    "Rendered faces: prototypes of the seven expressions from onset over apex to offset.",
-)
+study.results("contact_sheet_expressions", seed=faces_seed).save()
 
 # %% [markdown]
 # **Try it:** move a slider and see the face, and which expression the paper's knowledge matrix makes of it (JupyterLab; a
@@ -88,48 +71,25 @@ face_panel(seed=faces_seed)
 # **What is on disk?** Clips as each dataset's reader finds them, with the share of each class beside the real dataset's.
 
 # %%
-counts = study.class_counts()
-data = figure_data.frequency_data(counts)
-save_figure(
-    plots.class_frequencies(data),
-    "class_frequencies",
-    data,
-    study.figures,
-    f"Training clips of each expression; lines: the real datasets. {study.caption}",
-)
+study.results("class_frequencies").save()
 
 # %% [markdown]
 # **How good is the AU estimator on people it has not seen?** A small residual network with two linear heads (presence of 18,
 # intensity of 17), trained on the annotated set in DISFA's layout; a third of its subjects are held out.
 
 # %%
-if study.has_annotated_set:
-    accuracy = study.estimator_accuracy
-    show = save_table(
-        accuracy,
-        "au_estimator",
-        study.figures,
-        f"AU estimator on held-out subjects: F1 of presence (code of at least "
-        f"2, DISFA's rule), correlation of intensity; intervals: bootstrap over subjects. {study.caption}",
-    )
-else:
-    show = "No DISFA below AUDFER_DATA: no estimator is trained, AUs come from OpenFace's CSVs."
-show
+estimator = study.results("au_estimator")
+nothing = "No DISFA below AUDFER_DATA: no estimator is trained, AUs come from OpenFace's CSVs."
+estimator.save() if estimator else nothing
 
 # %% [markdown]
 # **The same as a picture:** F1 beside what always saying "present" would give, and the correlation of intensities.
 
 # %%
-if study.has_annotated_set:
-    print(f"Mean F1 {accuracy['f1'].mean():.2f}, mean intensity correlation {accuracy['intensity_r'].mean():.2f}.")
-    show = save_figure(
-        plots.estimator_accuracy(accuracy),
-        "au_estimator_plot",
-        accuracy,
-        study.figures,
-        f"AU estimator on held-out subjects. {study.caption}",
-    )
-show
+if estimator:
+    f1, intensity = estimator.frame["f1"].mean(), estimator.frame["intensity_r"].mean()
+    print(f"Mean F1 {f1:.2f}, mean intensity correlation {intensity:.2f}.")
+estimator.picture.save() if estimator else nothing
 
 # %% [markdown]
 # A recogniser that is trained to look where each AU acts, and that follows AUs over time, is the subject of
@@ -139,28 +99,14 @@ show
 # **How often is each AU found in the clips?** The estimator, or OpenFace's CSVs, on every frame of every clip.
 
 # %%
-data = study.presence_rates()
-save_figure(
-    plots.presence_rates(data),
-    "presence_rates",
-    data,
-    study.figures,
-    f"Share of frames in which the AU is present, by expression. {study.caption}",
-)
+study.results("presence_rates").save()
 
 # %% [markdown]
 # **What does the interpolation of zeros do?** Section 3.1 fills zeros "sample-wise" by linear interpolation. Chosen here:
 # within a clip and an AU every exact zero counts as missing; ends take the nearest value; an AU that is zero throughout stays zero.
 
 # %%
-data = study.interpolation_example()
-save_figure(
-    plots.interpolation(data),
-    "interpolation",
-    data,
-    study.figures,
-    f"One clip's AU intensities before and after the interpolation of zeros. {study.caption}",
-)
+study.results("interpolation").save()
 
 # %% [markdown]
 # ## AU tables of real clips
@@ -178,83 +124,41 @@ aus
 # **Is every clip covered?** Failed: no face was tracked. Unknown: also frames whose AUs were smoothed over a failed one.
 
 # %%
-data = comparison.coverage_by_expression(aus.first, aus.clips)
-save_table(
-    tables.Table(
-        comparison.coverage(aus.first),
-        data.round(1),
-        f"Coverage of {aus.name} by {aus.extractors[0]}; the csv has a row a clip. {aus.caption}",
-    ),
-    aus.stem + "au_coverage",
-    study.figures,
-)
+study.results("au_coverage", aus=aus).save()
 
 # %% [markdown]
 # **How often is each AU present in each expression?** Whole clips are drawn again for the intervals, because frames of a clip
 # resemble each other.
 
 # %%
-data = comparison.presence_rates_with_intervals(aus.first, aus.clips, aus.name)
-save_figure(
-    plots.presence_intervals(data),
-    aus.stem + "au_presence",
-    data,
-    study.figures,
-    f"Frames with the AU present by {aus.extractors[0]}, with 95 % intervals over clips. {aus.caption}",
-)
+study.results("au_presence", aus=aus).save()
 
 # %% [markdown]
 # **Do two extractors agree on the same clips?** For rendered clips the second one is what was planted.
 
 # %%
-if aus.second is not None:
-    data = comparison.extractor_agreement(aus.first, aus.second)
-    show = save_figure(
-        plots.extractor_agreement(data),
-        aus.stem + "au_agreement",
-        data,
-        study.figures,
-        f"Agreement of {aus.extractors[0]} and {aus.extractors[1]}, frame by frame. {aus.caption}",
-    )
-else:
-    show = "One extractor only: papermill -p second_openface_folder FOLDER for a second one of the same clips."
-show
+agreement = study.results("au_agreement", aus=aus)
+one_only = "One extractor only: papermill -p second_openface_folder FOLDER for a second one of the same clips."
+agreement.save() if agreement else one_only
 
 # %% [markdown]
 # **How far do AUs alone go?** Mean, deviation and maximum of the 17 intensities over a clip, standardised on the training clips;
 # logistic regression. One person is left out at a time, or a dataset's test clips, as in notebook 03, whose networks see the pixels.
 
 # %%
-data = study.au_baselines(aus)
-save_table(
-    tables.baseline_table(
-        data, f"AU-only baseline (51 numbers a clip, logistic regression); intervals over clips. {aus.caption}"
-    ),
-    aus.stem + "au_baseline",
-    study.figures,
-)
+baseline = study.results("au_baseline", aus=aus)
+baseline.save()
 
 # %% [markdown]
 # **The same as a picture:**
 
 # %%
-save_figure(
-    plots.au_baselines(data),
-    aus.stem + "au_baseline_plot",
-    data,
-    study.figures,
-    f"AU-only baseline, 95 % intervals over clips. {aus.caption}",
-)
+baseline.picture.save()
 
 # %% [markdown]
 # **Which expressions does it mix up?** Percent of the true class, and the number of clips.
 
 # %%
-if aus.people > 1:
-    data = baseline.baseline_confusion(baseline.au_baseline(baseline.clip_features(aus.first), aus.clips))
-    caption = f"AU-only baseline on {aus.name}, one person left out at a time; AUs: {aus.extractors[0]}. {aus.caption}"
-    stem = aus.stem + "au_baseline_confusion"
-    show = save_figure(plots.confusion(data).figure, stem, data, study.figures, caption)
-else:
-    show = "labels.csv has no column subject or actor with two people: nobody can be left out."
-show
+confusion = study.results("au_baseline_confusion", aus=aus)
+nobody = "labels.csv has no column subject or actor with two people: nobody can be left out."
+confusion.save() if confusion else nobody

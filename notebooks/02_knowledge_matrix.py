@@ -30,10 +30,7 @@ openface_folder = ""  # a folder of real OpenFace CSVs with a labels.csv; "" = n
 import numpy as np
 from scipy.special import logit
 
-from audfer import knowledge, published
-from audfer.action_units.table import table_from_openface_folder
-from audfer.results import figure_data, plots
-from audfer.results.outputs import save_figure, save_table
+from audfer import published
 from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
@@ -51,103 +48,58 @@ print("largest knowledge in Fig. 4:", f"{published.knowledge('figure').max():.2f
 # **What are the medians in each dataset?**
 
 # %%
-matrix = study.knowledge()
-data = figure_data.matrices(matrix.medians)
-save_figure(
-    plots.knowledge_by_dataset(data),
-    "knowledge_by_dataset",
-    data,
-    study.figures,
-    f"Median AU intensity of the frames of each expression, zeros interpolated. {study.caption}",
-)
+study.results("knowledge_by_dataset").save()
 
 # %% [markdown]
 # **What is their sum?** The matrix S before the last step.
 
 # %%
-data = figure_data.matrix(matrix.sum, "sum")
-save_figure(
-    plots.heatmap(data, title="S: sum over the four datasets").figure,
-    "knowledge_sum",
-    data,
-    study.figures,
-    f"S of section 3.1 ({matrix.variant} reading). {study.caption}",
-)
+study.results("knowledge_sum").save()
 
 # %% [markdown]
 # **What is the knowledge matrix, and how does the paper's look?** (Fig. 4)
 
 # %%
-data = figure_data.fig4_data(matrix.values)
-save_figure(
-    plots.fig4(data),
-    "fig4_knowledge",
-    data,
-    study.figures,
-    f"Fig. 4. Knowledge matrix ({matrix.variant} reading), ours above and the paper's printed one below. "
-    f"AU28 has no intensity behind it and is left out of the rank correlations. {study.caption}",
-)
+study.results("fig4").save()
 
 # %% [markdown]
 # **Was the planted knowledge recovered?** Every step from pixels to matrix is real; only this cell may look at what was planted.
 
 # %%
-if study.profile.embedded:
-    planted = study.planted_medians()
-    data = figure_data.recovery_data(planted, matrix.values)
-    rank = figure_data.rank_correlations(planted, matrix.values)
-    overall, rest = rank["overall"], rank.drop("overall")
-    parts = f"by expression {rest.min():.2f} to {rest.max():.2f}."
-    print(f"Spearman rank correlation with what was planted, over 119 cells: {overall:.2f}; {parts}")
-    caption = f"Planted median intensities against the recovered knowledge matrix. {study.caption}"
-    show = save_figure(plots.recovery(data).figure, "knowledge_recovery", data, study.figures, caption)
-else:
-    show = "Nothing was planted in real clips."
-show
+recovery = study.results("knowledge_recovery")
+if recovery:
+    cells = recovery.frame
+    overall = cells["planted"].corr(cells["recovered"], method="spearman")
+    rows = [part["planted"].corr(part["recovered"], method="spearman") for _, part in cells.groupby("expression")]
+    parts = f"by expression {min(rows):.2f} to {max(rows):.2f}."
+    print(f"Spearman rank correlation with what was planted, over {len(cells)} cells: {overall:.2f}; {parts}")
+recovery.save() if recovery else "Nothing was planted in real clips."
 
 # %% [markdown]
 # **How much hangs on the readings?** The paper's text and its released code differ, AU28 can be filled in three ways, and
 # the interpolation of zeros is a choice. Rank correlations are over the 17 measured AUs.
 
 # %%
-data = study.knowledge_variants()
-save_table(
-    data,
-    "knowledge_variants",
-    study.figures,
-    f"Readings of section 3.1: rank correlation with the profile's matrix, with Fig. 4 and with the planted truth. {study.caption}",
-)
+study.results("knowledge_variants").save()
 
 # %% [markdown]
 # **What does the filter of Eq. 3 do?** Frames are kept where a trained M3DFEL gives the label at least theta. The paper does
 # not give theta; 0 keeps every frame.
 
 # %%
-data = study.theta_grid()
-save_table(data, "knowledge_theta", study.figures, f"Threshold theta of Eq. 3. {study.caption}")
+study.results("knowledge_theta").save()
 
 # %% [markdown]
 # **And on real faces?** With `openface_folder` set, the same cells run on OpenFace's CSVs of real clips.
 
 # %%
-if openface_folder:
-    table, labels = table_from_openface_folder(openface_folder)
-    real = table.labelled("real", labels.set_index("clip_id")["expression"])
-    real_matrix = knowledge.KnowledgeMatrix.from_frames(real, variant=study.profile.grid.knowledge)
-    data = figure_data.fig4_data(real_matrix.values)
-    caption = f"Knowledge matrix of the real OpenFace CSVs in {openface_folder}, above the paper's Fig. 4."
-    show = save_figure(plots.fig4(data), "real_knowledge", data, study.figures, caption)
-else:
-    show = "No folder given: papermill -p openface_folder FOLDER, or audfer reproduce -p openface_folder FOLDER."
-show
+real = study.results("real_knowledge", openface_folder=openface_folder)
+nobody = "No folder given: papermill -p openface_folder FOLDER, or audfer reproduce -p openface_folder FOLDER."
+real.save() if real else nobody
 
 # %% [markdown]
 # **Which AUs separate the seven expressions there?** Kruskal-Wallis test on clip medians, Holm-corrected over the AUs.
 
 # %%
-if openface_folder:
-    data = knowledge.separating_aus(real)
-    show = save_table(
-        data, "real_separating_aus", study.figures, f"AUs that separate the expressions in {openface_folder}."
-    )
-show
+separating = study.results("real_separating_aus", openface_folder=openface_folder)
+separating.save() if separating else nobody

@@ -28,9 +28,6 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 
 # %%
 from audfer.published import audit, printed
-from audfer.results import builder as results
-from audfer.results import figure_data, plots
-from audfer.results.outputs import save_figure
 from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
@@ -58,49 +55,45 @@ study.grid_summary("table1", "table2", "table3", "ablations", "fig5", "fig8", "p
 # **Table 1: does the AU head change WAR and UAR?** Every number of ours with its 95 % interval, the paper's beside it.
 
 # %%
-table1, picture = results.table1(study, protocol)
-table1.save(study.figures)
+table1 = study.results("table1", protocol=protocol)
+table1.save()
 
 # %% [markdown]
 # **The same as a picture.**
 
 # %%
-picture.save(study.figures)
+table1.picture.save()
 
 # %% [markdown]
 # **Table 2: which expressions gain, and what does it cost?**
 
 # %%
-(table2,) = results.table2(study, protocol)
-table2.save(study.figures)
+study.results("table2", protocol=protocol).save()
 
 # %% [markdown]
 # **So, did AU knowledge help?** In words, from the two tables' numbers: where, for which expressions, and how sure that is.
 
 # %%
-(words,) = results.conclusions(study, protocol)
-words.save(study.figures)
+study.results("conclusions", protocol=protocol).save()
 
 # %% [markdown]
 # **One fold instead of all?** The paper's own rows mix folds (see the notes). Only where the profile has several folds.
 
 # %%
-for table in results.one_fold(study, protocol):
-    display(table.save(study.figures))
+for table in study.results("one_fold", protocol=protocol):
+    display(table.save())
 
 # %% [markdown]
 # **"No cost increase"?** What the AU head and the AU loss add to every paper-size network.
 
 # %%
-(cost,) = results.cost(study)
-cost.save(study.figures)
+study.results("cost").save()
 
 # %% [markdown]
 # **Fig. 6: which expressions are taken for which?**
 
 # %%
-(fig6,) = results.fig6(study, protocol)
-fig6.save(study.figures)
+study.results("fig6", protocol=protocol).save()
 
 # %% [markdown]
 # ## Appendix: self-supervised pre-training
@@ -113,20 +106,10 @@ fig6.save(study.figures)
 # **What does it make of clips it has not seen?** Four moments of three test clips each. Blue gets darker, red gets brighter.
 
 # %%
-sheet = study.reconstructions()
-data = figure_data.reconstruction_data(sheet)
-save_figure(
-    plots.reconstruction(sheet),
-    "pretraining_reconstruction",
-    data,
-    study.figures,
-    f"Masked appearance and motion: test clips of {study.profile.grid.strategy_dataset}, never seen in pre-training. Predicted places are "
-    f"shown with their true mean and contrast. {study.caption}",
-)
+study.results("pretraining_reconstruction").save()
 
 # %% [markdown]
 # **Does fine-tuning gain from it?** The same cells from random weights and from the pre-trained ones.
 
 # %%
-(pretraining,) = results.pretraining(study, protocol)
-pretraining.save(study.figures)
+study.results("pretraining", protocol=protocol).save()

@@ -28,7 +28,6 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 
 # %%
 from audfer import facs, losses, published
-from audfer.results import builder as results
 from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
@@ -47,28 +46,27 @@ for name in ("DFEW", "FERV39k", "MAFW"):
 # **What are the weights?** From the training clips' AU labels (Eq. 4); a weight of 1 leaves an AU as it is.
 
 # %%
-(weights,) = results.positive_class_weights(study)
-weights.save(study.figures)
+study.results("positive_class_weights").save()
 
 # %% [markdown]
 # **Table 3: does the strategy matter?**
 
 # %%
-table3, picture = results.table3(study, protocol)
-table3.save(study.figures)
+table3 = study.results("table3", protocol=protocol)
+table3.save()
 
 # %% [markdown]
 # **The same as a picture,** with the paper's numbers as another input.
 
 # %%
-picture.save(study.figures)
+table3.picture.save()
 
 # %% [markdown]
 # **And on the other datasets?** Where the profile trains them; the paper shows DFEW.
 
 # %%
-for table in results.table3_others(study, protocol):
-    display(table.save(study.figures))
+for table in study.results("table3_others", protocol=protocol):
+    display(table.save())
 
 # %% [markdown]
 # ## Ablations that the paper leaves out
@@ -80,17 +78,17 @@ for table in results.table3_others(study, protocol):
 # **Which variant is best?**
 
 # %%
-ablations, picture, words = results.ablations(study, protocol)
-ablations.save(study.figures)
+ablations = study.results("ablations", protocol=protocol)
+ablations.save()
 
 # %% [markdown]
 # **The same as a picture:** what each variant gains over plain binary cross entropy, which knows nothing about expressions.
 
 # %%
-picture.save(study.figures)
+ablations.picture.save()
 
 # %% [markdown]
 # **So, is it the knowledge?** In words, from the table's numbers.
 
 # %%
-words.save(study.figures)
+study.results("ablation_conclusions", protocol=protocol).save()

@@ -29,7 +29,6 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 import torch
 
 from audfer import losses
-from audfer.results import builder as results
 from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
@@ -47,30 +46,26 @@ for au_ratio in (0.0, 0.25, 0.5):
 # **Fig. 5: how much AU is enough?** WAR and UAR against lambda on the three datasets.
 
 # %%
-(fig5,) = results.fig5(study, protocol)
-fig5.save(study.figures)
+study.results("fig5", protocol=protocol).save()
 
 # %% [markdown]
 # **How large is each term?** The two terms of Eq. 10 in the last epoch, as lambda weighs them. The paper shows no magnitudes.
 
 # %%
-(terms,) = results.loss_terms(study)
-terms.save(study.figures)
+study.results("loss_terms").save()
 
 # %% [markdown]
 # **Fig. 7: what happens during training?** With the AU head the total loss is another quantity, so only its shape can be compared.
 
 # %%
-(fig7,) = results.fig7(study)
-fig7.save(study.figures)
+study.results("fig7").save()
 
 # %% [markdown]
 # **Fig. 8: do the features separate the expressions?** t-SNE of the test clips' features for the backbone alone, with an AU head but
 # no knowledge weights, and with AU-DFER.
 
 # %%
-(fig8,) = results.fig8(study)
-fig8.save(study.figures)
+study.results("fig8").save()
 
 # %% [markdown]
 # ## What the records also tell
@@ -81,12 +76,10 @@ fig8.save(study.figures)
 # **Does the AU head find AUs?** F1 against the labels of Eq. 4 on test clips; always saying "present" is the bar to pass.
 
 # %%
-(head,) = results.au_head(study)
-head.save(study.figures)
+study.results("au_head").save()
 
 # %% [markdown]
 # **Is a network right as often as it says?** On the dashed line confidence is accuracy; ECE is the mean distance from it.
 
 # %%
-(calibration,) = results.calibration(study, protocol)
-calibration.save(study.figures)
+study.results("calibration", protocol=protocol).save()

@@ -1,4 +1,4 @@
-"""The numbers in README.md, written from the tables of the last run: ``python -m audfer.readme`` (for maintainers).
+"""The numbers in README.md, from the tables of the last run: ``python -m audfer.companion.readme`` (for maintainers).
 
 Nothing between the markers is typed by hand; a test compares README.md with ``figures/laptop``.
 """
@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..files import atomic_file
-from ..results.tables import MODEL_NAMES, markdown_table
+from ..models import NETWORKS
+from ..results.builder import markdown_table
 
 
 def results(figures: Path) -> str:
@@ -25,7 +26,7 @@ def results(figures: Path) -> str:
     table = table[table["metric"].isin(["WAR", "UAR"])]
     rows = []
     for (dataset, model), part in table.groupby(["dataset", "model"], sort=False):
-        row = {"dataset (rendered)": dataset, "network (tiny)": MODEL_NAMES[model]}
+        row = {"dataset (rendered)": dataset, "network (tiny)": NETWORKS[model].title}
         for metric in ("WAR", "UAR"):
             for variant in ("without AU", "with AU"):
                 cell = part[(part["metric"] == metric) & (part["variant"] == variant)].iloc[0]
@@ -65,7 +66,7 @@ def results(figures: Path) -> str:
             f"- Is it the knowledge? On DFEW, {knowledge[0].lower() + knowledge[1:]} "
             f"([ablations](figures/laptop/ablations.md)).",
             f"- From no AU head to the largest ratio tried, lambda = {most:g}, WAR of "
-            f"{MODEL_NAMES[ratios['model'].iloc[0]]} goes: "
+            f"{NETWORKS[ratios['model'].iloc[0]]} goes: "
             f"{', '.join(pairs)} ([Fig. 5](figures/laptop/fig5_au_ratio.png)).",
             f"- Knowledge recovered from pixels: Spearman rank correlation {rank:.2f} with what was planted, over "
             f"{len(recovery)} cells "

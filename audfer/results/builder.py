@@ -112,6 +112,7 @@ class Result:
         notes: lettered remarks that ``display`` points at.
         digests: names of the run records behind it (``digests_of``).
         picture: a table drawn, with files of its own.
+        nothing: what the figure says where ``frame`` has no rows.
         folder: where ``save`` writes unless told otherwise.
     """
 
@@ -123,6 +124,7 @@ class Result:
     notes: tuple[str, ...] = ()
     digests: tuple[str, ...] = field(default=(), repr=False)
     picture: Result | None = field(default=None, repr=False)
+    nothing: str = "no records"
     folder: Path | None = field(default=None, repr=False)
 
     def placed(self, folder: Path) -> Result:
@@ -150,7 +152,12 @@ class Result:
         if self.draw is None:
             return self.picture.plot()
         with plt.style.context(STYLE):
-            return self.draw(self.frame).figure
+            if len(self.frame):
+                return self.draw(self.frame).figure
+            figure, axes = plt.subplots(figsize=(5, 1.2))
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, self.nothing, ha="center", va="center", color="gray", transform=axes.transAxes)
+            return figure
 
     def to_markdown(self) -> str:
         """A table's caption, rows and notes as Markdown."""

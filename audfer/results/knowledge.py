@@ -1,0 +1,84 @@
+"""The steps of section 3.1 and what hangs on them: medians, sum, recovery of what was planted, readings, theta."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from ..evaluation.matrices import matrices, matrix, measured
+from .builder import Result, output
+from .drawing import BY_EXPRESSION, heatmap, matrices_by_source
+
+
+@output("knowledge_by_dataset", "02_knowledge_matrix", clips=True)
+def knowledge_by_dataset(study) -> Result:
+    """The medians in each dataset."""
+    caption = f"Median AU intensity of the frames of each expression, zeros interpolated. {study.caption}"
+    draw = partial(matrices_by_source, label="median intensity (0 to 5)", digits=2)
+    return Result("knowledge_by_dataset", matrices(_knowledge(study).medians), caption, draw=draw)
+
+
+def _knowledge(study):
+    return study.once("knowledge", study.knowledge)
+
+
+@output("knowledge_sum", "02_knowledge_matrix", clips=True)
+def knowledge_sum(study) -> Result:
+    """The matrix S before the last step."""
+    knowledge = _knowledge(study)
+    caption = f"S of section 3.1 ({knowledge.variant} reading). {study.caption}"
+    draw = partial(heatmap, title="S: sum over the four datasets")
+    return Result("knowledge_sum", matrix(knowledge.sum, "sum"), caption, draw=draw)
+
+
+@output("knowledge_recovery", "02_knowledge_matrix", clips=True)
+def knowledge_recovery(study) -> Result | tuple:
+    """Was the planted knowledge recovered? Nothing for real clips, in which nothing was planted."""
+    if not study.profile.embedded:
+        return ()
+    data = recovery_data(study.planted_medians(), _knowledge(study).values)
+    caption = f"Planted median intensities against the recovered knowledge matrix. {study.caption}"
+    return Result("knowledge_recovery", data, caption, draw=draw_recovery)
+
+
+def recovery_data(planted, recovered) -> pd.DataFrame:
+    """Planted against recovered values, ``(7, 17)`` or ``(7, 18)`` each; AU28 is left out.
+
+    Returns:
+        One row per cell: expression, action_unit, planted, recovered.
+    """
+    data = matrix(measured(planted), column="planted").drop(columns="source")
+    return data.assign(recovered=measured(recovered).ravel())
+
+
+def draw_recovery(data: pd.DataFrame) -> Axes:
+    """A mark per cell of the matrix, with the rank correlation over all cells."""
+    axes, known = plt.subplots(figsize=(5.4, 4.4))[1], data.dropna(subset=["planted", "recovered"])
+    sns.scatterplot(known, x="planted", y="recovered", s=42, linewidth=0.4, ax=axes, **BY_EXPRESSION)
+    ranks = known[["planted", "recovered"]].corr(method="spearman").iloc[0, 1] if len(known) > 2 else np.nan
+    axes.set_title(f"rank correlation {ranks:+.2f} ({len(known)} cells)" if np.isfinite(ranks) else "")
+    axes.set(xlabel="planted median intensity, summed over the sets", ylabel="recovered knowledge (0 to 1)")
+    axes.grid(True)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return axes
+
+
+@output("knowledge_variants", "02_knowledge_matrix", clips=True)
+def knowledge_variants(study) -> Result:
+    """How much hangs on the readings."""
+    caption = (
+        "Readings of section 3.1: rank correlation with the profile's matrix, with Fig. 4 and with the planted truth. "
+        + study.caption
+    )
+    return Result("knowledge_variants", study.knowledge_variants(), caption)
+
+
+@output("knowledge_theta", "02_knowledge_matrix", clips=True)
+def knowledge_theta(study) -> Result:
+    """What the filter of Eq. 3 does."""
+    return Result("knowledge_theta", study.theta_grid(), f"Threshold theta of Eq. 3. {study.caption}")

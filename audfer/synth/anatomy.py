@@ -17,31 +17,21 @@ is a handful of numbers per frame; ``face.py`` turns them into pixels and landma
 
 from __future__ import annotations
 
-import csv
 import functools
 import math
 import re
 from collections import ChainMap
-from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
 from .. import facs
-from .identity import Identity
+from .identity import Batch, Identity, table
 
 SIDES = (-1.0, 1.0)
 _EYE_Y, _WIDEST_Y, _SKULL_Y = -0.12, -0.12, -0.97
 #: of a Gaussian: centre x, y and height over the skull, the two sigmas, and what it does: ``relief`` raises the skin
 #: (head units), ``shade`` darkens it (or colours it, for blush and stubble)
 _BUMP = ("x", "y", "lift", "sigma_x", "sigma_y", "relief", "shade")
-
-
-class Batch(SimpleNamespace):
-    """Named tensors (or further batches) whose first axis is the frames; an index takes frames of all of them."""
-
-    def __getitem__(self, index):
-        return type(self)(**{name: value[index] for name, value in vars(self).items()})
 
 
 class Face(Batch):
@@ -86,13 +76,6 @@ class Face(Batch):
         down = y * self.cos_pitch + (z * self.cos_yaw - x * self.sin_yaw) * self.sin_pitch
         short = self.cos_yaw - depth / width.clamp(min=0.05) * sine / cosine * self.sin_yaw
         return across, down, short.clamp(0.15, 1.5), (short * 5).clamp(0, 1)
-
-
-@functools.cache
-def table(name: str) -> list[dict[str, str]]:
-    """Rows of a CSV file beside this one."""
-    with open(Path(__file__).with_name(name), newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..facs import EXPRESSIONS
 from .face import render
-from .identity import sample_identities, select
+from .identity import sample_identities
 from .population import PRESENT, sample_intensities
 from .scene import neutral_scene
 
@@ -38,9 +38,11 @@ def rendered_clips(
         raise InputError("rendered_clips", "count, frames", f"{count}, {frames}", "at least 1")
     expressions = np.arange(count) % len(EXPRESSIONS)
     intensities, _ = sample_intensities("DFEW", expressions, np.full(count, frames), np.random.default_rng(seed))
-    people = select(sample_identities(count, seed), np.repeat(np.arange(count), frames))
+    people = sample_identities(count, seed)[np.repeat(np.arange(count), frames)]
     pictures, points = render(people, torch.from_numpy(intensities), neutral_scene(count * frames), size)
     clips = pictures.unflatten(0, (count, frames)).permute(0, 1, 4, 2, 3).contiguous()
     presence = torch.from_numpy(intensities >= PRESENT).float().unflatten(0, (count, frames))
-    found = clips, torch.from_numpy(expressions), presence
-    return (*found, points.unflatten(0, (count, frames)) / size) if landmarks else found
+    expressions = torch.from_numpy(expressions)
+    if landmarks:
+        return clips, expressions, presence, points.unflatten(0, (count, frames)) / size
+    return clips, expressions, presence

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 
 from .. import facs
 from ..errors import InputError
-from .anatomy import SIDES, Batch, Face, brow_curve, lids, move, points, table
-from .identity import SKIN_TONES, Identity, sample_identities
+from .anatomy import SIDES, Face, brow_curve, lids, move, points
+from .identity import SKIN_TONES, Batch, Identity, sample_identities, table
 from .scene import OCCLUDERS, Scene, neutral_scene
 
 __all__ = ["OCCLUDERS", "SKIN_TONES", "Identity", "Scene", "au_region", "neutral_scene", "render", "sample_identities"]

@@ -6,52 +6,57 @@ counts people, so that a batch of frames is rendered from ``identity[subject_of_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import csv
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from .. import facs
 from ..errors import InputError
 
+
+class Batch(SimpleNamespace):
+    """Tensors (or further batches) that share their first axis, as attributes: people, frames, points of a picture."""
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
+
+    def __getitem__(self, index):
+        """Those at ``index``: an int tensor or array, a mask, a list, a slice, or one int (the first axis stays)."""
+        if not isinstance(index, slice):
+            index = torch.as_tensor([index] if isinstance(index, int) else index)
+            index = index if index.dtype == torch.bool else index.long()
+        return type(self)(**{name: value[index] for name, value in vars(self).items()})
+
+    def to(self, device):
+        """The same on another device."""
+        return type(self)(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+@functools.cache
+def table(name: str) -> list[dict[str, str]]:
+    """Rows of a CSV file beside this one."""
+    with open(Path(__file__).with_name(name), newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _palette(name: str) -> tuple[tuple[float, ...], ...]:
+    """Colours of ``palettes.csv``, sRGB 0..1."""
+    colours = [row for row in table("palettes.csv") if row["palette"] == name]
+    return tuple(tuple(float(row[channel]) for channel in ("red", "green", "blue")) for row in colours)
+
+
 #: ten skin tones from light to dark (sRGB 0..1), spaced like the Monk skin tone scale and a little warmer than it,
 #: because that scale's swatches are colours of lit skin while these are multiplied by a light
-SKIN_TONES: tuple[tuple[float, float, float], ...] = (
-    (0.96, 0.83, 0.76),
-    (0.94, 0.79, 0.70),
-    (0.92, 0.76, 0.63),
-    (0.87, 0.70, 0.55),
-    (0.79, 0.61, 0.45),
-    (0.68, 0.50, 0.36),
-    (0.57, 0.40, 0.29),
-    (0.47, 0.32, 0.235),
-    (0.38, 0.26, 0.195),
-    (0.31, 0.21, 0.165),
-)
-#: black, dark brown, brown, chestnut, auburn, dark blond, blond
-_HAIR = (
-    (0.09, 0.08, 0.08),
-    (0.17, 0.12, 0.09),
-    (0.29, 0.19, 0.13),
-    (0.38, 0.22, 0.13),
-    (0.47, 0.25, 0.14),
-    (0.58, 0.44, 0.28),
-    (0.74, 0.60, 0.40),
-)
-_GREY = (0.70, 0.69, 0.68)
-#: dark brown, brown, hazel, green, blue, grey
-_IRIS = (
-    (0.20, 0.11, 0.06),
-    (0.33, 0.19, 0.10),
-    (0.42, 0.31, 0.15),
-    (0.34, 0.43, 0.26),
-    (0.28, 0.45, 0.62),
-    (0.42, 0.50, 0.55),
-)
+SKIN_TONES: tuple[tuple[float, ...], ...] = _palette("skin")
 _STRANDS = 96
 
 
 @dataclass
-class Identity:
+class Identity(Batch):
     """Traits of ``n`` people: float32 tensors with first axis ``n``. Factors are around 1, colours are sRGB in 0..1.
 
     Attributes:
@@ -106,30 +111,6 @@ class Identity:
     expressiveness: torch.Tensor
     strands: torch.Tensor
 
-    def __len__(self) -> int:
-        return len(self.skin_tone)
-
-    def __getitem__(self, index) -> Identity:
-        """The people at ``index``: an int tensor or array, a list, a slice, or one int (the first axis stays)."""
-        return select(self, index)
-
-    def to(self, device) -> Identity:
-        """The same people on another device."""
-        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
-
-def select(batch, index):
-    """``batch[index]`` for a dataclass of tensors that share their first axis."""
-    if isinstance(index, int):
-        index = [index]
-    if not isinstance(index, slice):
-        index = torch.as_tensor(index, dtype=torch.bool if _is_mask(index) else torch.int64)
-    return type(batch)(**{f.name: getattr(batch, f.name)[index] for f in fields(batch)})
-
-
-def _is_mask(index) -> bool:
-    return getattr(index, "dtype", None) in (torch.bool, bool) or str(getattr(index, "dtype", "")) == "bool"
-
 
 def sample_identities(count: int, seed: int) -> Identity:
     """Draw ``count`` people; the ten skin tones come evenly (each tone ``count // 10`` or one more time).
@@ -163,10 +144,10 @@ def sample_identities(count: int, seed: int) -> Identity:
     age = uniform(0, 1) ** 1.4
     # dark skin goes with dark hair and eyes, light skin with any
     reach = (1 - 0.9 * darkness[:, 0]).clamp(0.15, 1)
-    hair = torch.tensor(_HAIR)[(uniform(0, 1) ** 1.2 * reach * 6.99).long()] * around(1, 0.1)[:, None]
+    hair = torch.tensor(_palette("hair"))[(uniform(0, 1) ** 1.2 * reach * 6.99).long()] * around(1, 0.1)[:, None]
     grey = ((age - 0.62) * 3).clamp(0, 0.95)[:, None] * (uniform(0, 1) > 0.25).float()[:, None]
-    hair = hair + grey * (torch.tensor(_GREY) - hair)
-    iris = torch.tensor(_IRIS)[(uniform(0, 1) * reach**2 * 5.99).long()]
+    hair = hair + grey * (torch.tensor(_palette("grey")) - hair)
+    iris = torch.tensor(_palette("iris"))[(uniform(0, 1) * reach**2 * 5.99).long()]
     rouge = (uniform(0, 1) > 0.55).float()[:, None]
     lips = skin * torch.tensor([0.89, 0.63, 0.65]) * (1 - 0.05 * darkness)
     lips = lips + rouge * torch.tensor([0.02, -0.06, -0.04])

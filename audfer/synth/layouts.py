@@ -1,7 +1,7 @@
 """Writers of the embedded benchmark: rendered clips in the directory layouts that users of the real datasets have.
 
 Each dataset is drawn as a whole (``plans``, ``population``), rendered frame by frame (``face``) and written to
-``root/<dataset>`` in the layout of that dataset's own release (``layouts.toml``), so that the readers, checks and
+``root/<dataset>`` in the layout of that dataset's own release (``counterparts.toml``), so that the readers, checks and
 packing of a real user are the ones that run by default. What was planted goes to ``root/truth`` and nowhere else; only
 ``read_truth`` and ``read_truth_landmarks`` open it.
 """
@@ -25,8 +25,8 @@ from ..jobs.workers import IO_THREADS
 from ..progress import progress as progress_bar
 from ..versions import versions
 from . import population
-from .plans import ALL, COUNTED, LAYOUTS, SynthConfig, plan
-from .population import PRESENT, STYLES
+from .plans import ALL, COUNTED, SynthConfig, plan
+from .population import COUNTERPARTS, PRESENT, STYLES
 
 #: file at the root of a written dataset that says it is rendered and from which settings
 STAMP = "audfer_synth.json"
@@ -97,7 +97,7 @@ def _draw(name: str, config: SynthConfig) -> _Drawn:
 
 def _write_lists(name: str, drawn: _Drawn, folder: Path) -> list[Path | None]:
     """Write the text files of a dataset's layout; returns where each frame goes, ``None`` for one that is left out."""
-    layout, label = LAYOUTS[name], drawn.clips["label"].to_numpy()
+    layout, label = COUNTERPARTS[name], drawn.clips["label"].to_numpy()
     frames = drawn.frames.assign(number=drawn.frames["frame"] + 1, label=label[drawn.clip])
     frames["part"] = frames["split"].map(layout.get("parts", {}))
     per = layout.get("per", "")
@@ -191,7 +191,7 @@ def _render_all(drawn: _Drawn, paths: list[Path | None], config: SynthConfig, ba
 
 
 def _signature(name: str, config: SynthConfig) -> dict:
-    used = (*LAYOUTS[name]["settings"], "seed", "image_size")
+    used = (*COUNTERPARTS[name]["settings"], "seed", "image_size")
     content = {key: value for key, value in asdict(config).items() if key in used}
     if "counts" in content:
         content["counts"] = content["counts"].get(name)

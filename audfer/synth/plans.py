@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,12 +12,12 @@ from .. import published
 from ..errors import refuse
 from ..facs import EXPRESSIONS, LABEL_SPACES
 from . import population
+from .population import COUNTERPARTS
 
 #: every dataset that can be written, in the order it is written
 ALL: tuple[str, ...] = ("DISFA", "DFEW", "FERV39k", "MAFW", "AffWild2", "RAVDESS")
 #: those whose size ``SynthConfig.counts`` gives
 COUNTED: tuple[str, ...] = ("DFEW", "FERV39k", "MAFW")
-LAYOUTS: dict[str, dict] = tomllib.loads(Path(__file__).with_name("layouts.toml").read_text())
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def _plan_clips(name: str, config: SynthConfig, generator) -> tuple[pd.DataFrame
     for split, (counts, _) in planned_counts(name, config).items():
         like = [EXPRESSIONS.index(e) for e, count in counts.items() for _ in range(count)]
         rows = [(LABEL_SPACES[name].write(e), e, e) for e in like]
-        for text, pattern in LAYOUTS[name].get("borrowed", {}).items():
+        for text, pattern in COUNTERPARTS[name].get("borrowed", {}).items():
             rows += [(text, -1, EXPRESSIONS.index(pattern))] * max(1, len(like) // 80)
         # people come back, as actors do in films, but never on the other side of the split
         pool = max(4, len(rows) // 3)
@@ -155,8 +153,8 @@ def _plan_clips(name: str, config: SynthConfig, generator) -> tuple[pd.DataFrame
     clips = pd.concat(parts, ignore_index=True)
     clips = clips.iloc[generator.permutation(len(clips))].reset_index(drop=True)
     clips["clip_id"] = [f"{index + 1:05d}" for index in clips.index]
-    if "scenes" in LAYOUTS[name]:
-        scenes = generator.choice(LAYOUTS[name]["scenes"], len(clips))
+    if "scenes" in COUNTERPARTS[name]:
+        scenes = generator.choice(COUNTERPARTS[name]["scenes"], len(clips))
         numbers = clips.groupby([scenes, "label"]).cumcount() + 1
         clips["clip_id"] = [f"{s}/{label}/{n:04d}" for s, label, n in zip(scenes, clips["label"], numbers, strict=True)]
     return clips, everybody
@@ -185,7 +183,10 @@ def _plan_ravdess(config: SynthConfig, generator) -> tuple[pd.DataFrame, int]:
 
 def _plan_affwild2(config: SynthConfig, generator) -> tuple[pd.DataFrame, int]:
     """Long takes cut into runs of one label; a "clip" of the plan is one run."""
-    labels, shares = list(LAYOUTS["AffWild2"]["shares"]), np.array(list(LAYOUTS["AffWild2"]["shares"].values()))
+    labels, shares = (
+        list(COUNTERPARTS["AffWild2"]["shares"]),
+        np.array(list(COUNTERPARTS["AffWild2"]["shares"].values())),
+    )
     train = max(1, round(config.affwild2_videos * 2 / 3))
     fewest, most = min(12, config.affwild2_frames // 2), min(40, config.affwild2_frames)
     rows = []

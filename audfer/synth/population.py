@@ -14,8 +14,10 @@ hard a dataset is.
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -69,18 +71,12 @@ class Style:
     blur: float
     noise: float
     occluded: float
-    quality: tuple[int, int]
+    quality: list[int]
 
 
-STYLES: dict[str, Style] = {
-    # between, indifferent, weak, envelope, ambiguous, speech, yaw, motion, light, blur, noise, occluded, quality
-    "DFEW": Style(0.40, 0.85, 0.14, 2.5, 0.10, 0.25, 0.10, 0.04, 0.5, 0.4, 0.010, 0.05, (80, 95)),
-    "FERV39k": Style(0.50, 0.88, 0.16, 2.5, 0.12, 0.35, 0.12, 0.05, 0.6, 0.45, 0.012, 0.06, (75, 92)),
-    "MAFW": Style(0.45, 0.87, 0.15, 2.5, 0.12, 0.35, 0.10, 0.04, 0.5, 0.4, 0.010, 0.05, (85, 95)),
-    "AffWild2": Style(0.25, 0.85, 0.15, 2.0, 0.10, 0.60, 0.15, 0.08, 0.5, 0.4, 0.02, 0.04, (75, 90)),
-    "RAVDESS": Style(0.15, 0.85, 0.05, 2.5, 0.04, 1.00, 0.03, 0.03, 0.1, 0.1, 0.005, 0.00, (95, 95)),
-    "DISFA": Style(0.30, 0.85, 0.00, 1.0, 0.00, 0.10, 0.08, 0.05, 0.3, 0.2, 0.01, 0.00, (95, 95)),
-}
+#: dataset -> how its counterpart looks and is written
+COUNTERPARTS: dict[str, dict] = tomllib.loads(Path(__file__).with_name("counterparts.toml").read_text())
+STYLES: dict[str, Style] = {name: Style(**content["style"]) for name, content in COUNTERPARTS.items()}
 
 
 # ------------------------------------------------------------------------------------------ planted rates and medians
@@ -309,9 +305,7 @@ def sample_intensities(
             # the second expression's own signs stand out against what is usual for the label
             weight = generator.uniform(0.45, 0.75)
             pattern = pattern + weight * (2.0 * loadings[other] - loadings[expression])
-        expressive = float(
-            generator.normal(-3.0, 0.5) if generator.random() < style.weak else generator.normal(0.4, 0.5)
-        )
+        expressive = generator.normal(-3.0 if generator.random() < style.weak else 0.4, 0.5)
         strength, visible = _envelope(length, generator)
         between, within = np.sqrt(shares[expression]), np.sqrt(1 - shares[expression])
         clip = generator.standard_normal(len(ACTION_UNITS)) + expressive * pattern / np.maximum(between, 0.3)
@@ -327,9 +321,8 @@ def sample_intensities(
         score = between * clip + within * frames
         # lips that are sucked in are not apart
         score[:, _AU["AU28"]] -= 0.7 * score[:, _AU["AU25"]]
-        score[:, _AU["AU45"]] = (
-            _blinks(length, rates[expression, _AU["AU45"]], generator) + 0.25 * score[:, _AU["AU45"]]
-        )
+        blinks = _blinks(length, rates[expression, _AU["AU45"]], generator)
+        score[:, _AU["AU45"]] = blinks + 0.25 * score[:, _AU["AU45"]]
         scores.append(score)
         shown.append(visible)
     score, shown = np.concatenate(scores), np.concatenate(shown)
@@ -353,9 +346,8 @@ def sample_intensities(
 def _add_speech(frames: np.ndarray, generator: np.random.Generator) -> None:
     """Syllables on the lips and jaw, and the little lip shapes that go with them, added in place."""
     time = np.arange(len(frames))
-    wave = np.sin(generator.uniform(0.8, 1.8) * time + generator.uniform(0, 6.28)) + 0.5 * generator.standard_normal(
-        len(frames)
-    )
+    wave = np.sin(generator.uniform(0.8, 1.8) * time + generator.uniform(0, 6.28))
+    wave = wave + 0.5 * generator.standard_normal(len(frames))
     for name, amount in (("AU25", 1.2), ("AU26", 1.0), ("AU20", 0.4), ("AU17", -0.4), ("AU23", -0.3)):
         frames[:, _AU[name]] += amount * wave
 
@@ -411,6 +403,16 @@ def codes(intensities: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------- scenes
 
 
+#: how far a head moves within a clip, in units of ``Style.motion``, and the limits of pose and place
+_MOTION = (
+    ("yaw", 1.0, -0.5, 0.5),
+    ("pitch", 0.6, -0.3, 0.3),
+    ("roll", 0.6, -0.3, 0.3),
+    ("shift_x", 0.1, -0.06, 0.06),
+    ("shift_y", 0.1, -0.06, 0.04),
+)
+
+
 def sample_scenes(style: Style, lengths, generator: np.random.Generator, *, places=None) -> dict[str, np.ndarray]:
     """Pose, light, background, occluder and image quality of every frame, clip after clip.
 
@@ -437,14 +439,11 @@ def sample_scenes(style: Style, lengths, generator: np.random.Generator, *, plac
         quality[clip] = fixed["quality"]
         move = _smooth_noise(length, 8, 0.93, generator)
         frame = {
-            "yaw": np.clip(fixed["pose"][0] + style.motion * move[:, 0], -0.5, 0.5),
-            "pitch": np.clip(fixed["pose"][1] + 0.6 * style.motion * move[:, 1], -0.3, 0.3),
-            "roll": np.clip(fixed["pose"][2] + 0.6 * style.motion * move[:, 2], -0.3, 0.3),
-            "shift_x": np.clip(fixed["shift"][0] + 0.1 * style.motion * move[:, 3], -0.06, 0.06),
-            "shift_y": np.clip(fixed["shift"][1] + 0.1 * style.motion * move[:, 4], -0.06, 0.04),
-            "scale": fixed["scale"] * (1 + 0.15 * style.motion * move[:, 5]),
-            "gaze": np.clip(fixed["gaze"] + 0.12 * move[:, 6:8], -0.5, 0.5),
+            name: np.clip(fixed[name] + amount * style.motion * move[:, channel], low, high)
+            for channel, (name, amount, low, high) in enumerate(_MOTION)
         }
+        frame["scale"] = fixed["scale"] * (1 + 0.15 * style.motion * move[:, 5])
+        frame["gaze"] = np.clip(fixed["gaze"] + 0.12 * move[:, 6:8], -0.5, 0.5)
         for name in ("light", "light_colour", "ambient", "background", "blur", "noise"):
             frame[name] = np.broadcast_to(fixed[name], (length, *np.shape(fixed[name])))
         frame["occluder"] = np.broadcast_to(_occluder(style, generator), (length, 5)).copy()
@@ -464,17 +463,14 @@ def _place(style: Style, generator: np.random.Generator) -> dict:
     strength = 1 + 0.25 * style.light * generator.uniform(-1, 0.6)
     # rooms and streets are greyish: one brightness, a little colour
     wild = style.light > 0.2
-    top = np.clip(
-        (generator.uniform(0.15, 0.8) if wild else 0.8) * (1 + (0.12 if wild else 0.01) * generator.standard_normal(3)),
-        0,
-        1,
-    )
+    grey, tint = (generator.uniform(0.15, 0.8), 0.12) if wild else (0.8, 0.01)
+    top = np.clip(grey * (1 + tint * generator.standard_normal(3)), 0, 1)
     bottom = np.clip(top + style.light * (generator.normal(0, 0.15) + generator.normal(0, 0.04, 3)), 0, 1)
+    spread, limits = style.yaw * np.array([1.0, 0.45, 0.35]), np.array([0.4, 0.2, 0.2])
+    pose = np.clip(generator.normal(0, spread), -limits, limits)
+    shift = generator.uniform(-0.02, 0.02, 2) * (1 + style.light)
     return {
-        "pose": np.clip(
-            generator.normal(0, [style.yaw, 0.45 * style.yaw, 0.35 * style.yaw]), [-0.4, -0.2, -0.2], [0.4, 0.2, 0.2]
-        ),
-        "shift": generator.uniform(-0.02, 0.02, 2) * (1 + style.light),
+        **dict(zip(("yaw", "pitch", "roll", "shift_x", "shift_y"), [*pose, *shift], strict=True)),
         "scale": 1.27 + 0.07 * style.light * generator.uniform(-1, 1),  # a face crop: hair cut off, chin inside
         "gaze": generator.normal(0, 0.12, 2) * (0.3 + style.light),
         "light": light / np.linalg.norm(light),
@@ -492,12 +488,11 @@ def _occluder(style: Style, generator: np.random.Generator) -> np.ndarray:
     if generator.random() >= style.occluded:
         return np.zeros(5)
     kind = generator.integers(1, 4)
-    place = {
-        1: (generator.uniform(0.25, 0.75), generator.uniform(0.72, 0.9), 0.3, 0.22),
-        2: (generator.choice([0.08, 0.92]), 0.5, generator.uniform(0.12, 0.25), 1.0),
-        3: (generator.uniform(0.35, 0.65), generator.uniform(0.85, 0.95), 0.12, 0.25),
-    }[int(kind)]
-    return np.array([kind, *place])
+    # every kind's place is drawn, so that the stream of random numbers does not depend on the kind
+    hand = generator.uniform(0.25, 0.75), generator.uniform(0.72, 0.9), 0.3, 0.22
+    bar = generator.choice([0.08, 0.92]), 0.5, generator.uniform(0.12, 0.25), 1.0
+    microphone = generator.uniform(0.35, 0.65), generator.uniform(0.85, 0.95), 0.12, 0.25
+    return np.array([kind, *(hand, bar, microphone)[kind - 1]])
 
 
 # -------------------------------------------------------------------------------------------------- class frequencies

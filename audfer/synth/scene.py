@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 
 from ..errors import InputError
-from .identity import select
+from .identity import Batch
 
 #: what ``Scene.occluder[:, 0]`` may be
 OCCLUDERS: tuple[str, ...] = ("none", "hand", "dark bar", "microphone")
 
 
 @dataclass
-class Scene:
+class Scene(Batch):
     """Conditions of ``B`` frames: tensors with first axis ``B``, float32 but for ``seed``.
 
     Attributes:
@@ -51,17 +51,6 @@ class Scene:
     occluder: torch.Tensor
     seed: torch.Tensor
 
-    def __len__(self) -> int:
-        return len(self.yaw)
-
-    def __getitem__(self, index) -> Scene:
-        """The frames at ``index``: an int tensor or array, a list, a slice, or one int (the first axis stays)."""
-        return select(self, index)
-
-    def to(self, device) -> Scene:
-        """The same frames on another device."""
-        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
 
 def neutral_scene(count: int) -> Scene:
     """``count`` frames of a frontal head, cropped as a face detector does, in plain light from above left.
@@ -73,23 +62,15 @@ def neutral_scene(count: int) -> Scene:
     """
     if count < 1:
         raise InputError("neutral_scene", "count", count, "at least 1")
-    ones = torch.ones(count)
-    zeros = torch.zeros(count)
-    background = torch.tensor([[0.52, 0.57, 0.62], [0.40, 0.44, 0.48]])
+    plain = ("yaw", "pitch", "roll", "shift_x", "shift_y", "blur", "noise")
     return Scene(
-        yaw=zeros.clone(),
-        pitch=zeros.clone(),
-        roll=zeros.clone(),
-        shift_x=zeros.clone(),
-        shift_y=zeros.clone(),
-        scale=1.2 * ones,
+        **{name: torch.zeros(count) for name in plain},
+        scale=torch.full((count,), 1.2),
         light=torch.tensor([-0.40, -0.62, 0.80]).repeat(count, 1),
         light_colour=torch.ones(count, 3),
-        ambient=0.36 * ones,
-        background=background.repeat(count, 1, 1),
+        ambient=torch.full((count,), 0.36),
+        background=torch.tensor([[0.52, 0.57, 0.62], [0.40, 0.44, 0.48]]).repeat(count, 1, 1),
         gaze=torch.zeros(count, 2),
-        blur=zeros.clone(),
-        noise=zeros.clone(),
         occluder=torch.zeros(count, 5),
         seed=torch.arange(count),
     )

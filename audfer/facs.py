@@ -7,33 +7,11 @@ Everything that names an AU or an expression takes its order from here. Arrays o
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .errors import InputError
-
-ACTION_UNITS: tuple[str, ...] = (
-    "AU01",
-    "AU02",
-    "AU04",
-    "AU05",
-    "AU06",
-    "AU07",
-    "AU09",
-    "AU10",
-    "AU12",
-    "AU14",
-    "AU15",
-    "AU17",
-    "AU20",
-    "AU23",
-    "AU25",
-    "AU26",
-    "AU28",
-    "AU45",
-)
-INTENSITY_ACTION_UNITS: tuple[str, ...] = tuple(au for au in ACTION_UNITS if au != "AU28")
-#: position of each of the 17 intensity AUs among the 18
-INTENSITY_INDEX: tuple[int, ...] = tuple(ACTION_UNITS.index(au) for au in INTENSITY_ACTION_UNITS)
 
 ACTION_UNIT_NAMES: dict[str, str] = {
     "AU01": "inner brow raiser",
@@ -55,6 +33,10 @@ ACTION_UNIT_NAMES: dict[str, str] = {
     "AU28": "lip suck",
     "AU45": "blink",
 }
+ACTION_UNITS: tuple[str, ...] = tuple(ACTION_UNIT_NAMES)
+INTENSITY_ACTION_UNITS: tuple[str, ...] = tuple(au for au in ACTION_UNITS if au != "AU28")
+#: position of each of the 17 intensity AUs among the 18
+INTENSITY_INDEX: tuple[int, ...] = tuple(ACTION_UNITS.index(au) for au in INTENSITY_ACTION_UNITS)
 
 EXPRESSIONS: tuple[str, ...] = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 #: the headings of the papers' tables, same order
@@ -62,18 +44,11 @@ EXPRESSION_HEADINGS: tuple[str, ...] = ("Hap.", "Sad.", "Neu.", "Ang.", "Sur.", 
 #: the paper's printed names, same order
 PRINTED_EXPRESSIONS: tuple[str, ...] = ("Happy", "Sad", "Neutral", "Angry", "Surprise", "Disgust", "Fear")
 
-
+#: labels of each dataset, orders of its split lists, prototypes: tables that are only read
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 #: textbook combinations (Ekman and Friesen's emotional FACS) at a visible strength, 0 to 5: for pictures and the
 #: panel's buttons; no dataset and no matrix is made from them
-PROTOTYPES: dict[str, dict[str, float]] = {
-    "happy": {"AU06": 4, "AU12": 5, "AU25": 3.5},
-    "sad": {"AU01": 4.5, "AU04": 2.5, "AU15": 4.5, "AU17": 2},
-    "neutral": {},
-    "angry": {"AU04": 5, "AU05": 2, "AU07": 3.5, "AU23": 4.5},
-    "surprise": {"AU01": 4.5, "AU02": 5, "AU05": 4.5, "AU25": 3, "AU26": 4.5},
-    "disgust": {"AU04": 1.5, "AU09": 5, "AU10": 4, "AU17": 2.5},
-    "fear": {"AU01": 5, "AU02": 3, "AU04": 3, "AU05": 5, "AU20": 4.5, "AU25": 2.5},
-}
+PROTOTYPES: dict[str, dict[str, float]] = _TABLES["prototypes"]
 
 
 @dataclass(frozen=True)
@@ -128,137 +103,15 @@ class LabelSpace:
         return ", ".join([f"{'/'.join(texts)} {EXPRESSIONS[index]}" for index, texts in spellings.items()] + outside)
 
 
-def _space(name: str, /, **labels: str | None) -> LabelSpace:
-    known = {text: label for text, label in labels.items() if label is None or label in EXPRESSIONS}
-    others = {text: label for text, label in labels.items() if text not in known}
+def label_space(name: str, labels: dict[str, str]) -> LabelSpace:
+    """A dataset's labels from a table: label as written -> expression, another class, or "" for neither."""
+    mapping = {text: EXPRESSIONS.index(label) if label in EXPRESSIONS else None for text, label in labels.items()}
     return LabelSpace(
-        name, {text: EXPRESSIONS.index(known[text]) if known.get(text) else None for text in labels}, others
+        name, mapping, {text: labels[text] for text, index in mapping.items() if index is None and labels[text]}
     )
 
 
-LABEL_SPACES: dict[str, LabelSpace] = {
-    # 1-based on disk; 0 = no single label (field/DATASETS D.0)
-    "DFEW": _space(
-        "DFEW",
-        **{
-            "1": "happy",
-            "2": "sad",
-            "3": "neutral",
-            "4": "angry",
-            "5": "surprise",
-            "6": "disgust",
-            "7": "fear",
-            "0": None,
-        },
-    ),
-    "FERV39k": _space(
-        "FERV39k",
-        Happy="happy",
-        Sad="sad",
-        Neutral="neutral",
-        Angry="angry",
-        Surprise="surprise",
-        Disgust="disgust",
-        Fear="fear",
-    ),
-    "MAFW": _space(
-        "MAFW",
-        anger="angry",
-        disgust="disgust",
-        fear="fear",
-        happiness="happy",
-        neutral="neutral",
-        sadness="sad",
-        surprise="surprise",
-        contempt="contempt",
-        anxiety="anxiety",
-        helplessness="helplessness",
-        disappointment="disappointment",
-    ),
-    # folder names: every spelling that its copies have
-    "AFEW": _space(
-        "AFEW",
-        Happy="happy",
-        Happiness="happy",
-        Sad="sad",
-        Sadness="sad",
-        Neutral="neutral",
-        Angry="angry",
-        Anger="angry",
-        Surprise="surprise",
-        Disgust="disgust",
-        Fear="fear",
-    ),
-    "AffWild2": _space(
-        "AffWild2",
-        **{
-            "0": "neutral",
-            "1": "angry",
-            "2": "disgust",
-            "3": "fear",
-            "4": "happy",
-            "5": "sad",
-            "6": "surprise",
-            "7": "other",
-            "-1": None,
-        },
-    ),
-    "RAVDESS": _space(
-        "RAVDESS",
-        **{
-            "01": "neutral",
-            "02": "calm",
-            "03": "happy",
-            "04": "sad",
-            "05": "angry",
-            "06": "fear",
-            "07": "disgust",
-            "08": "surprise",
-        },
-    ),
-    # anybody's own clips, one folder a class
-    "folder": _space(
-        "folder",
-        happy="happy",
-        happiness="happy",
-        joy="happy",
-        sad="sad",
-        sadness="sad",
-        neutral="neutral",
-        angry="angry",
-        anger="angry",
-        surprise="surprise",
-        surprised="surprise",
-        disgust="disgust",
-        disgusted="disgust",
-        fear="fear",
-        fearful="fear",
-        contempt="contempt",
-        calm="calm",
-        anxiety="anxiety",
-        helplessness="helplessness",
-        disappointment="disappointment",
-        other="other",
-    ),
-}
-_MAFW_BASIC = {
-    "MAE-DFER": ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
-    "DFER-CLIP": ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear"),
-}
-#: dataset -> project -> its classes in the order in which its split lists number them, from 0 (field/DATASETS D.0); the
-#: first is the usual one
-LIST_ORDERS: dict[str, dict[str, tuple[str, ...]]] = {
-    "DFEW": {"MAE-DFER and Former-DFER": EXPRESSIONS},
-    "FERV39k": {
-        "MAE-DFER and Former-DFER": EXPRESSIONS,
-        "M3DFEL_replicate": ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
-    },
-    "MAFW": {
-        project: basic + ("contempt", "anxiety", "helplessness", "disappointment")
-        for project, basic in _MAFW_BASIC.items()
-    },
-    "AFEW": {"Former-DFER": EXPRESSIONS},
-}
+LABEL_SPACES: dict[str, LabelSpace] = {name: label_space(name, labels) for name, labels in _TABLES["labels"].items()}
 #: the sets that the knowledge matrix is made from (section 3.1) and those that networks are judged on (section 4.1)
 KNOWLEDGE_DATASETS: tuple[str, ...] = ("AffWild2", "DFEW", "FERV39k", "RAVDESS")
 EVALUATION_DATASETS: tuple[str, ...] = ("DFEW", "FERV39k", "MAFW")

@@ -22,7 +22,6 @@ import pandas as pd
 import scipy
 
 from . import published
-from .action_units.table import interpolate_zeros
 from .errors import InputError
 from .evaluation import holm
 from .facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
@@ -125,7 +124,7 @@ class KnowledgeMatrix:
                 other 17 values (the paper's words). "presence": the measured share of frames with AU28 present, mean
                 over datasets, which is on another scale.
             interpolate: True or "zeros" (exact zeros are missing values), "failed" (only unknown frames are), False
-                or "none". See ``action_units.table.interpolate_zeros``.
+                or "none". See ``interpolate_zeros``.
             offset: constant before the last sigmoid. ``None``: "paper" 2.5, in proportion when there are not four
                 datasets (2.5 D / 4); "release" the mid-range of the sum.
             missing: what to do when a dataset has no kept frame of an expression. "error"; or "others": that
@@ -352,6 +351,58 @@ def _derangement(count: int, seed: int) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------------------------- the steps
+
+
+def interpolate_zeros(intensity, clip=None, *, zeros: bool = True) -> np.ndarray:
+    """Section 3.1's "sample-wise linear interpolation for 0 values".
+
+    The sentence is ambiguous. Default, reading (a) of the reference's EQUATIONS.md, which is what the fractions in
+    the released matrix look like: within each clip and each AU an exact zero is a missing value and is filled by
+    linear interpolation in time between the nearest non-zero values; before the first and after the last of them it
+    takes the nearest. A series that is zero throughout stays zero. It raises medians, because true absence is filled
+    too.
+
+    Unknown values (NaN) are filled the same way, whichever reading: the failed frames of OpenFace are zeros to the
+    paper. A series without any non-zero value takes zero there if a zero was seen, and stays NaN if nothing was.
+
+    Args:
+        intensity: (n, K) 0 to 5, or NaN; consecutive frames.
+        clip: (n,) clip of each row, equal values adjacent; ``None``: one clip.
+        zeros: False is reading (b): zeros of tracked frames are measurements, only NaN is filled.
+
+    Returns:
+        A new (n, K) array of the same float type.
+
+    Example:
+        >>> interpolate_zeros(np.array([[0.0], [1.0], [0.0], [3.0], [0.0]])).ravel().tolist()
+        [1.0, 1.0, 2.0, 3.0, 3.0]
+    """
+    intensity = np.asarray(intensity)
+    if not np.issubdtype(intensity.dtype, np.floating):
+        intensity = intensity.astype(np.float64)
+    count = len(intensity)
+    if not count:
+        return intensity.copy()
+    clip = np.zeros(count) if clip is None else np.asarray(clip)
+    starts = np.flatnonzero(np.r_[True, clip[1:] != clip[:-1]])
+    stops = np.append(starts[1:], count)
+    first = np.repeat(starts, stops - starts)[:, None]  # per row: first row of its clip, one past its last
+    last = np.repeat(stops, stops - starts)[:, None]
+    known = ~np.isnan(intensity) & ((intensity != 0) | (not zeros))
+    row = np.arange(count)[:, None]
+    before = np.maximum.accumulate(np.where(known, row, -1), axis=0)
+    after = np.minimum.accumulate(np.where(known, row, count)[::-1], axis=0)[::-1]
+    has_before, has_after = before >= first, after < last
+    before = np.where(has_before, before, after)  # at the ends the nearest known value counts for both sides
+    after = np.where(has_after, after, before)
+    column = np.arange(intensity.shape[1])[None, :]
+    reachable = has_before | has_after
+    left = intensity[np.where(reachable, before, row), column]
+    right = intensity[np.where(reachable, after, row), column]
+    share = (row - before) / np.maximum(after - before, 1)
+    filled = np.where(reachable & ~known, left + share * (right - left), intensity)
+    seen = np.maximum.reduceat((~np.isnan(intensity)).astype(np.int8), starts, axis=0).repeat(stops - starts, axis=0)
+    return np.where(np.isnan(filled) & (seen > 0), 0.0, filled).astype(intensity.dtype)
 
 
 def _intensity(frames: pd.DataFrame, also: list[str], how: str) -> np.ndarray:

@@ -8,6 +8,6 @@ imported only by who needs it.
 
 from __future__ import annotations
 
-from .table import AUTable, clip_presence, interpolate_zeros, table_from_openface_folder
+from .table import AUTable, clip_presence, table_from_openface_folder
 
-__all__ = ["AUTable", "clip_presence", "interpolate_zeros", "table_from_openface_folder"]
+__all__ = ["AUTable", "clip_presence", "table_from_openface_folder"]

@@ -16,14 +16,14 @@ import pandas as pd
 
 from ..action_units.estimator import predict
 from ..action_units.extraction import extract_clips
-from ..action_units.table import AUTable, interpolate_zeros
+from ..action_units.table import AUTable
 from ..datasets import annotated_datasets
 from ..errors import AudferError, InputError
 from ..evaluation import SEED, Interval, compare, equal_shares, holm, multiplicities, summary
 from ..evaluation.matrices import rank_correlations
 from ..facs import EXPRESSIONS
 from ..files import atomic_file, digest, file_digest
-from ..knowledge import KnowledgeMatrix, summed_medians
+from ..knowledge import KnowledgeMatrix, interpolate_zeros, summed_medians
 from ..openface import INTENSITY_COLUMNS
 from ..study.steps import cached_step, read_stamp
 from ..study.study import Study

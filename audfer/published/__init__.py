@@ -235,66 +235,9 @@ def _long(table: int) -> pd.DataFrame:
 
 @lru_cache(maxsize=None)
 def _corrections() -> pd.DataFrame:
-    rows: list[tuple] = [
-        (
-            2,
-            "C3D",
-            "as printed",
-            "DFEW",
-            "Fea.",
-            20.51,
-            "0.51 drops a digit: only 20.51 gives the printed UAR, and KP-GCN prints it",
-        ),
-        (2, "P3D", "as printed", "DFEW", "Sur.", 50.99, "only 50.99 gives the printed UAR, and KP-GCN prints it"),
-        (
-            2,
-            "MAE-DFER",
-            "+AU-DFER",
-            "DFEW",
-            "Fea.",
-            34.25,
-            "Table 3 prints 34.25 = 62/181 for the same run, and it gives the printed UAR",
-        ),
-        (
-            1,
-            "ResNet18+LSTM",
-            "as printed",
-            "FERV39k",
-            "WAR",
-            42.59,
-            "63.85 is its DFEW number; KP-GCN prints 42.59 = 3342/7847",
-        ),
-        (1, "ResNet18+LSTM", "as printed", "FERV39k", "UAR", 30.92, "51.32 is its DFEW number; KP-GCN prints 30.92"),
-    ]
-    shifted = dict(
-        zip(EXPRESSION_HEADINGS + METRICS, (79.18, 49.05, 57.85, 60.98, 46.15, 2.76, 21.51, 56.51, 45.35), strict=True)
-    )
-    rows += [
-        (
-            2,
-            "EC-STFL",
-            "as printed",
-            "DFEW",
-            column,
-            value,
-            "the Sad value was lost and the row slipped left by one; Sad is solved from the WAR",
-        )
-        for column, value in shifted.items()
-        if column != "Hap."
-    ]
-    first = _long(1)
-    wide = first.pivot(index=["method", "variant", "dataset"], columns="column", values="value").reset_index()
-    swapped = ((wide["method"] == "FRU-Adapter") | (wide["dataset"] == "MAFW")) & (wide["variant"] == "as printed")
-    for row in wide[swapped & wide["WAR"].notna()].itertuples():
-        rows += [
-            (1, row.method, row.variant, row.dataset, column, value, "WAR and UAR are swapped")
-            for column, value in (("WAR", row.UAR), ("UAR", row.WAR))
-        ]
     keys = ["table", "method", "variant", "dataset", "column"]
-    table = pd.DataFrame(rows, columns=[*keys, "corrected", "why"])
-    return table.merge(
-        pd.concat([_long(t) for t in (1, 2, 3)]).rename(columns={"value": "number"}), on=keys, how="left"
-    )[[*keys, "printed", "corrected", "why"]]
+    printed = pd.concat([_long(table) for table in (1, 2, 3)])
+    return _load("corrections").merge(printed, on=keys, how="left")[[*keys, "printed", "corrected", "why"]]
 
 
 def corrections() -> pd.DataFrame:

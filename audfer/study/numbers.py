@@ -10,11 +10,11 @@ import pandas as pd
 from .. import published
 from ..action_units.baseline import au_baseline, baseline_accuracy, clip_features
 from ..action_units.comparison import AUClips
-from ..action_units.table import AUTable, interpolate_zeros, table_from_openface_folder
+from ..action_units.table import AUTable, table_from_openface_folder
 from ..errors import InputError
 from ..evaluation.matrices import matrix, rank_correlations
 from ..facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
-from ..knowledge import KnowledgeMatrix
+from ..knowledge import KnowledgeMatrix, interpolate_zeros
 from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 from ..sampling import stored_indices
 from ..training.loop import gather_frames

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from paths import SHARED
 
-from audfer.action_units import AUTable, clip_presence, interpolate_zeros, table_from_openface_folder
+from audfer.action_units import AUTable, clip_presence, table_from_openface_folder
 from audfer.errors import AudferError, InputError
+from audfer.knowledge import interpolate_zeros
 from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS, AUTrack
 
 NAN = float("nan")

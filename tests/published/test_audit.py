@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,7 +79,7 @@ def planted(changes: dict, sheet: int = 2, seed: int = 0) -> list[audit.Sheet]:
 
 
 def replaced(sheet: audit.Sheet, **changes) -> audit.Sheet:
-    return audit.Sheet(**{**{name: getattr(sheet, name) for name in audit.Sheet.__dataclass_fields__}, **changes})
+    return dataclasses.replace(sheet, **changes)
 
 
 def found(sheets, kind: str, row: str = "", column: str = "") -> pd.DataFrame:

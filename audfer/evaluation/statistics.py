@@ -1,3 +1,0 @@
-"""Former home of what ``audfer.evaluation`` holds."""
-
-from . import *  # noqa: F403

@@ -1,6 +1,7 @@
 """From face clips to every table and figure of "Action Unit Enhance Dynamic Facial Expression Recognition".
 
-Importing the package is cheap: a room (``audfer.facs``, ``audfer.knowledge``, ...) is loaded when it is first named.
+Importing the package is cheap: a part of it (``audfer.facs``, ``audfer.knowledge``, ...) is loaded when it is first
+named, and so is ``audfer.open_study``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    """Load a room of the package on first use, so that ``import audfer`` does not import torch."""
+    """Load a part of the package on first use, so that ``import audfer`` does not import torch."""
+    if name == "open_study":
+        return import_module(f"{__name__}.study.study").open_study
     if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

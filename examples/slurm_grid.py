@@ -36,9 +36,10 @@ cluster = {
 if chosen.dry_run:
     print(job_script(cluster))
 else:
-    from audfer.study.study import OUTPUTS, open_study
+    from audfer.study.outputs import with_cells
+    from audfer.study.study import open_study
 
     study = open_study(chosen.profile, chosen.work)
     with dask_client(slurm=slurm_cluster(cluster, str(study.work / "slurm_logs"))) as client:
-        table = study.train(study.noted_cells(*OUTPUTS), "grid", executor=client)
+        table = study.train(study.noted_cells(*with_cells()), "grid", executor=client)
     print(table[["model", "dataset", "au_ratio", "strategy", "seed", "trained", "error"]].to_string())

@@ -130,10 +130,11 @@ def test_importing_the_package_is_cheap():
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
 
 
-def test_rooms_are_loaded_by_name():
+def test_parts_of_the_package_are_loaded_by_name():
     import audfer
 
     assert len(audfer.facs.ACTION_UNITS) == 18
+    assert audfer.open_study is audfer.study.study.open_study
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         audfer.nonsense
 

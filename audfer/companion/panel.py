@@ -53,7 +53,7 @@ class FacePanel(widgets.HBox):
                 description=f"{au} {ACTION_UNIT_NAMES[au]}",
                 readout_format=".1f",
                 continuous_update=True,
-                layout=widgets.Layout(width="24em"),
+                layout={"width": "24em"},
                 style={"description_width": "12.5em"},
             )
             for au in ACTION_UNITS
@@ -61,28 +61,24 @@ class FacePanel(widgets.HBox):
         for slider in self.sliders.values():
             slider.observe(lambda change: self.refresh(), names="value")
         side = f"{max(size, 200)}px"
-        self.image = widgets.Image(format="png", layout=widgets.Layout(width=side, height=side))
-        self.scores = widgets.HTML(layout=widgets.Layout(width="20em"))
-        self.buttons = {
-            name: widgets.Button(description=name, layout=widgets.Layout(width="6.4em")) for name in EXPRESSIONS
-        }
+        self.image = widgets.Image(format="png", layout={"width": side, "height": side})
+        self.scores = widgets.HTML(layout={"width": "20em"})
+        self.buttons = {name: widgets.Button(description=name, layout={"width": "6.4em"}) for name in EXPRESSIONS}
         for name, button in self.buttons.items():
             button.on_click(lambda _, name=name: self.show(prototype(name)))
-        self.new_identity = widgets.Button(
-            description="another person", button_style="info", layout=widgets.Layout(width="13em")
-        )
+        self.new_identity = widgets.Button(description="another person", button_style="info", layout={"width": "13em"})
         self.new_identity.on_click(lambda _: self.set_identity(self._seed + 1))
         columns = [
             widgets.VBox([widgets.HTML(f"<b>{title}</b>"), *(self.sliders[au] for au in group)])
             for title, group in (("upper face", UPPER_FACE), ("lower face", LOWER_FACE))
         ]
         buttons = widgets.HBox(
-            [*self.buttons.values(), self.new_identity], layout=widgets.Layout(flex_flow="row wrap", width="28em")
+            [*self.buttons.values(), self.new_identity], layout={"flex_flow": "row wrap", "width": "28em"}
         )
         self.set_identity(seed)
         super().__init__(
             [widgets.VBox([self.image, buttons, self.scores]), *columns],
-            layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start"),
+            layout={"flex_flow": "row wrap", "align_items": "flex-start"},
         )
 
     @property
@@ -113,7 +109,7 @@ class FacePanel(widgets.HBox):
         values = self.intensities
         frames, _ = render(self._identity, values[None], self._scene, size=self._size)
         self.image.value = _png(frames[0])
-        self.expression_scores = _scores(self._knowledge, values)
+        self.expression_scores = self._knowledge.expression_scores(values.numpy())
         self.scores.value = _bars(self.expression_scores)
 
 
@@ -142,7 +138,7 @@ def static_panel(knowledge: KnowledgeMatrix, seed: int = 0, size: int = 160) -> 
         top.set_title(name, fontsize=9)
         top.set_axis_off()
         colours = [_BAR if other == name else "#c3cad4" for other in EXPRESSIONS]
-        bottom.barh(range(count), _scores(knowledge, values[column]), color=colours)
+        bottom.barh(range(count), knowledge.expression_scores(values[column].numpy()), color=colours)
         bottom.invert_yaxis()
         bottom.set_xlim(0, 1)
         bottom.set_xticks([0, 1])
@@ -151,10 +147,6 @@ def static_panel(knowledge: KnowledgeMatrix, seed: int = 0, size: int = 160) -> 
         bottom.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("expression score from the knowledge matrix", fontsize=8)
     return figure
-
-
-def _scores(knowledge: KnowledgeMatrix, intensities: torch.Tensor):
-    return knowledge.expression_scores(intensities.numpy())
 
 
 def _png(frame: torch.Tensor) -> bytes:

@@ -75,9 +75,6 @@ class NotebookFailed(AudferError):
         super().__init__(message)
         self.exit_code = exit_code
 
-    def __reduce__(self):
-        return type(self), (str(self), self.exit_code)
-
 
 @dataclass
 class NotebookRun:
@@ -164,7 +161,7 @@ def reproduce(
         try:
             runs = _in_order(list(paths), AFTER if tiny else {**AFTER, **_ALONE}, execution, screen)
         finally:
-            screen.close()
+            screen.bar.close()
         seconds = time.monotonic() - start
         summary = {
             "profile": settings.name,
@@ -292,7 +289,7 @@ def _in_order(
                     order.done(name)
                 for notebook in running.values():
                     notebook.watch()
-                screen.tick()
+                screen.bar.refresh()  # its clock runs on while a long cell says nothing
         except BaseException:
             for notebook in running.values():
                 notebook.stop()
@@ -491,39 +488,24 @@ class _Screen:
     """
 
     def __init__(self, notebooks: Sequence[Path]):
-        self.bar, self.begun, self.lock = None, 0, threading.RLock()
-        if sys.stderr.isatty() and os.environ.get("AUDFER_PROGRESS", "bar") == "bar":
-            cells = [cell for path in notebooks for cell in nbformat.read(path, as_version=4).cells]
-            self.bar = tqdm(
-                total=sum(cell.cell_type == "code" for cell in cells),
-                dynamic_ncols=True,
-                leave=False,
-                bar_format="{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} cells, {elapsed}",
-            )
+        cells = [cell for path in notebooks for cell in nbformat.read(path, as_version=4).cells]
+        self.bar = tqdm(
+            total=sum(cell.cell_type == "code" for cell in cells),
+            disable=not sys.stderr.isatty() or os.environ.get("AUDFER_PROGRESS", "bar") != "bar",
+            dynamic_ncols=True,
+            leave=False,
+            bar_format="{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} cells, {elapsed}",
+        )
+        self.begun, self.lock = 0, threading.Lock()
 
     def line(self, text: str) -> None:
-        with self.lock:
-            if self.bar is not None:
-                self.bar.write(text[:WIDTH], file=sys.stderr)
-            else:
-                print(text[:WIDTH], file=sys.stderr, flush=True)
+        self.bar.write(text[:WIDTH], file=sys.stderr)
 
     def cell(self, text: str) -> None:
+        self.line(text)
         with self.lock:
-            self.line(text)
-            if self.bar is not None:
-                self.bar.update(self.begun - self.bar.n)  # those before this one are done
+            self.bar.update(self.begun - self.bar.n)  # those before this one are done
             self.begun += 1
-
-    def tick(self) -> None:
-        """Keep the clock of the bar running while a long cell says nothing."""
-        with self.lock:
-            if self.bar is not None:
-                self.bar.refresh()
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
 
 
 class _Lines:

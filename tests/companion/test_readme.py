@@ -11,7 +11,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_results_are_those_of_the_laptop_tables():
     block = re.search("<!-- results:begin -->\n(.*?)\n<!-- results:end -->", TEXT, re.DOTALL)[1]
-    assert block == results(ROOT / "figures" / "laptop"), "run: python -m audfer.readme"
+    assert block == results(ROOT / "figures" / "laptop"), "run: python -m audfer.companion.readme"
 
 
 def test_links_and_pictures_are_there():

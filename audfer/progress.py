@@ -90,14 +90,6 @@ class LineProgress:
             self.last = now
             self._print(now - self.start)
 
-    def set_description(self, desc: str, refresh: bool = True) -> None:
-        """Change the text at the front of the next lines."""
-        self.desc = desc
-
-    def set_postfix(self, refresh: bool = True, **values) -> None:
-        """Show named values at the end of the next lines."""
-        self.note = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
-
     def set_postfix_str(self, text: str, refresh: bool = True) -> None:
         """Show ``text`` at the end of the next lines."""
         self.note = text
@@ -125,7 +117,7 @@ class LineProgress:
         if self.note:
             parts.append(self.note)
         line = (f"{self.desc}: " if self.desc else "") + ", ".join(parts)
-        # one write a line: lines of several worker processes do not mix
+        # one write per line: lines of several worker processes do not mix
         sys.stderr.write(line[:WIDTH] + "\n")
         sys.stderr.flush()
 

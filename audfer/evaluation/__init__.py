@@ -1,14 +1,12 @@
 """How good a network is, how sure we can be of it, and whether two networks differ.
 
 Everything here works on predictions, so any table can be rebuilt from run records alone. ``metrics`` has the metrics of
-the paper (section 4.2) with their intervals, ``bootstrap`` the one bootstrap that every interval of resampled clips,
-subjects or videos comes from, ``differences`` the comparison of two networks, ``calibration`` and ``presence`` the
+the paper (section 4.2) with their intervals, ``resampling`` the one bootstrap that every interval of resampled clips,
+subjects or videos comes from, ``differences`` the comparison of two networks, ``reliability`` and ``presence`` the
 scores and the AU head. Each says which method it uses, and from where.
 """
 
 # ruff: noqa: F401
-from .bootstrap import DRAWS, LEVEL, SEED, bootstrap, equal_shares, limits, multiplicities
-from .calibration import Calibration, calibration
 from .differences import (
     Comparison,
     compare,
@@ -37,3 +35,5 @@ from .metrics import (
     wilson_interval,
 )
 from .presence import au_quality, compare_f1, f1_intervals, presence_counts, presence_quality
+from .reliability import Calibration, calibration
+from .resampling import DRAWS, LEVEL, SEED, bootstrap, equal_shares, limits, multiplicities

@@ -17,8 +17,8 @@ import numpy as np
 import scipy
 
 from ..errors import InputError, refuse
-from .bootstrap import DRAWS, LEVEL, SEED, blocks, bootstrap, limits, multiplicities
 from .metrics import CLASSES, Interval, checked_groups, mean_of_known, predictions, ratio
+from .resampling import DRAWS, LEVEL, SEED, blocks, bootstrap, limits, multiplicities
 
 
 @dataclass(frozen=True)

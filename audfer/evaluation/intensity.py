@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .bootstrap import bootstrap, limits
 from .metrics import ratio
 from .presence import F1_DRAWS
+from .resampling import bootstrap, limits
 
 
 def intensity_agreement(

@@ -21,7 +21,7 @@ import scipy
 
 from ..errors import InputError, refuse
 from ..facs import EXPRESSIONS
-from .bootstrap import DRAWS, LEVEL, SEED, limits
+from .resampling import DRAWS, LEVEL, SEED, limits
 
 PROTOCOLS = ("last", "best-on-validation", "best-on-test")
 CLASSES = len(EXPRESSIONS)

@@ -7,8 +7,8 @@ import pandas as pd
 
 from ..errors import InputError
 from ..facs import ACTION_UNITS
-from .bootstrap import DRAWS, LEVEL, SEED, blocks, bootstrap, limits
 from .metrics import Interval, as_group, checked_groups, mean_of_known, ratio
+from .resampling import DRAWS, LEVEL, SEED, blocks, bootstrap, limits
 
 #: draws behind an interval of F1
 F1_DRAWS = 2000

@@ -436,7 +436,7 @@ def test_line_progress_prints_every_interval_and_at_the_end(capsys, monkeypatch)
     bar = LineProgress(total=4, desc="cells", unit="cell", interval=10)
     for _ in range(4):
         now[0] += 6
-        bar.set_postfix(war=0.5)
+        bar.set_postfix_str("war 0.5")
         bar.update()
     bar.close()
     bar.close()

@@ -15,6 +15,7 @@ from scipy import stats
 from sklearn import metrics
 
 from audfer import evaluation, published
+from audfer.action_units.estimator import agreement
 from audfer.errors import InputError
 from audfer.evaluation import differences
 from audfer.facs import ACTION_UNITS, EXPRESSIONS
@@ -324,6 +325,34 @@ def test_two_thousand_resamples_of_a_whole_dataset_take_about_a_second():
     differences._clip_draws(change, expressions, 2000, groups)
     differences._clip_draws(change, expressions, 2000, None)
     assert time.process_time() - start < 3
+
+
+# ---- the one bootstrap
+
+
+@pytest.mark.parametrize("shares", [None, evaluation.equal_shares(5)])
+def test_samples_have_as_many_units_as_asked_and_the_variance_of_drawing_with_replacement(shares):
+    drawn = evaluation.multiplicities(5, 4000, taken=4, shares=shares)
+    assert drawn.shape == (4000, 5) and (drawn.sum(axis=1) == 4).all()
+    assert drawn.mean() == pytest.approx(0.8) and drawn.var(axis=0) == pytest.approx(0.64, rel=0.1)
+
+
+def test_the_bootstrap_is_seeded_paired_and_the_same_in_parts(monkeypatch):
+    sums = np.random.default_rng(0).normal(size=(30, 2))
+    whole = evaluation.bootstrap(lambda total: total, sums, 200)
+    np.testing.assert_allclose(whole[:, 0], evaluation.bootstrap(lambda total: total, sums[:, 0], 200).ravel())
+    monkeypatch.setattr("audfer.evaluation.resampling.blocks", lambda draws, width: iter([70, 130]))
+    np.testing.assert_allclose(evaluation.bootstrap(lambda total: total, sums, 200), whole)
+
+
+def test_one_estimator_on_the_same_frames_has_one_interval_whoever_asks():
+    generator = np.random.default_rng(1)
+    codes = generator.integers(0, 6, (200, 18)).astype(float)
+    presence = ((codes >= 2) ^ (generator.random(codes.shape) < 0.2)).astype(np.float32)
+    subjects = np.repeat(list("abcdefghij"), 20)
+    table = agreement(np.zeros((200, 17)), presence, codes, subjects)
+    intervals = evaluation.f1_intervals(evaluation.presence_counts(codes >= 2, presence, subjects))
+    assert table[["f1", "f1_low", "f1_high"]].to_numpy().tolist() == [[i.value, i.low, i.high] for i in intervals[:18]]
 
 
 # ---- how small a difference can be seen

@@ -12,7 +12,7 @@ from audfer import published
 from audfer.evaluation import mcnemar
 from audfer.facs import EXPRESSION_HEADINGS, EXPRESSIONS
 from audfer.published import audit, printed, release
-from audfer.results import plots
+from audfer.results.audit import draw_gains
 
 METHODS = ("Alpha", "Beta", "Gamma", "Delta", "Epsilon", "Zeta", "Eta", "Theta")
 #: the order in which classes are hard; large classes are the easier ones, as in the datasets
@@ -317,7 +317,7 @@ def test_resolution_falls_with_clips_and_rises_with_disagreement():
 
 
 def test_the_figure_of_gains_is_drawn(gains):
-    figure = plots.printed_gains(gains)
+    figure = draw_gains(gains)
     assert len(figure.axes) == 2 and len(figure.axes[0].get_yticks()) == 18 and len(figure.axes[1].get_yticks()) == 21
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from .bootstrap import LEVEL, SEED, blocks
 from .metrics import CLASSES, Interval, predictions, ratio, wilson_interval
+from .resampling import LEVEL, SEED, blocks
 
 BINS = 15
 

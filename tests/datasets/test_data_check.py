@@ -608,7 +608,7 @@ _PARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tree=st.lists(st.tuples(st.lists(_PARTS, min_size=1, max_size=5), st.binary(max_size=30)), max_size=8))
 def test_any_folder_tree_ends_in_a_check_or_a_sentence(tmp_path, tree):
     root = tmp_path / "tree"

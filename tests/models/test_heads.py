@@ -262,7 +262,7 @@ def test_a_network_compiled_before_gives_features_or_a_sentence_never_old_ones()
 
 WORKER = """
 import sys, torch, torch.distributed as dist
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/models"]
 torch.set_num_threads(1)
 from test_heads import foreign, problem
 from audfer.models import attach_au_head

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from official import DATA, GOLDENS, MANIFESTS, NAMES, fill, filled, official_forward, relative_error
+from official import GOLDENS, MANIFESTS, MODEL_DATA, NAMES, fill, filled, official_forward, relative_error
 from paths import SHARED
 from torch.autograd import gradcheck
 from torch.func import functional_call
@@ -61,7 +61,7 @@ def paper(request):
 def test_the_reference_here_is_the_shared_one():
     if not REFERENCE.is_dir():
         pytest.skip("the shared reference folder is not here")
-    for file in DATA.iterdir():
+    for file in MODEL_DATA.glob("*.*"):
         assert file.read_bytes() == (REFERENCE / file.name).read_bytes(), file.name
 
 

@@ -26,6 +26,8 @@ release: written from the text. What the text leaves open, and what is done here
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,70 +38,28 @@ from ..models.mae_dfer import IMAGENET_MEAN, IMAGENET_STD
 from ..models.output import ClipModel, kaiming_init
 from ..models.resnet import residual_stage
 
-#: 16 of the 68 iBUG points (0-based), in the order of the nodes. "Left" is the left of the image: the person's right
-LANDMARK_POINTS = (
-    17,
-    19,
-    21,
-    39,
-    36,  # left brow from outside in, left eye's corners
-    26,
-    24,
-    22,
-    42,
-    45,  # the right ones
-    48,
-    51,
-    54,
-    57,  # mouth: corner, upper lip, corner, lower lip
-    27,
-    29,
-)  # nose bridge
+#: 16 of the 68 iBUG points (0-based), in the order of the nodes: left brow from outside in, left eye's corners; the
+#: right ones; mouth: corner, upper lip, corner, lower lip; nose bridge. "Left" is the left of the image
+LANDMARK_POINTS = (*(17, 19, 21, 39, 36), *(26, 24, 22, 42, 45), *(48, 51, 54, 57), *(27, 29))
 #: nodes 16 and 17: centroids of three landmarks each (nose wing, lower lid, mouth corner; left, right)
 CHEEKS = ((31, 41, 48), (35, 46, 54))
+_BROW_AND_EYE = ("brow outer", "brow middle", "brow inner", "eye inner", "eye outer")
 POINT_NAMES = (
-    "left brow outer",
-    "left brow middle",
-    "left brow inner",
-    "left eye inner",
-    "left eye outer",
-    "right brow outer",
-    "right brow middle",
-    "right brow inner",
-    "right eye inner",
-    "right eye outer",
-    "mouth left",
-    "upper lip",
-    "mouth right",
-    "lower lip",
-    "nose bridge upper",
-    "nose bridge lower",
-    "left cheek",
-    "right cheek",
+    *(f"{side} {part}" for side in ("left", "right") for part in _BROW_AND_EYE),
+    *("mouth left", "upper lip", "mouth right", "lower lip"),
+    *("nose bridge upper", "nose bridge lower", "left cheek", "right cheek"),
 )
-NUM_POINTS = len(LANDMARK_POINTS) + len(CHEEKS)
+NUM_POINTS = len(POINT_NAMES)
 #: nodes of the three regions: 5 + 5 + 6; the nose bridge (14, 15) passes messages only
 REGIONS = {"upper left": (0, 1, 2, 3, 4), "upper right": (5, 6, 7, 8, 9), "lower": (10, 11, 12, 13, 16, 17)}
-#: neighbouring points of one facial part
-EDGES = (
-    (0, 1),
-    (1, 2),
-    (2, 3),
-    (3, 4),
-    (4, 0),  # left brow and eye
-    (5, 6),
-    (6, 7),
-    (7, 8),
-    (8, 9),
-    (9, 5),  # right brow and eye
-    (10, 11),
-    (11, 12),
-    (12, 13),
-    (13, 10),  # mouth
-    (10, 16),
-    (12, 17),  # cheeks to the mouth's corners
-    (14, 15),
-)  # nose bridge
+
+
+def _ring(first: int, last: int) -> list[tuple[int, int]]:
+    return [*pairwise(range(first, last + 1)), (last, first)]
+
+
+#: neighbouring points of one facial part: left and right brow and eye, mouth, cheeks to its corners, nose bridge
+EDGES = (*_ring(0, 4), *_ring(5, 9), *_ring(10, 13), (10, 16), (12, 17), (14, 15))
 
 FUSIONS = ("structure", "mean", "lstm")
 TIMES = ("attention", "lstm", "mean")
@@ -412,17 +372,17 @@ class KeyPointGCN(ClipModel):
         grey: bool = False,
     ):
         super().__init__()
-        for name, found, allowed in (("fusion", fusion, FUSIONS), ("time", time, TIMES)):
-            if found not in allowed:
-                raise AudferError(f"KP-GCN: {name} is {found!r}, expected one of {', '.join(allowed)}")
-        for name, found, least in (
+        for name, value, allowed in (("fusion", fusion, FUSIONS), ("time", time, TIMES)):
+            if value not in allowed:
+                raise AudferError(f"KP-GCN: {name} is {value!r}, expected one of {', '.join(allowed)}")
+        for name, value, least in (
             ("num_frames", num_frames, 1),
             ("image_size", image_size, 16),
             ("temporal_heads", temporal_heads, 1),
             ("temporal_depth", temporal_depth, 1),
         ):
-            if found < least:
-                raise AudferError(f"KP-GCN: {name} is {found}, expected at least {least}")
+            if value < least:
+                raise AudferError(f"KP-GCN: {name} is {value}, expected at least {least}")
         if min(blocks[1:]) < 1:
             raise AudferError(f"KP-GCN: blocks are {blocks}, expected at least 1 in every stage but the first")
         if not 0 <= auxiliary_weight < 1:

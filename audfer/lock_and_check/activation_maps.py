@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..action_units.estimator import ActionUnitEstimator
-from ..errors import InputError
+from ..errors import InputError, refuse
 from ..evaluation import DRAWS, LEVEL, SEED, bootstrap, equal_shares, limits, mean_of_known, ratio
 from ..facs import ACTION_UNITS
 from ..training.augmentation import resize
@@ -61,29 +61,23 @@ def activation_maps(
     Raises:
         InputError: frames of another form, an AU that the network does not know, or a kind that it does not have.
     """
-    frames = np.asarray(frames)
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.shape[1] != frames.shape[2] or frames.dtype != np.uint8:
-        raise InputError(
-            "activation_maps", "frames", f"{frames.dtype} of the shape {frames.shape}", "uint8 (n, side, side, 3)"
-        )
-    if kind not in KINDS or (kind == "similarity" and not isinstance(network, LAC)):
-        raise InputError(
-            "activation_maps", "kind", repr(kind), f"one of {', '.join(KINDS)}; similarity only of Lock and Check"
-        )
-    known = network.action_units if isinstance(network, LAC) else ACTION_UNITS
-    unknown = [name for name in action_units if name not in known]
-    if unknown:
-        raise InputError(
-            "activation_maps", "action_units", ", ".join(unknown), f"AUs of the network: {', '.join(known)}"
-        )
+    frames, locks = np.asarray(frames), isinstance(network, LAC)
+    known = network.action_units if locks else ACTION_UNITS
+    square = frames.ndim == 4 and frames.shape[3] == 3 and frames.shape[1] == frames.shape[2]
+    form, unknown = f"{frames.dtype} of the shape {frames.shape}", [unit for unit in action_units if unit not in known]
+    kinds = KINDS if locks else KINDS[:1]
+    checks = (
+        (not square or frames.dtype != np.uint8, "frames", form, "uint8 (n, side, side, 3)"),
+        (kind not in kinds, "kind", repr(kind), f"one of {', '.join(KINDS)}; similarity only of Lock and Check"),
+        (unknown, "action_units", ", ".join(unknown), f"AUs of the network: {', '.join(known)}"),
+    )
+    refuse("activation_maps", checks)
     columns = [known.index(name) for name in action_units]
     network.to(device)
     parts = []
     for start in range(0, len(frames), batch_size):
-        pictures = (
-            torch.from_numpy(np.ascontiguousarray(frames[start : start + batch_size])).permute(0, 3, 1, 2).to(device)
-        )
-        pictures = resize(pictures.float() / 255, network.image_size)
+        pictures = torch.from_numpy(np.ascontiguousarray(frames[start : start + batch_size])).to(device)
+        pictures = resize(pictures.permute(0, 3, 1, 2).float() / 255, network.image_size)
         parts.append((_evidence if kind == "evidence" else _similarity)(network, pictures, columns).cpu())
     network.cpu()
     return torch.cat(parts).numpy() if parts else np.zeros((0, len(columns), 1, 1), np.float32)
@@ -120,12 +114,7 @@ def resized_maps(maps: np.ndarray, size: int = GRID) -> np.ndarray:
 
     All 0 stays all 0.
     """
-    grown = F.interpolate(
-        torch.from_numpy(np.ascontiguousarray(maps, np.float32)),
-        size=(size, size),
-        mode="bilinear",
-        align_corners=False,
-    )
+    grown = F.interpolate(torch.from_numpy(np.ascontiguousarray(maps, np.float32)), size=(size, size), mode="bilinear")
     total = grown.sum(dim=(2, 3), keepdim=True)
     return (grown / total.where(total > 0, 1)).numpy()
 
@@ -172,9 +161,10 @@ def energy_shares(maps: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     for start in range(0, len(maps), 64):  # the grown maps of all pictures at once would fill the memory
         here = slice(start, start + 64)
         grown, masks = resized_maps(maps[here]), region_masks(boxes[here])
-        found = np.where(grown.any(axis=(2, 3)), (grown * masks).sum(axis=(2, 3)), masks.mean(axis=(2, 3)))
-        usable = masks.any(axis=(2, 3)) & np.isfinite(boxes[here]).all(axis=(2, 3))
-        shares[here] = np.where(usable, found, np.nan)
+        places = {"axis": (2, 3)}
+        inside = np.where(grown.any(**places), (grown * masks).sum(**places), masks.mean(**places))
+        usable = masks.any(**places) & np.isfinite(boxes[here]).all(**places)
+        shares[here] = np.where(usable, inside, np.nan)
     return shares
 
 
@@ -205,17 +195,17 @@ def localisation(
         subjects: (n,) who is on each picture; drawn again as wholes.
 
     Returns:
-        One row a network and AU, and "mean" (of the AUs that have a share): network, action_unit, share, low, high
+        One row per network and AU, and "mean" (of the AUs that have a share): network, action_unit, share, low, high
         (percentile bootstrap), difference, difference_low, difference_high (minus the first network's, paired), p
-        (two-sided, approximate
-        randomisation: which of the two looked at a person's pictures is a fair coin), pictures, subjects.
+        (two-sided, approximate randomisation: which of the two looked at a person's pictures is a fair coin),
+        pictures, subjects.
     """
     names = list(shares)
     stacked = np.stack([np.asarray(shares[name], float) for name in names])
     counted = (np.asarray(labels, float) == 1) & np.isfinite(stacked).all(axis=0)
     _, person = np.unique(np.asarray(subjects), return_inverse=True)
     people = person.max(initial=-1) + 1
-    # sums and numbers of pictures a person: a resampled mean is a ratio of weighted sums of them
+    # sums and numbers of pictures of each person: a resampled mean is a ratio of weighted sums of them
     number, sums = np.zeros((people, counted.shape[1])), np.zeros((people, *stacked.shape[::2]))
     np.add.at(number, person, counted)
     np.add.at(sums, person, np.where(counted, stacked, 0).transpose(1, 0, 2))
@@ -225,8 +215,7 @@ def localisation(
         by_au = ratio(totals[..., 1:, :], totals[..., :1, :])
         return np.concatenate((by_au, mean_of_known(by_au)[..., None]), axis=-1)
 
-    value = means(totals.sum(axis=0))
-    sample = bootstrap(means, totals, draws, shares=equal_shares(people))
+    value, sample = means(totals.sum(axis=0)), bootstrap(means, totals, draws, shares=equal_shares(people))
     signs = np.random.default_rng(SEED + 1).choice((-1.0, 1.0), size=(draws, people))
     seen = number.sum(axis=0) > 0
 
@@ -241,17 +230,22 @@ def localisation(
         )
         return p
 
-    rows = []
-    for k, name in enumerate(names):
-        compared = k > 0 and name != FLAT
-        p = randomised(sums[:, k] - sums[:, 0]) if compared else np.full(len(action_units) + 1, np.nan)
-        for c, unit in enumerate((*action_units, "mean")):
-            mine = counted[:, c] if c < len(action_units) else counted.any(axis=1)
-            row = {"network": name, "action_unit": unit, "share": value[k, c]}
-            row["low"], row["high"] = limits(sample[:, k, c], level)
-            change = sample[:, k, c] - sample[:, 0, c] if compared else np.full(draws, np.nan)
-            row["difference"] = value[k, c] - value[0, c] if compared else np.nan
-            row["difference_low"], row["difference_high"] = limits(change, level)
-            row["p"] = p[c]
-            rows.append({**row, "pictures": int(mine.sum()), "subjects": len(np.unique(person[mine]))})
-    return pd.DataFrame(rows)
+    compared = np.array([k > 0 and name != FLAT for k, name in enumerate(names)])
+    numbers = dict(zip(("share", "low", "high"), (value, *limits(sample, level)), strict=True))
+    changes = (value - value[:1], *limits(sample - sample[:, :1], level))
+    p = [randomised(sums[:, k] - sums[:, 0]) for k in range(len(names))]
+    for name, values in zip(("difference", "difference_low", "difference_high", "p"), (*changes, p), strict=True):
+        numbers[name] = np.where(compared[:, None], values, np.nan)
+    shown = {
+        "pictures": np.append(counted.sum(axis=0), counted.any(axis=1).sum()),
+        "subjects": np.append((number > 0).sum(axis=0), (number > 0).any(axis=1).sum()),
+    }
+    units = [*action_units, "mean"]
+    return pd.DataFrame(
+        {
+            "network": np.repeat(names, len(units)),
+            "action_unit": units * len(names),
+            **{name: values.ravel() for name, values in numbers.items()},
+            **{name: np.tile(values, len(names)) for name, values in shown.items()},
+        }
+    )

@@ -78,21 +78,15 @@ def train_on(
         openface=openface,
         drawn=drawn_landmarks,
     )
-    inputs = RecognitionInputs(str(work / "annotated"), data.meta["fingerprint"])
+    fingerprint = data.meta["fingerprint"]
+    inputs = RecognitionInputs(str(work / "annotated"), fingerprint)
     if start is not None:
-        seen = (
-            start.description["data"]["fingerprint"] == data.meta["fingerprint"]
-        )  # the same subjects: the same fold held out
-        file = Path(weights, "recogniser.safetensors")
-        inputs = replace(
-            inputs,
-            initial_weights=str(file),
-            initial_fingerprint=file_digest(file),
-            initial_fold=start.description["cell"]["fold"] if seen else 0,
-        )
-    table = run_cells(
-        [cell], {cell.source: inputs}, RecognitionStore(work / "recognition"), workers=1, desc=f"LAC {name}"
-    )
+        about, file = start.description, Path(weights, "recogniser.safetensors")
+        # the same subjects: the same fold has to be held out
+        seen = about["cell"]["fold"] if about["data"]["fingerprint"] == fingerprint else 0
+        inputs = replace(inputs, initial_weights=str(file), initial_fingerprint=file_digest(file), initial_fold=seen)
+    store = RecognitionStore(work / "recognition")
+    table = run_cells([cell], {cell.source: inputs}, store, workers=1, desc=f"LAC {name}")
     if isinstance(error := table["error"].iloc[0], str):
         raise AudferError(f"{name}: training failed: {error}")
     record = RecognitionRecord.load(table["path"].iloc[0])

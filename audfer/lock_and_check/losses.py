@@ -22,8 +22,6 @@ BINS = 3
 #: recalls and class shares below these count as these, so that an AU that was never found or never seen gets a large
 #: weight, no infinite one
 RECALL_FLOOR, SHARE_FLOOR = 0.05, 0.01
-#: Table VII: plain cross entropy, weighted by the class share only, dynamically weighted
-LOSSES: tuple[str, ...] = ("L_CE", "L_WA", "L_DWA")
 
 
 def _mean(values: Tensor, known: Tensor) -> Tensor:
@@ -39,6 +37,11 @@ def _flat(maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
             f"shape {tuple(maps.shape)}"
         )
     return maps.flatten(0, -4), boxes.flatten(0, -4)
+
+
+def _known_variant(loss: str, variant: str, variants: tuple[str, str]) -> None:
+    if variant not in variants:
+        raise AudferError(f"unknown variant of {loss} {variant!r}, expected {' or '.join(map(repr, variants))}")
 
 
 def _known(boxes: Tensor) -> Tensor:
@@ -88,8 +91,7 @@ def localisation_loss(features: Tensor, boxes: Tensor, variant: str = "bounded")
     Returns:
         Scalar, the mean over frames.
     """
-    if variant not in ("bounded", "paper"):
-        raise AudferError(f"unknown variant of L_loc {variant!r}, expected 'bounded' or 'paper'")
+    _known_variant("L_loc", variant, ("bounded", "paper"))
     features, boxes = _flat(features, boxes)
     energy = at_least_float32(features.abs()).sum(dim=-3)
     known = _known(boxes)
@@ -119,8 +121,7 @@ def activation_loss(similarity: Tensor, boxes: Tensor, labels: Tensor, variant: 
     Returns:
         Scalar in -1..1.
     """
-    if variant not in ("balanced", "paper"):
-        raise AudferError(f"unknown variant of L_act {variant!r}, expected 'balanced' or 'paper'")
+    _known_variant("L_act", variant, ("balanced", "paper"))
     inside, known = _similarity_inside(similarity, boxes)
     labels = labels.flatten(0, -2)
     known = known & ~labels.isnan()
@@ -135,8 +136,7 @@ def local_to_global_loss(similarity: Tensor, boxes: Tensor) -> Tensor:
     """L_l2g: squared difference between the mean similarity inside an AU's regions and over its whole map.
 
     It is minimised, with a plus sign in the total: the map's mean, which the pooled features see, should say what the
-        regions
-    say. Arguments as in ``activation_loss``. Returns a scalar in 0..4, the mean over frames and AUs.
+    regions say. Arguments as in ``activation_loss``. Returns a scalar in 0..4, the mean over frames and AUs.
     """
     inside, known = _similarity_inside(similarity, boxes)
     whole = at_least_float32(similarity).flatten(0, -4).mean(dim=(-2, -1))
@@ -150,7 +150,7 @@ def share_weights(share: Tensor, floor: float = SHARE_FLOOR) -> Tensor:
 
 
 class DynamicWeights(nn.Module):
-    """The weights of L_DWA, one an AU: hard and rare AUs count more.
+    """The weights of L_DWA, one per AU: hard and rare AUs count more.
 
     After each epoch ``w_diff = beta1 w_diff + (1 - beta1) / recall``, ``w_dist = beta2 w_dist + (1 - beta2) / share``,
     and ``w = delta w_diff + (1 - delta) w_dist``. Three things are ours because the paper leaves them open: both
@@ -180,8 +180,8 @@ class DynamicWeights(nn.Module):
         super().__init__()
         self.beta1, self.beta2, self.delta, self.normalise = beta1, beta2, delta, normalise
         # NaN: nothing seen yet
-        self.register_buffer("difficulty", torch.full((num_aus,), torch.nan, dtype=torch.float64))
-        self.register_buffer("distribution", torch.full((num_aus,), torch.nan, dtype=torch.float64))
+        for name in ("difficulty", "distribution"):
+            self.register_buffer(name, torch.full((num_aus,), torch.nan, dtype=torch.float64))
         if share is not None:
             self._average(self.distribution, share, SHARE_FLOOR, beta2)
 
@@ -217,9 +217,6 @@ class DynamicWeights(nn.Module):
         ]
         weights = self.delta * terms[0] + (1 - self.delta) * terms[1]
         return (weights / weights.mean() if self.normalise else weights).float()
-
-    def extra_repr(self) -> str:
-        return f"beta1={self.beta1}, beta2={self.beta2}, delta={self.delta}"
 
 
 def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, asymmetric: bool = True) -> Tensor:

@@ -15,8 +15,9 @@ from paths import ROOT
 from audfer.companion import cli
 from audfer.errors import AudferError, InputError
 from audfer.results import builder as results
+from audfer.study.outputs import OUTPUTS, with_cells
 from audfer.study.profiles import load_profile
-from audfer.study.study import OUTPUTS, Study
+from audfer.study.study import Study
 from audfer.training.records import FORMAT, RunStore, _file_state
 
 
@@ -83,13 +84,13 @@ def made(tmp_path_factory):
     )
     cells = {
         cell: f"{number:016x}"
-        for number, cell in enumerate(dict.fromkeys(c for name in OUTPUTS for c in study.cells(name)))
+        for number, cell in enumerate(dict.fromkeys(c for name in with_cells() for c in study.cells(name)))
     }
     for cell, key in cells.items():
         write_record(study.store, key, cell)
     study.store.note_grid(
         {"profile": study.profile.to_dict(), "device": "cpu", "precision": "float32"},
-        {name: study.cells(name) for name in OUTPUTS},
+        {name: study.cells(name) for name in with_cells()},
         cells,
     )
     return study.store
@@ -104,9 +105,9 @@ def test_what_a_study_saves_comes_out_of_a_copy_of_its_store_byte_for_byte(study
     short = replace(study.profile, training=replace(study.profile.training, epochs=1))
     own = Study(short, study.work.parent, tmp_path / "figures")
     own.store = RunStore(tmp_path / "runs")
-    for make in (results.table1, results.fig7, results.au_head):
-        for result in make(own):
-            result.save(own.figures)
+    for result in map(own.results, ("table1", "fig7", "au_head")):
+        for part in filter(None, (result, result.picture)):
+            part.save()
     shutil.move(own.store.folder, tmp_path / "elsewhere")
     for weights in (tmp_path / "elsewhere").glob("*/weights.safetensors"):  # most of a store, and no table needs them
         weights.unlink()
@@ -148,24 +149,19 @@ def test_everything_is_made_from_a_whole_store(whole):
     text = str(whole)
     assert (
         "missing cells" not in text
-        and "02_knowledge_matrix: Fig. 4" in text
+        and "02_knowledge_matrix: fig4, " in text
         and max(map(len, text.splitlines()[:-1])) < 80
     )
     assert "Embedded benchmark" in (whole.folder / "fig7_training.json").read_text()
 
 
-def test_every_result_of_the_notebooks_is_among_those_that_are_rebuilt():
-    called = set()
-    for notebook in (ROOT / "notebooks").rglob("*.py"):
-        text = notebook.read_text()
-        named = re.search(r"import (\w+_results) as results", text)
-        called |= {
-            (named[1] if named and room == "results" else room, name)
-            for room, name in re.findall(r"\b(\w*results)\.(\w+)\(study", text)
-        }
-    rebuilt = {(make.__module__.removeprefix("audfer."), make.__name__) for make in results.RESULTS}
-    # Lock and Check's pictures need its networks and clips: some of that room's come from the notebook alone
-    assert rebuilt <= called and {room for room, _ in called - rebuilt} <= {"recognition_results"}
+def test_every_table_and_figure_is_shown_by_the_notebook_that_it_names():
+    shown = {
+        (name, path.stem)
+        for path in (ROOT / "notebooks").rglob("*.py")
+        for name in re.findall(r'\bresults\("(\w+)"', path.read_text())
+    }
+    assert {(name, one.notebook) for name, one in OUTPUTS.items()} == shown
 
 
 def test_missing_failed_and_damaged_cells_are_named_and_the_rest_is_made(made, whole, tmp_path, capsys):
@@ -198,18 +194,18 @@ def test_missing_failed_and_damaged_cells_are_named_and_the_rest_is_made(made, w
 def test_any_cell_may_be_missing(made, tmp_path):
     """Each output without its first cell, with those that have an AU head alone, and with the others alone."""
     study = results.open_records(made.folder, tmp_path)
-    for make, outputs in results.RESULTS.items():
-        numbers = sorted({number for output in outputs for number in study.grid["outputs"][output]})
+    for name, one in OUTPUTS.items():
+        numbers = sorted({number for source in one.sources for number in study.grid["outputs"][source]})
         with_head = {n for n in numbers if study.grid["cells"][n]["cell"]["au_ratio"] > 0}
         for left in (set(numbers) - {numbers[0]}, with_head, set(numbers) - with_head) if numbers else ():
             if left:
                 part = results.open_records(made.folder, tmp_path)
                 part._loaded = study._loaded
                 part.grid["outputs"] = {
-                    name: [n for n in kept if n in left] for name, kept in part.grid["outputs"].items()
+                    output: [n for n in kept if n in left] for output, kept in part.grid["outputs"].items()
                 }
-                part.paper_flops = lambda: {}
-                for result in make(part):
+                made_now = part.results(name)
+                for result in made_now if isinstance(made_now, tuple) else (made_now,):
                     assert result.name
                 pyplot.close("all")
 
@@ -223,7 +219,7 @@ def test_a_folder_that_no_study_has_left_is_refused(made, tmp_path):
     with pytest.raises(InputError, match="format: found 9, expected 1: another version"):
         results.open_records(tmp_path)
     with pytest.raises(AudferError, match="run records alone; what is asked for needs the clips"):
-        results.open_records(made.folder).manifest("DFEW")
+        results.open_records(made.folder).results("fig4")
 
 
 def test_the_list_of_cells_keeps_keys_until_something_changes(tmp_path, made):

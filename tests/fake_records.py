@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,8 @@ import pandas as pd
 from audfer.facs import ACTION_UNITS
 from audfer.files import digest
 from audfer.study.ablations import ABLATIONS, WITH_HEAD
+from audfer.study.outputs import RecordSource
+from audfer.study.profiles import load_profile
 
 COUNTS = {
     "DFEW": (60, 46, 66, 54, 37, 4, 23),
@@ -142,3 +145,32 @@ def fake_ablations(seeds=(0,), knowledge=0.05, head=0.02, names=WITH_HEAD):
             )
             records.append(fake_record("former_dfer", "DFEW", 0.25, seed=seed, skill=skill, **fields))
     return records
+
+
+class FakeStudy(RecordSource):
+    """A study of the laptop profile whose cells have these records.
+
+    Args:
+        embedded: whether its clips are rendered.
+        grid: settings of the profile's grid that are others.
+    """
+
+    def __init__(self, records, embedded=True, **grid):
+        profile = load_profile("laptop")
+        data = profile.data if embedded else replace(profile.data, source="files")
+        self.profile = replace(profile, data=data, grid=replace(profile.grid, **{"ratio_model": "m3dfel", **grid}))
+        self.made_of, self.figures = records, Path("nowhere")
+
+    def records(self, *outputs):
+        return self.made_of
+
+
+_STUDIES = {}
+
+
+def made(name, records, embedded=True, grid=None, **options):
+    """The table or figure of that name from these records, made once from one list."""
+    key = id(records), embedded, repr(grid)
+    if key not in _STUDIES:
+        _STUDIES[key] = FakeStudy(records, embedded, **(grid or {}))  # keeps the list, so that no other gets its id
+    return _STUDIES[key].results(name, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from audfer.action_units.table import AUTable, table_from_openface_folder
 from audfer.errors import InputError
 from audfer.facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
 from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
-from audfer.results import tables
+from audfer.results import au_baseline, au_tables
 
 RAVDESS = Path("/work/shared/data/ravdess_openface")
 VIDEOS = Path("/work/shared/data/videos")
@@ -306,8 +307,6 @@ def test_tables_without_a_common_frame_are_refused():
 def test_the_figures_show_what_the_tables_say():
     import matplotlib.pyplot as plt
 
-    from audfer.results import plots
-
     predictions = pd.DataFrame(
         {
             "clip_id": list("abcd"),
@@ -323,18 +322,19 @@ def test_the_figures_show_what_the_tables_say():
             for judged, features, count in (("out", "A", 4), ("out", "B", 3), ("split", "A", 2))
         ]
     )
-    figure = plots.au_baselines(accuracy)
+    result = au_baseline.accuracy_table(accuracy, "au_baseline", "")
+    figure = result.plot()
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["s\nout", "s\nsplit"]
     assert sorted(x for line in figure.axes[0].lines for x in line.get_xdata()) == [75, 100, 100]
-    assert not plots.au_baselines(accuracy.head(0)).axes[0].axison
+    assert not replace(result.picture, frame=accuracy.head(0)).plot().axes[0].axison
     first, second = two_tables()
     agreement = comparison.extractor_agreement(first, second)
-    top, bottom = plots.extractor_agreement(agreement).axes
+    top, bottom = au_tables.draw_agreement(agreement).axes
     np.testing.assert_allclose(top.lines[0].get_ydata(), agreement["kappa"])
     assert [text.get_text() for text in bottom.texts] == ["no intensity"] and len(bottom.get_xticklabels()) == 18
     clips = pd.DataFrame({"clip_id": first.clip_ids(), "expression": np.arange(12) % 7})
     rates = comparison.presence_rates_with_intervals(first, clips)
-    panels = plots.presence_intervals(rates).axes
+    panels = au_tables.draw_presence(rates).axes
     assert len(panels) == 18 and all(len(axes.lines) == 7 for axes in panels)
     plt.close("all")
 
@@ -365,7 +365,7 @@ def test_real_ravdess_tables_go_through_the_section(study):
     )
     assert comparison.coverage(aus.first)["failed"].sum() == 0
     accuracy = study.au_baselines(aus)
-    table = tables.baseline_table(accuracy, "real")
+    table = au_baseline.accuracy_table(accuracy, "real", "real")
     assert len(table.display) == 1 and table.display["Test clips"].tolist() == [49]
     war = accuracy.query("classifier == 'AUs alone' and metric == 'WAR'").iloc[0]
     # one person to learn from: far from the literature's half, and still above one in seven

@@ -13,14 +13,32 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from fake_records import COUNTS, fake_ablations, fake_grid, fake_record
+from fake_records import COUNTS, fake_ablations, fake_grid, fake_record, made
 from scipy import stats
 from sklearn import metrics
 
 from audfer import published
 from audfer.errors import InputError
+from audfer.evaluation.matrices import matrix, rank_correlations
 from audfer.facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_INDEX
-from audfer.results import figure_data, outputs, plots, tables
+from audfer.models import NETWORKS
+from audfer.results import (
+    au_estimator,
+    class_frequencies,
+    contact_sheets,
+    drawing,
+    fig4,
+    fig5,
+    fig6,
+    fig7,
+    fig8,
+    interpolation,
+    knowledge,
+    positive_class_weights,
+    table1,
+    table3,
+)
+from audfer.results.builder import STYLE, Result, digests_of
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +47,9 @@ def records():
 
 
 @pytest.fixture(autouse=True)
-def close_figures():
-    yield
+def package_style():
+    with plt.style.context(STYLE):
+        yield
     plt.close("all")
 
 
@@ -40,53 +59,53 @@ def texts(axes):
 
 def test_knowledge_heatmap_writes_every_cell_of_the_printed_matrix():
     values = published.knowledge("figure")
-    axes = plots.knowledge_heatmap(figure_data.matrix(values, "paper"))
+    axes = drawing.heatmap(matrix(values, "paper"), low=0, high=1)
     assert texts(axes) == [f"{value:.2f}" for value in values.ravel()]
     assert [label.get_text() for label in axes.get_xticklabels()] == list(ACTION_UNITS)
     assert [label.get_text() for label in axes.get_yticklabels()] == list(EXPRESSIONS)
 
 
 def test_heatmap_places_cells_by_name_whatever_the_order_of_the_rows():
-    data = figure_data.matrix(np.arange(126).reshape(7, 18)).sample(frac=1, random_state=0)
-    np.testing.assert_array_equal(plots.heatmap(data).images[0].get_array(), np.arange(126).reshape(7, 18))
+    data = matrix(np.arange(126).reshape(7, 18)).sample(frac=1, random_state=0)
+    np.testing.assert_array_equal(drawing.heatmap(data).images[0].get_array(), np.arange(126).reshape(7, 18))
 
 
 def test_unknown_cells_stay_blank():
     values = np.full((7, 17), 0.5)
     values[2, 3] = np.nan
-    assert len(plots.heatmap(figure_data.matrix(values)).texts) == 7 * 17 - 1
+    assert len(drawing.heatmap(matrix(values)).texts) == 7 * 17 - 1
 
 
 def test_a_matrix_of_another_shape_is_refused():
     with pytest.raises(InputError, match=r"expected \(7, 18\) or \(7, 17\)"):
-        figure_data.matrix(np.zeros((18, 7)))
+        matrix(np.zeros((18, 7)))
 
 
 def test_rank_correlation_is_spearmans_without_au28():
     generator = np.random.default_rng(0)
     printed = published.knowledge("figure")
     ours = printed + generator.normal(0, 0.1, printed.shape)
-    found = figure_data.rank_correlations(ours, printed)
+    found = rank_correlations(ours, printed)
     index = list(INTENSITY_INDEX)
     assert found["disgust"] == pytest.approx(stats.spearmanr(ours[5, index], printed[5, index]).statistic)
     assert found["overall"] == pytest.approx(
         stats.spearmanr(ours[:, index].ravel(), printed[:, index].ravel()).statistic
     )
-    assert figure_data.rank_correlations(printed[:, index], printed)["overall"] == pytest.approx(1)
-    assert np.isnan(figure_data.rank_correlations(np.zeros((7, 18)), printed)["overall"])
+    assert rank_correlations(printed[:, index], printed)["overall"] == pytest.approx(1)
+    assert np.isnan(rank_correlations(np.zeros((7, 18)), printed)["overall"])
 
 
 def test_colours_of_a_logarithmic_heatmap_follow_the_logarithm_and_numbers_are_short():
     values = np.full((7, 18), 10.0)
     values[0, 0], values[0, 1] = 1.0, 100.0
-    axes = plots.positive_class_weights(figure_data.matrix(values, "distinct")).axes[0]
+    axes = positive_class_weights.draw(matrix(values, "distinct")).axes[0]
     assert texts(axes)[:3] == ["1.0", "100", "10"]
     assert axes.images[0].norm(10.0) == pytest.approx(0.5)
 
 
 def test_interpolation_marks_what_counted_as_missing():
     data = pd.DataFrame({"action_unit": "AU12", "frame": range(4), "before": [1, 0, 0, 4], "after": [1.0, 2, 3, 4]})
-    line, missing, measured = plots.interpolation(data).axes[0].get_lines()
+    line, missing, measured = interpolation.draw(data).axes[0].get_lines()
     assert list(line.get_ydata()) == [1, 2, 3, 4]
     assert (list(missing.get_xdata()), list(measured.get_xdata())) == ([1, 2], [0, 3])
 
@@ -102,19 +121,19 @@ def test_contact_sheets_lay_out_every_picture_with_its_labels():
         "moment_columns": ["0.00", "1.00"],
     }
     sheet["action_units"][0, 1, 2] = 30
-    axes = plots.contact_sheet_action_units(sheet).axes[0]
+    axes = contact_sheets.draw_action_units(sheet)
     assert len(axes.get_yticklabels()) == 18 and len(axes.get_xticklabels()) == 6
     assert axes.images[0].get_array().max() == 255 and texts(axes)[0].startswith("person 1")
-    assert len(plots.contact_sheet_expressions(sheet).axes[0].get_yticklabels()) == 7
-    data = figure_data.sheet_data(sheet)
+    assert len(contact_sheets.draw_expressions(sheet).get_yticklabels()) == 7
+    data = contact_sheets.sheet_data(sheet)
     assert len(data) == 18 * 2 * 3 + 7 * 2
     changed = data[data["change"] > 0]
     assert changed[["row", "person", "strength", "change"]].values.tolist() == [["AU01 name", "person 2", 5.0, 30.0]]
 
 
 def test_fig4_shows_both_matrices_and_the_correlation():
-    data = figure_data.fig4_data(published.knowledge("K2"))
-    figure = plots.fig4(data)
+    data = fig4.fig4_data(published.knowledge("K2"))
+    figure = fig4.draw(data)
     assert "0.37" in texts(figure.axes[1])[0]
     # K2 is a monotone map of Fig. 4's matrix (EQUATIONS.md 1); printing to two decimals makes a few ties
     assert data["overall_rank_correlation"].iloc[0] > 0.99
@@ -122,25 +141,25 @@ def test_fig4_shows_both_matrices_and_the_correlation():
 
 
 def test_ratio_data_holds_every_lambda_with_its_interval(records):
-    data = figure_data.ratio_data(records)
+    data = fig5.ratio_data(records, "m3dfel")
     assert sorted(data["au_ratio"].unique()) == [0.0, 0.1, 0.25, 0.5, 0.75]
     assert set(data["model"]) == {"m3dfel"} and len(data) == 3 * 5 * 2
     assert (data["low"] <= data["value"]).all() and (data["value"] <= data["high"]).all()
-    figure = plots.fig5(data)
+    figure = fig5.draw(data)
     drawn = figure.axes[0].get_lines()[-1].get_ydata()
     np.testing.assert_allclose(drawn, data[(data["dataset"] == "DFEW") & (data["metric"] == "WAR")]["value"])
 
 
 def test_the_lambda_of_fig5_does_not_mix_in_the_cell_without_knowledge_weights(records):
-    data = figure_data.ratio_data(records)
-    table = tables.table1(records).tidy
+    data = fig5.ratio_data(records, "m3dfel")
+    table = made("table1", records).frame
     expected = table[(table["model"] == "m3dfel") & (table["dataset"] == "DFEW") & (table["variant"] == "with AU")]
     found = data[(data["dataset"] == "DFEW") & (data["au_ratio"] == 0.25)]
     np.testing.assert_allclose(found["value"], expected["ours"])
 
 
 def test_loss_data_are_the_terms_of_eq_10_in_the_last_epoch(records):
-    data = figure_data.loss_data(records, "m3dfel")
+    data = fig5.loss_data(records, "m3dfel")
     record = next(
         r for r in records if (r.cell["model"], r.cell["dataset"], r.cell["au_ratio"]) == ("m3dfel", "MAFW", 0.75)
     )
@@ -150,7 +169,7 @@ def test_loss_data_are_the_terms_of_eq_10_in_the_last_epoch(records):
     assert part["weighted"].sum() == pytest.approx(last["loss"]) and part["share"].sum() == pytest.approx(100)
     alone = data[data["au_ratio"] == 0].set_index("term")
     assert (alone.loc["AU loss", "weighted"] == 0).all() and (alone.loc["expression loss", "share"] == 100).all()
-    figure = plots.loss_terms(data)
+    figure = fig5.draw_terms(data)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["DFEW", "FERV39k", "MAFW"]
     heights = sorted(bar.get_height() for bar in figure.axes[2].patches)
     np.testing.assert_allclose(heights, sorted(data.loc[data["dataset"] == "MAFW", "weighted"]))
@@ -158,62 +177,58 @@ def test_loss_data_are_the_terms_of_eq_10_in_the_last_epoch(records):
 
 
 def test_the_ablation_figure_draws_the_differences_to_plain_bce():
-    tidy = tables.ablations(fake_ablations()).tidy
-    figure = plots.ablations(tidy)
+    table = made("ablations", fake_ablations())
+    tidy, figure = table.frame, table.plot()
     for axes, metric in zip(figure.axes, ("WAR", "UAR"), strict=True):
         part = tidy[(tidy["against"] == "plain BCE") & (tidy["metric"] == metric)]
         assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(part["variant"])
         dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
         np.testing.assert_allclose(dots, part["difference"])
-    assert texts(plots.ablations(tidy.iloc[:0]).axes[0]) == ["no records"]
+    assert texts(made("ablations", []).plot().axes[0]) == ["no records"]
 
 
 def test_confusion_data_equals_scikit_learn_and_is_what_is_drawn(records):
-    data = figure_data.confusion_data(records)
+    data = fig6.confusion_data(records, "DFEW")
     record = next(
         r for r in records if r.cell["model"] == "m3dfel" and r.cell["dataset"] == "DFEW" and r.cell["au_ratio"] == 0
     )
     part = data[(data["model"] == "m3dfel") & (data["variant"] == "without AU")]
     expected = metrics.confusion_matrix(record.expressions, record.scores.argmax(1))
     np.testing.assert_array_equal(part["count"].to_numpy().reshape(7, 7), expected)
-    written = texts(plots.confusion(part))
+    written = texts(drawing.confusion(part))
     assert written[:49] == [f"{value:.0f}" for value in 100 * (expected / expected.sum(1, keepdims=True)).ravel()]
     assert written[49:] == [str(value) for value in expected.ravel()]
 
 
 def test_the_confusion_of_several_folds_is_that_of_all_their_clips():
     records = [fake_record("m3dfel", "DFEW", 0.0, fold=fold) for fold in (1, 2)]
-    data = figure_data.confusion_data(records)
+    data = fig6.confusion_data(records, "DFEW")
     assert data["count"].sum() == 2 * sum(COUNTS["DFEW"])
     assert data["war"].iloc[0] == pytest.approx(100 * np.mean([r.scores.argmax(1) == r.expressions for r in records]))
 
 
 def test_fig6_has_six_panels_and_says_which_is_missing(records):
     some = [r for r in records if not (r.cell["model"] == "mae_dfer" and r.cell["au_ratio"] > 0)]
-    figure = plots.fig6(figure_data.confusion_data(some))
+    figure = fig6.draw(fig6.confusion_data(some, "DFEW"))
     assert len(figure.axes) == 6 and texts(figure.axes[4]) == ["no record"]
 
 
 def test_process_data_has_seven_panels_in_percent_and_marks_the_variants(records):
-    data = figure_data.process_data(records)
-    assert (
-        list(dict.fromkeys(data["panel"])) == [name for name, *_ in figure_data.PANELS] and len(figure_data.PANELS) == 7
-    )
+    data = fig7.process_data(records, "m3dfel", "DFEW")
+    assert list(dict.fromkeys(data["panel"])) == list(fig7.PANELS) and len(fig7.PANELS) == 7
     record = next(
         r for r in records if r.cell["model"] == "m3dfel" and r.cell["dataset"] == "DFEW" and r.cell["au_ratio"] == 0
     )
     last = data[(data["variant"] == "without AU") & (data["panel"] == "test_war")]["value"].iloc[-1]
     assert last == pytest.approx(100 * record.history["test_war"].iloc[-1])
-    figure = plots.fig7(data)
+    figure = fig7.draw(data)
     titles = [axes.get_title(loc="left") for axes in figure.axes[:7]]
     assert [title[:3] for title in titles] == [f"({letter})" for letter in "abcdefg"]
     assert len(figure.axes[2].get_lines()) == 1  # no AU loss without an AU head
 
 
 def test_several_seeds_give_a_band():
-    figure = plots.fig7(
-        figure_data.process_data([fake_record(au_ratio=r, seed=s) for r in (0.0, 0.25) for s in (0, 1)])
-    )
+    figure = made("fig7", [fake_record(au_ratio=r, seed=s) for r in (0.0, 0.25) for s in (0, 1)]).plot()
     assert len(figure.axes[0].collections) == 2
 
 
@@ -221,66 +236,56 @@ def test_cluster_scores_on_separated_and_on_mixed_clips():
     labels = np.repeat(np.arange(4), 15)
     generator = np.random.default_rng(0)
     apart = 50 * np.eye(4)[labels] + generator.normal(size=(60, 4))
-    purity, silhouette, neighbours = figure_data.cluster_scores(apart, labels)
+    purity, silhouette, neighbours = fig8.cluster_scores(apart, labels)
     assert (purity, neighbours) == (100, 10) and silhouette > 0.9
-    assert figure_data.cluster_scores(generator.normal(size=(60, 4)), labels)[0] < 50
-    assert np.isnan(figure_data.cluster_scores(apart[:1], labels[:1])[0])
+    assert fig8.cluster_scores(generator.normal(size=(60, 4)), labels)[0] < 50
+    assert np.isnan(fig8.cluster_scores(apart[:1], labels[:1])[0])
 
 
 def test_fig8_draws_every_clip_in_three_panels_and_repeats_itself():
     sizes = np.array([15, 12, 12, 10, 8, 3, 6])
     cells = ({"au_ratio": 0.0}, {"weights": "none"}, {})
     mine = [fake_record(counts=sizes, **settings) for settings in cells]
-    data = figure_data.embedding_data(mine)
-    assert data.groupby("variant").size().to_dict() == dict.fromkeys(figure_data.EMBEDDINGS, 66)
+    data = fig8.embedding_data(mine, "m3dfel", "DFEW")
+    assert data.groupby("variant").size().to_dict() == dict.fromkeys(fig8.PANELS, 66)
     assert data["chance"].iloc[0] == pytest.approx(100 * (sizes * (sizes - 1)).sum() / (66 * 65))
-    figure = plots.fig8(data)
+    figure = fig8.draw(data)
     assert sum(len(c.get_offsets()) for c in figure.axes[0].collections) == 66
-    again = figure_data.embedding_data(mine[:1])
+    again = fig8.embedding_data(mine[:1], "m3dfel", "DFEW")
     pd.testing.assert_frame_equal(again, data[data["variant"] == "backbone alone"])
 
 
 def test_everything_is_drawn_of_a_smoke_run_too():
     tiny = {"counts": (3, 2, 3, 2, 2, 0, 1), "epochs": 1}
     few = [fake_record(model, "DFEW", ratio, **tiny) for model in ("m3dfel", "mae_dfer") for ratio in (0.0, 0.25)]
-    for draw, data in (
-        (plots.fig5, figure_data.ratio_data),
-        (plots.fig6, figure_data.confusion_data),
-        (plots.fig7, figure_data.process_data),
-        (plots.fig8, figure_data.embedding_data),
-    ):
-        draw(data(few)).canvas.draw()
-    for draw, table in ((plots.accuracies, tables.table1), (plots.strategies, tables.table3)):
-        draw(table(few).tidy).canvas.draw()
-        draw(table([]).tidy).canvas.draw()
+    for name in ("fig5", "fig6", "fig7", "fig8", "table1", "table3"):
+        made(name, few).plot().canvas.draw()
 
 
 def test_frequencies_stand_beside_the_published_ones():
-    data = figure_data.frequency_data(
-        {"DFEW": dict(zip(EXPRESSIONS, COUNTS["DFEW"], strict=True)), "RAVDESS": [8, 8, 4, 8, 8, 8, 8]}
-    )
+    data = class_frequencies.frequency_data({"DFEW": COUNTS["DFEW"], "RAVDESS": [8, 8, 4, 8, 8, 8, 8]})
     happy = data[(data["dataset"] == "DFEW") & (data["expression"] == "happy")].iloc[0]
     # class_counts.csv: 1956 happy clips among DFEW fold 1's training clips
     assert happy["paper_clips"] == 1956 and happy["share"] == pytest.approx(100 * 60 / 290)
     assert data[data["dataset"] == "RAVDESS"]["paper_share"].isna().all()
-    assert len(plots.class_frequencies(data).axes) == 2
+    assert len(class_frequencies.draw(data).axes) == 2
 
 
 def test_result_pictures_draw_the_tables_numbers(records):
-    table = tables.table3(records).tidy
-    figure = plots.strategies(table)
+    table = made("table3", records).frame
+    figure = table3.draw(table)
     baseline = table[
         (table["model"] == "m3dfel") & (table["metric"] == "WAR") & (table["variant"] == "no AU (baseline)")
     ].iloc[0]
     assert figure.axes[0].get_lines()[0].get_xdata() == pytest.approx([baseline["ours"]])
     paper = figure.axes[0].get_lines()[-1].get_xdata()
     assert list(paper) == [64.33, 65.53, 64.80, 64.16]
-    assert len(plots.accuracies(tables.table1(records).tidy).axes) == 6
+    assert len(table1.draw(made("table1", records).frame).axes) == 6
 
 
 def test_recovery_and_estimator_figures_draw_their_cells():
     planted = np.random.default_rng(0).random((7, 17))
-    axes = plots.recovery(figure_data.recovery_data(planted, planted**3))
+    axes = knowledge.draw_recovery(knowledge.recovery_data(planted, planted**3))
     assert axes.get_title(loc="left") == "rank correlation +1.00 (119 cells)"
     share = np.linspace(0.2, 0.9, 18)
     table = pd.DataFrame(
@@ -293,31 +298,24 @@ def test_recovery_and_estimator_figures_draw_their_cells():
             "intensity_r": np.where(np.array(ACTION_UNITS) == "AU28", np.nan, share),
         }
     )
-    figure = plots.estimator_accuracy(table)
+    figure = au_estimator.draw(table)
     np.testing.assert_allclose([bar.get_height() for bar in figure.axes[0].patches], share)
     assert "no intensity" in texts(figure.axes[1])
 
 
-@pytest.mark.parametrize(
-    ("draw", "data"),
-    [
-        (plots.fig5, figure_data.ratio_data),
-        (plots.fig6, figure_data.confusion_data),
-        (plots.fig7, figure_data.process_data),
-        (plots.fig8, figure_data.embedding_data),
-    ],
-)
-def test_figures_without_any_record_say_so(draw, data):
-    figure = draw(data([]))
+@pytest.mark.parametrize("name", ["table1", "table3", "fig5", "loss_terms", "fig6", "fig7", "fig8", "calibration"])
+def test_figures_without_any_record_say_so(name):
+    figure = made(name, []).plot()
     assert any("no record" in text for axes in figure.axes for text in texts(axes))
 
 
 def test_saved_figure_brings_its_numbers_and_saving_again_changes_no_byte(records, tmp_path):
-    data = figure_data.ratio_data(records)
-    saved = outputs.save_figure(plots.fig5(data), "fig5", data, tmp_path, "Fig. 5.", records)
+    data = fig5.ratio_data(records, "m3dfel")
+    result = Result("fig5", data, "Fig. 5.", draw=fig5.draw, digests=digests_of(records))
+    saved = result.save(tmp_path)
     assert [path.name for path in saved.paths] == ["fig5.png", "fig5.svg", "fig5.csv", "fig5.json"]
     before = [path.read_bytes() for path in saved.paths]
-    outputs.save_figure(plots.fig5(data), "fig5", data, tmp_path, "Fig. 5.", records)
+    result.save(tmp_path)
     assert [path.read_bytes() for path in saved.paths] == before
     np.testing.assert_allclose(pd.read_csv(saved.paths[2])["value"], data["value"], rtol=1e-5)
     assert not re.search(rb"dc:date|\d{4}-\d\d-\d\dT", before[1])
@@ -329,25 +327,22 @@ def test_saved_figure_brings_its_numbers_and_saving_again_changes_no_byte(record
 
 
 def test_colours_are_fixed_and_distinct():
-    for colours in (plots.EXPRESSION_COLOURS, plots.MODEL_COLOURS, plots.VARIANT_COLOURS, plots.STRATEGY_COLOURS):
+    networks = {name: network.colour for name, network in NETWORKS.items()}
+    for colours in (drawing.EXPRESSION_COLOURS, networks, drawing.VARIANT_COLOURS, table3.COLOURS):
         assert len(set(colours.values())) == len(colours)
-    assert tuple(plots.EXPRESSION_COLOURS) == EXPRESSIONS == tuple(plots.EXPRESSION_MARKERS)
+    assert tuple(drawing.EXPRESSION_COLOURS) == EXPRESSIONS == tuple(drawing.EXPRESSION_MARKERS)
 
 
 def test_the_callers_own_style_is_left_alone():
+    plt.rcParams["font.size"] = 31
     before = dict(plt.rcParams)
-    plots.knowledge_heatmap(figure_data.matrix(published.knowledge("figure")))
+    Result("k", matrix(published.knowledge("figure")), "", draw=drawing.heatmap).plot()
     assert dict(plt.rcParams) == before
 
 
 def test_figures_of_four_networks_keep_their_texts_apart_and_inside():
     found = fake_grid(models=("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn"))
-    figures = (
-        plots.accuracies(tables.table1(found).tidy),
-        plots.strategies(tables.table3(found).tidy),
-        plots.fig6(figure_data.confusion_data(found, "DFEW")),
-    )
-    for figure in figures:
+    for figure in (made(name, found).plot() for name in ("table1", "table3", "fig6")):
         figure.canvas.draw()
         whole = figure.bbox
         # matplotlib keeps labels of ticks beyond the ends of an axis, undrawn

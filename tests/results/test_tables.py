@@ -7,12 +7,17 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from fake_records import COUNTS, fake_ablations, fake_grid, fake_record
+from fake_records import COUNTS, FakeStudy, fake_ablations, fake_grid, fake_record, made
 
 from audfer import evaluation, published
 from audfer.errors import InputError
 from audfer.facs import EXPRESSIONS
-from audfer.results import outputs, tables
+from audfer.models import NETWORKS
+from audfer.results import ablations as ablation_tables
+from audfer.results import conclusions, cost, selection
+from audfer.results.builder import DASH, Result, markdown_table
+from audfer.results.printed import printed, printed_strategy
+from audfer.results.table2 import class_table
 from audfer.study.ablations import ABLATIONS, CONTROLS, KNOWLEDGE, NO_HEAD, PLAIN_BCE, ablation_records
 
 
@@ -23,7 +28,7 @@ def records():
 
 @pytest.fixture(scope="module")
 def first(records):
-    return tables.table1(records)
+    return made("table1", records)
 
 
 def cell(tidy, **where):
@@ -34,7 +39,7 @@ def cell(tidy, **where):
 
 
 def test_table_1_has_every_network_dataset_variant_and_metric(first):
-    assert len(first.tidy) == 3 * 3 * 2 * 2
+    assert len(first.frame) == 3 * 3 * 2 * 2
     assert list(first.display["Dataset"].unique()) == ["DFEW", "FERV39k", "MAFW"]
     assert list(first.display["Network"].unique()) == ["M3DFEL", "MAE-DFER", "Former-DFER"]
 
@@ -44,7 +49,7 @@ def test_table_1_shows_the_records_own_numbers(first, records):
         r for r in records if r.cell["model"] == "mae_dfer" and r.cell["dataset"] == "MAFW" and r.cell["au_ratio"] == 0
     )
     expected = evaluation.war(record.expressions, record.scores.argmax(1))
-    found = cell(first.tidy, model="mae_dfer", dataset="MAFW", variant="without AU", metric="WAR")
+    found = cell(first.frame, model="mae_dfer", dataset="MAFW", variant="without AU", metric="WAR")
     assert found["ours"] == pytest.approx(100 * expected)
     assert found["low"] < found["ours"] < found["high"]
 
@@ -54,12 +59,12 @@ FOUR = ("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn")
 
 def test_the_fourth_network_is_a_block_of_its_own_with_the_numbers_that_its_own_paper_prints():
     found = fake_grid(models=FOUR)
-    for table in (tables.table1(found), tables.table2(found), tables.table3(found)):
+    for table in (made(name, found) for name in ("table1", "table2", "table3")):
         assert list(table.display["Network"].unique()) == ["M3DFEL", "MAE-DFER", "Former-DFER", "KP-GCN"]
-        block = table.tidy[
-            (table.tidy["model"] == "keypoint_gcn")
-            & (table.tidy["dataset"] == "DFEW")
-            & table.tidy["metric"].isin(["WAR", "UAR"])
+        block = table.frame[
+            (table.frame["model"] == "keypoint_gcn")
+            & (table.frame["dataset"] == "DFEW")
+            & table.frame["metric"].isin(["WAR", "UAR"])
         ]
         alone = block[block["variant"].isin(["without AU", "no AU (baseline)", "none"])]
         assert (
@@ -68,7 +73,9 @@ def test_the_fourth_network_is_a_block_of_its_own_with_the_numbers_that_its_own_
         )
         joined = block.drop(alone.index)
         assert len(joined) >= 2 and joined["paper"].isna().all() and joined["ours"].notna().all()
-    ferv = cell(tables.table1(found).tidy, model="keypoint_gcn", dataset="FERV39k", variant="without AU", metric="WAR")
+    ferv = cell(
+        made("table1", found).frame, model="keypoint_gcn", dataset="FERV39k", variant="without AU", metric="WAR"
+    )
     assert ferv["paper"] == 47.80 and "Table 5" in ferv["note"]
 
 
@@ -81,8 +88,7 @@ def test_variants_and_other_sources_of_action_units_stay_out_of_the_tables():
             record.cell["au_source"] = source
             odd.append(record)
     for name in ("table1", "table2", "table3"):
-        make = getattr(tables, name)
-        pd.testing.assert_frame_equal(make(found).tidy, make([*odd, *found]).tidy)
+        pd.testing.assert_frame_equal(made(name, found).frame, made(name, [*odd, *found]).frame)
 
 
 # read off the paper's Table 1
@@ -96,15 +102,15 @@ def test_variants_and_other_sources_of_action_units_stay_out_of_the_tables():
     ],
 )
 def test_table_1_prints_the_papers_numbers_beside_ours(first, model, dataset, variant, war, uar):
-    assert cell(first.tidy, model=model, dataset=dataset, variant=variant, metric="WAR")["paper"] == war
-    assert cell(first.tidy, model=model, dataset=dataset, variant=variant, metric="UAR")["paper"] == uar
-    name = tables.MODEL_NAMES[model]
+    assert cell(first.frame, model=model, dataset=dataset, variant=variant, metric="WAR")["paper"] == war
+    assert cell(first.frame, model=model, dataset=dataset, variant=variant, metric="UAR")["paper"] == uar
+    name = NETWORKS[model].title
     shown = cell(first.display, Dataset=dataset, Network=name, Variant=variant)
     assert (shown["WAR, paper (other input)"], shown["UAR, paper (other input)"]) == (f"{war:.2f}", f"{uar:.2f}")
 
 
 def test_table_1_difference_belongs_to_the_row_with_au_and_is_holm_corrected(first):
-    without, joined = (first.tidy[first.tidy["variant"] == v] for v in ("without AU", "with AU"))
+    without, joined = (first.frame[first.frame["variant"] == v] for v in ("without AU", "with AU"))
     assert without["difference"].isna().all() and without["p"].isna().all()
     assert joined[["difference", "p", "p_holm"]].notna().all(axis=None)
     np.testing.assert_allclose(joined["p_holm"], evaluation.holm(joined["p"]))
@@ -112,7 +118,7 @@ def test_table_1_difference_belongs_to_the_row_with_au_and_is_holm_corrected(fir
 
 
 def test_captions_say_what_the_input_is_and_how_it_was_measured(records):
-    for table in (tables.table1(records), tables.table2(records), tables.table3(records)):
+    for table in (made(name, records) for name in ("table1", "table2", "table3")):
         for words in (
             "embedded benchmark",
             "rendered faces",
@@ -124,9 +130,9 @@ def test_captions_say_what_the_input_is_and_how_it_was_measured(records):
             "not comparable",
         ):
             assert words in table.caption
-    best = tables.table1(records, protocol="best-on-test").caption
+    best = made("table1", records, protocol="best-on-test").caption
     assert "best of 12 epochs on the test clips themselves" in best
-    real = tables.table1(records, embedded=False)
+    real = made("table1", records, embedded=False)
     assert "rendered" not in real.caption and "WAR, paper" in real.display.columns
 
 
@@ -137,31 +143,32 @@ PAPER_FLOPS = {
 
 
 def test_cost_shows_what_head_and_loss_add():
-    table = tables.cost({"m3dfel": PAPER_FLOPS}, {"forward": 100.0, "training": 332.0})
-    value = table.tidy.set_index(["part", "metric"])["value"]
+    table = cost.cost_table({"m3dfel": PAPER_FLOPS}, {"forward": 100.0, "training": 332.0})
+    value = table.frame.set_index(["part", "metric"])["value"]
     assert value["AU head", "FLOPs"] == 680_000_000 and value["AU head", "parameters"] == 18_450
     assert value["AU loss", "percent of the network"] == pytest.approx(1e-5)
-    assert set(table.tidy["paper"].dropna()) == {1.66}
+    assert set(table.frame["paper"].dropna()) == {1.66}
     (row,) = table.display.to_dict("records")
     assert row["AU head: FLOPs"] == "+680,000,000 (20 %)" and row["AU loss: operations"] == "+332 (0.00001 %)"
-    assert tables.cost({"m3dfel": PAPER_FLOPS}).display["AU loss: operations"].item() == tables.DASH
 
 
-def test_cost_of_the_real_networks_is_the_linear_layers(study):
-    operations = study.au_loss_operations()
+def test_cost_of_the_real_networks_is_the_linear_layers():
+    operations = cost.au_loss_operations()
     # 18 AUs, nine element operations each, some a clip, and about as many again in the backward pass
     assert 18 * 9 < operations["forward"] < operations["training"] < 18 * 100
-    flops = {"former_dfer": study.paper_flops()["former_dfer"]}
-    value = tables.cost(flops, operations).tidy.set_index(["part", "metric"])["value"]
+    value = cost.cost_table(cost.paper_costs(["former_dfer"]), operations).frame.set_index(["part", "metric"])["value"]
     assert value["AU head", "FLOPs"] == 2 * 512 * 18 and value["AU head", "parameters"] == 513 * 18
     assert value["AU head", "percent of the network"] < 0.001 and value["AU loss", "percent of the network"] < 0.001
 
 
 def test_table_2_has_classes_costs_and_the_papers_rows(records):
-    table = tables.table2(records, paper_flops={"m3dfel": PAPER_FLOPS})
-    assert cell(table.tidy, model="m3dfel", variant="with AU", metric="disgust")["paper"] == 10.34
-    assert cell(table.tidy, model="mae_dfer", variant="with AU", metric="paper-size GFLOPs")["paper"] == 26.11
-    assert cell(table.tidy, model="m3dfel", variant="with AU", metric="GFLOPs")["ours"] == pytest.approx(0.0412)
+    names = ("m3dfel", "mae_dfer", "former_dfer")
+    table = class_table(
+        FakeStudy(records), records, "t", dataset="DFEW", models=names, costs={"m3dfel": PAPER_FLOPS}, title="Table 2"
+    )
+    assert cell(table.frame, model="m3dfel", variant="with AU", metric="disgust")["paper"] == 10.34
+    assert cell(table.frame, model="mae_dfer", variant="with AU", metric="paper-size GFLOPs")["paper"] == 26.11
+    assert cell(table.frame, model="m3dfel", variant="with AU", metric="GFLOPs")["ours"] == pytest.approx(0.0412)
     shown = table.display[(table.display["Network"] == "M3DFEL") & (table.display["Source"] == "ours")]
     assert list(shown["Cost, paper size"]) == ["1.66 / 3.32", "2.00 / 4.00"]
     assert list(shown["Parameters, paper size"]) == ["33.00 M", "33.02 M"]
@@ -170,12 +177,12 @@ def test_table_2_has_classes_costs_and_the_papers_rows(records):
         r for r in records if r.cell["model"] == "m3dfel" and r.cell["dataset"] == "DFEW" and r.cell["au_ratio"] == 0
     )
     expected = evaluation.per_class_accuracy(record.expressions, record.scores.argmax(1))
-    ours = [cell(table.tidy, model="m3dfel", variant="without AU", metric=name)["ours"] for name in EXPRESSIONS]
+    ours = [cell(table.frame, model="m3dfel", variant="without AU", metric=name)["ours"] for name in EXPRESSIONS]
     np.testing.assert_allclose(ours, 100 * expected)
 
 
 def test_table_2_names_the_misprint_of_mae_dfers_fear(records):
-    table = tables.table2(records)
+    table = made("table2", records)
     notes = " ".join(table.notes)
     assert "34.35 should be 34.25" in notes
     affected = table.display[(table.display["Network"] == "MAE-DFER") & (table.display["Fea."] == "34.35")]
@@ -185,7 +192,7 @@ def test_table_2_names_the_misprint_of_mae_dfers_fear(records):
 
 def test_tables_say_which_strategy_the_papers_au_row_is(first):
     # Table 3 of the paper: 65.53 is M3DFEL's global row, 75.01 and 65.16 are the others' distinct rows
-    assert [tables.printed_strategy(m) for m in ("m3dfel", "mae_dfer", "former_dfer")] == [
+    assert [printed_strategy(m) for m in ("m3dfel", "mae_dfer", "former_dfer")] == [
         "global",
         "distinct",
         "distinct",
@@ -194,15 +201,15 @@ def test_tables_say_which_strategy_the_papers_au_row_is(first):
 
 
 def test_table_3_has_four_rows_a_network_with_the_papers_below(records):
-    table = tables.table3(records)
+    table = made("table3", records)
     assert len(table.display) == 3 * (2 + 3 * 3)  # ours, the paper's and, with AU, the difference
-    assert cell(table.tidy, model="m3dfel", variant="minor", metric="WAR")["paper"] == 64.16
-    assert cell(table.tidy, model="mae_dfer", variant="global", metric="UAR")["paper"] == 60.74
-    assert table.tidy["p"].notna().sum() == 3 * 3 * 9
+    assert cell(table.frame, model="m3dfel", variant="minor", metric="WAR")["paper"] == 64.16
+    assert cell(table.frame, model="mae_dfer", variant="global", metric="UAR")["paper"] == 60.74
+    assert table.frame["p"].notna().sum() == 3 * 3 * 9
     # two families: the WARs and UARs, and the classes
     for family in (
-        table.tidy[table.tidy["metric"].isin(("WAR", "UAR"))],
-        table.tidy[table.tidy["metric"].isin(EXPRESSIONS)],
+        table.frame[table.frame["metric"].isin(("WAR", "UAR"))],
+        table.frame[table.frame["metric"].isin(EXPRESSIONS)],
     ):
         np.testing.assert_allclose(family["p_holm"], evaluation.holm(family["p"]))
     assert "18 WARs and UARs" in table.caption
@@ -210,11 +217,12 @@ def test_table_3_has_four_rows_a_network_with_the_papers_below(records):
 
 def test_a_missing_cell_is_a_dash_not_a_crash(records):
     some = [r for r in records if (r.cell["model"], r.cell["dataset"]) != ("mae_dfer", "DFEW")]
-    table = tables.table1(some)
+    table = made("table1", some)
     shown = cell(table.display, Dataset="DFEW", Network="MAE-DFER", Variant="with AU")
     assert shown["WAR [95 %]"] == shown["Δ WAR [95 %]"] == shown["p WAR"] == "—"
     assert shown["WAR, paper (other input)"] == "75.01"
-    assert (tables.table3(some, models=["mae_dfer"]).display["Hap."].iloc[::2] == "—").all()
+    shown = made("table3", some).display.query("Network == 'MAE-DFER' and Source == 'ours'")
+    assert list(shown["Hap."]) == ["—", *shown["Hap."].iloc[1:]]
     assert "nan" not in table.to_markdown().lower()
 
 
@@ -222,44 +230,44 @@ def test_a_dataset_and_a_network_that_the_paper_lacks_get_dashes():
     other = [fake_record("keypoint_gcn", "DFEW", ratio) for ratio in (0.0, 0.25)]
     for record in other:
         record.cell["dataset"] = "RAVDESS"
-    table = tables.table1(other)
+    table = made("table1", other)
     assert set(table.display["WAR, paper (other input)"]) == {"—"} and table.notes == ()
 
 
 def test_no_records_at_all_give_an_empty_table():
-    for make in (tables.table1, tables.table2, tables.table3):
-        table = make([])
-        assert table.tidy.empty and "No run records" in table.caption
+    for name in ("table1", "table2", "table3"):
+        table = made(name, [])
+        assert table.frame.empty and "No run records" in table.caption
 
 
 def test_commonest_settings_win_and_an_ablation_does_not_slip_in(records):
-    chosen = tables.au_records(records, "m3dfel", "DFEW")
+    chosen = selection.au_records(records, "m3dfel", "DFEW")
     assert len(chosen) == 1
     assert {k: chosen[0].cell[k] for k in ("weights", "au_ratio", "strategy")} == {
         "weights": "knowledge",
         "au_ratio": 0.25,
         "strategy": "global",
     }
-    assert tables.au_records(records, "m3dfel", "DFEW", au_ratio=0.5)[0].cell["au_ratio"] == 0.5
-    assert tables.au_records(records, "m3dfel", "DFEW", strategy="nothing") == []
+    assert selection.au_records(records, "m3dfel", "DFEW", au_ratio=0.5)[0].cell["au_ratio"] == 0.5
+    assert selection.au_records(records, "m3dfel", "DFEW", strategy="nothing") == []
 
 
 def test_several_seeds_are_one_row_with_their_spread():
-    table = tables.table1(fake_grid(seeds=(0, 1, 2)))
-    assert len(table.tidy) == 36 and set(table.tidy["seeds"]) == {3}
-    assert (table.tidy["seed_sd"] > 0).all()
-    assert set(table.tidy["clips"]) == {sum(counts) for counts in COUNTS.values()}
+    table = made("table1", fake_grid(seeds=(0, 1, 2)))
+    assert len(table.frame) == 36 and set(table.frame["seeds"]) == {3}
+    assert (table.frame["seed_sd"] > 0).all()
+    assert set(table.frame["clips"]) == {sum(counts) for counts in COUNTS.values()}
     assert "3 seeds (0, 1, 2) averaged clip by clip" in table.caption
 
 
 def test_saved_table_is_the_tidy_numbers_and_saving_again_changes_no_byte(first, tmp_path):
-    saved = outputs.save_table(first, "table1", tmp_path)
-    assert [path.name for path in saved.paths] == ["table1.csv", "table1.md", "table1.json"]
+    saved = first.save(tmp_path)
+    assert [path.name for path in saved.paths] == ["table1_war_uar.csv", "table1_war_uar.md", "table1_war_uar.json"]
     before = [path.read_bytes() for path in saved.paths]
-    outputs.save_table(first, "table1", tmp_path)
+    first.save(tmp_path)
     assert [path.read_bytes() for path in saved.paths] == before
     back = pd.read_csv(saved.paths[0])
-    np.testing.assert_allclose(back["ours"], first.tidy["ours"], rtol=1e-5)
+    np.testing.assert_allclose(back["ours"], first.frame["ours"], rtol=1e-5)
     text = saved.paths[1].read_text(encoding="utf-8")
     assert text.startswith("Table 1.") and "| DFEW | M3DFEL | without AU |" in text and "64.33" in text
     assert len(json.loads(saved.paths[2].read_text())["records"]) == 18
@@ -269,20 +277,19 @@ def test_saved_table_is_the_tidy_numbers_and_saving_again_changes_no_byte(first,
 
 
 def test_a_bare_frame_is_saved_with_its_caption(tmp_path):
-    saved = outputs.save_table(
-        pd.DataFrame({"action unit": ["AU01", "AU02"], "F1": [0.51234, np.nan]}), "f1", tmp_path, "F1 of every AU."
-    )
+    frame = pd.DataFrame({"action unit": ["AU01", "AU02"], "F1": [0.51234, np.nan]})
+    saved = Result("f1", frame, "F1 of every AU.").save(tmp_path)
     text = saved.paths[1].read_text(encoding="utf-8")
     assert text.startswith("F1 of every AU.") and "| AU01 | 0.512 |" in text and "| AU02 | — |" in text
 
 
 def test_bars_in_text_do_not_break_a_markdown_table():
-    assert tables.markdown_table(pd.DataFrame({"a": ["x|y"]})).splitlines()[-1] == "| x\\|y |"
+    assert markdown_table(pd.DataFrame({"a": ["x|y"]})).splitlines()[-1] == "| x\\|y |"
 
 
 def test_published_misprints_are_shown_as_printed():
-    assert tables.printed("mae_dfer", "audfer", "DFEW", "fear") == 34.35
-    assert np.isnan(tables.printed("mae_dfer", "audfer", "DISFA", "WAR"))
+    assert printed("mae_dfer", "audfer", "DFEW", "fear") == 34.35
+    assert np.isnan(printed("mae_dfer", "audfer", "DISFA", "WAR"))
     assert published.printed_metric("mae_dfer", "audfer", "DFEW", "fear", corrected=True) == 34.25
 
 
@@ -297,8 +304,8 @@ def folds_of(dataset, folds, **settings):
 
 def test_folds_are_pooled_and_their_mean_has_its_own_name():
     records = folds_of("DFEW", (1, 2, 3)) + folds_of("FERV39k", (1,))
-    table = tables.table1(records)
-    row = cell(table.tidy, dataset="DFEW", variant="with AU", metric="UAR")
+    table = made("table1", records)
+    row = cell(table.frame, dataset="DFEW", variant="with AU", metric="UAR")
     parts = [r for r in records if r.cell["dataset"] == "DFEW" and r.cell["au_ratio"]]
     truth, guess = np.concatenate([p.expressions for p in parts]), np.concatenate([p.scores.argmax(1) for p in parts])
     assert row["ours"] == pytest.approx(100 * evaluation.uar(truth, guess)) and row["clips"] == 3 * sum(COUNTS["DFEW"])
@@ -306,25 +313,25 @@ def test_folds_are_pooled_and_their_mean_has_its_own_name():
     assert row["fold_mean"] == pytest.approx(np.mean(means)) and row["fold_sd"] == pytest.approx(np.std(means, ddof=1))
     assert row["folds"] == 3 and "pooled over folds (DFEW 1, 2, 3)" in table.caption
     shown = table.display[table.display["Variant"] == "with AU"].set_index("Dataset")["UAR, mean of folds (sd)"]
-    assert shown["DFEW"] == f"{np.mean(means):.1f} ({np.std(means, ddof=1):.1f})" and shown["FERV39k"] == tables.DASH
+    assert shown["DFEW"] == f"{np.mean(means):.1f} ({np.std(means, ddof=1):.1f})" and shown["FERV39k"] == DASH
     assert len(table.digests) == 8
     # pooled clips tell smaller differences
     assert (
         row["detectable"]
-        < cell(tables.table1(records, fold=1).tidy, dataset="DFEW", variant="with AU", metric="UAR")["detectable"]
+        < cell(made("table1", records, fold=1).frame, dataset="DFEW", variant="with AU", metric="UAR")["detectable"]
     )
 
 
 def test_one_fold_takes_its_records_and_those_of_datasets_without_folds():
     records = folds_of("DFEW", (1, 2)) + folds_of("FERV39k", (1,))
     for fold in (1, 2):
-        table = tables.table1(records, fold=fold)
+        table = made("table1", records, fold=fold)
         own = next(
             r for r in records if r.cell["dataset"] == "DFEW" and r.cell["fold"] == fold and not r.cell["au_ratio"]
         )
-        row = cell(table.tidy, dataset="DFEW", variant="without AU", metric="WAR")
+        row = cell(table.frame, dataset="DFEW", variant="without AU", metric="WAR")
         assert row["ours"] == pytest.approx(100 * evaluation.war(own.expressions, own.scores.argmax(1)))
-        assert set(table.tidy["dataset"]) == {"DFEW", "FERV39k"} and "pooled" not in table.caption
+        assert set(table.frame["dataset"]) == {"DFEW", "FERV39k"} and "pooled" not in table.caption
         assert "UAR, mean of folds (sd)" not in table.display
 
 
@@ -332,11 +339,11 @@ def test_folds_that_share_a_test_clip_are_refused():
     records = folds_of("DFEW", (1, 2))
     records[2].clip_ids[5] = records[0].clip_ids[5]
     with pytest.raises(InputError, match="DFEW/00005 in several of them"):
-        tables.pooled(records)
+        selection.pooled(records)
 
 
 def test_folds_and_seeds_together_keep_the_seeds_apart():
-    joined = tables.pooled([r for seed in (0, 1) for r in folds_of("DFEW", (1, 2), seed=seed)])
+    joined = selection.pooled([r for seed in (0, 1) for r in folds_of("DFEW", (1, 2), seed=seed)])
     assert sorted((r.cell["au_ratio"], r.cell["seed"], r.cell["fold"]) for r in joined) == [
         (ratio, seed, "1, 2") for ratio in (0.0, 0.25) for seed in (0, 1)
     ]
@@ -345,7 +352,7 @@ def test_folds_and_seeds_together_keep_the_seeds_apart():
 # ----------------------------------------------------------------------------------------------------------- ablations
 @pytest.fixture(scope="module")
 def ablations():
-    return tables.ablations(fake_ablations(knowledge=0.15, head=0.0))
+    return made("ablations", fake_ablations(knowledge=0.15, head=0.0))
 
 
 def test_each_variant_is_compared_with_plain_bce_and_with_no_head(ablations):
@@ -353,16 +360,20 @@ def test_each_variant_is_compared_with_plain_bce_and_with_no_head(ablations):
     chosen = {name: ablation_records(records, name, "global") for name in (KNOWLEDGE, PLAIN_BCE, NO_HEAD)}
     for against in (PLAIN_BCE, NO_HEAD):
         expected = evaluation.compare(chosen[against], chosen[KNOWLEDGE]).war
-        row = cell(ablations.tidy, variant=KNOWLEDGE, metric="WAR", against=against)
+        row = cell(ablations.frame, variant=KNOWLEDGE, metric="WAR", against=against)
         assert (row["difference"], row["difference_low"]) == pytest.approx((100 * expected.value, 100 * expected.low))
-    assert set(ablations.tidy.loc[ablations.tidy["variant"] == KNOWLEDGE, "against"]) == {PLAIN_BCE, NO_HEAD, *CONTROLS}
+    assert set(ablations.frame.loc[ablations.frame["variant"] == KNOWLEDGE, "against"]) == {
+        PLAIN_BCE,
+        NO_HEAD,
+        *CONTROLS,
+    }
     for family in ((PLAIN_BCE,), (NO_HEAD,), CONTROLS):
-        part = ablations.tidy[ablations.tidy["against"].isin(family)]
+        part = ablations.frame[ablations.frame["against"].isin(family)]
         np.testing.assert_allclose(part["p_holm"], evaluation.holm(part["p"]))
     assert len(ablations.display) == 2 * len(ABLATIONS) and list(ablations.display["Variant"].unique()) == list(
         ABLATIONS
     )
-    assert max(map(len, tables.markdown_table(ablations.display).splitlines())) <= 130
+    assert max(map(len, markdown_table(ablations.display).splitlines())) <= 130
     assert len(ablations.digests) == len(ABLATIONS)
 
 
@@ -375,14 +386,17 @@ def test_every_variant_has_records_of_its_own():
 
 def test_variants_without_a_record_are_left_out_or_dashes():
     records = fake_ablations(names=(PLAIN_BCE, KNOWLEDGE))
-    assert set(tables.ablations(records).display["Variant"]) == {NO_HEAD, PLAIN_BCE, KNOWLEDGE}
-    table = tables.ablations(records, names=(KNOWLEDGE, "uniform"))
-    assert set(table.display.loc[table.display["Variant"] == "uniform", "ours [95 %]"]) == {tables.DASH}
-    assert tables.ablations([]).tidy.empty
+    assert set(made("ablations", records).display["Variant"]) == {NO_HEAD, PLAIN_BCE, KNOWLEDGE}
+    alone = made("ablations", fake_ablations(names=(KNOWLEDGE,))).display
+    assert set(alone.loc[alone["Variant"] == KNOWLEDGE, "Δ plain BCE [95 %]"]) == {DASH}
+    assert made("ablations", []).frame.empty
 
 
 # ------------------------------------------------------------------------------------------------------------ in words
 def compared(*differences, metric="WAR", p=0.5, detectable=4.0, seeds=1, **others):
+    columns = {"dataset": "DFEW", "model": "", "variant": "with AU", "metric": metric, "difference": np.nan}
+    if not differences:
+        return pd.DataFrame([columns])
     rows = [
         {
             "dataset": "DFEW",
@@ -403,9 +417,9 @@ def compared(*differences, metric="WAR", p=0.5, detectable=4.0, seeds=1, **other
 
 
 def words(*frames, classes=None):
-    make = lambda parts: tables.Table(pd.concat(parts, ignore_index=True), pd.DataFrame(), "")  # noqa: E731
-    table = tables.conclusions(make(frames), None if classes is None else make([classes]))
-    return table.tidy.set_index("question")["answer"]
+    table = Result("table1", pd.concat(frames, ignore_index=True), "")
+    classes = Result("table2", compared(metric="fear") if classes is None else classes, "")
+    return conclusions.in_words(table, classes).frame.set_index("question")["answer"]
 
 
 def test_a_clear_gain_is_named_with_its_interval():
@@ -449,34 +463,34 @@ def test_expressions_and_seeds_have_sentences_of_their_own():
 
 
 def test_nothing_to_compare_is_said():
-    assert "nothing to compare yet" in tables.conclusions(tables.table1([])).tidy["answer"][0]
-    assert "nothing to compare yet" in tables.ablation_conclusions(tables.ablations([])).tidy["answer"][0]
+    for name in ("conclusions", "ablation_conclusions"):
+        assert "nothing to compare yet" in made(name, []).frame["answer"][0]
 
 
 def test_the_ablations_say_whether_it_is_the_knowledge(ablations):
-    answers = tables.ablation_conclusions(ablations).tidy.set_index("question")["answer"]
-    gain = cell(ablations.tidy, variant=KNOWLEDGE, metric="WAR", against=PLAIN_BCE)
+    answers = ablation_tables.in_words(ablations).frame.set_index("question")["answer"]
+    gain = cell(ablations.frame, variant=KNOWLEDGE, metric="WAR", against=PLAIN_BCE)
     assert gain["p_holm"] < 0.05
     assert f"Gains: WAR {gain['difference']:+.1f}" in answers["Does the knowledge help, beyond plain BCE?"]
     assert "no certain change" in answers["Does an AU head help at all, on the embedded benchmark (rendered faces)?"]
-    none = tables.ablation_conclusions(tables.ablations(fake_ablations(knowledge=0.0, head=0.25))).tidy.set_index(
-        "question"
-    )["answer"]
+    none = made("ablation_conclusions", fake_ablations(knowledge=0.0, head=0.25)).frame.set_index("question")["answer"]
     assert "no certain change" in none["Does the knowledge help, beyond plain BCE?"]
     assert "Gains: " in none["Does an AU head help at all, on the embedded benchmark (rendered faces)?"]
 
 
 def test_tables_say_how_small_a_difference_they_could_have_found(records):
-    table = tables.table1(records)
-    row = cell(table.tidy, model="m3dfel", dataset="DFEW", variant="with AU", metric="WAR")
+    table = made("table1", records)
+    row = cell(table.frame, model="m3dfel", dataset="DFEW", variant="with AU", metric="WAR")
     found = evaluation.compare(
         *(
-            tables.select(records, model="m3dfel", dataset="DFEW", au_ratio=ratio, strategy=strategy, weights=weights)
+            selection.select(
+                records, model="m3dfel", dataset="DFEW", au_ratio=ratio, strategy=strategy, weights=weights
+            )
             for ratio, strategy, weights in ((0.0, "none", "none"), (0.25, "global", "knowledge"))
         )
     )
     assert row["detectable"] == pytest.approx(
         100 * evaluation.minimum_detectable_difference(sum(COUNTS["DFEW"]), found.discordance)
     )
-    for made in (table, tables.table2(records), tables.table3(records)):
-        assert "Detectable with these clips" in made.caption
+    for name in ("table1", "table2", "table3"):
+        assert "Detectable with these clips" in made(name, records).caption

@@ -4,6 +4,11 @@ Whoever adds one calls ``add`` of its registry at import. Files of this package 
 being named by anybody: every sub-package with a module ``register`` (the wings ``keypoint_gcn`` and
 ``lock_and_check``; without them everything else still works), and every module that another installed package
 announces under the entry point group ``audfer``.
+
+Components have versions: whole numbers that keys of records and stamps of cached steps hold. A version is raised by
+hand when behaviour changes, so that formatting, moving and documenting code never trains anything again.
+``tests/test_versions.py`` keeps a digest of the syntax trees of all that a component imports; when one changes it asks
+whether a number may depend on it (``CONTRIBUTING.md``).
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import import_module, metadata
 from importlib.machinery import PathFinder
@@ -87,3 +93,43 @@ class Registry(Mapping):
 
     def __len__(self) -> int:
         return len(self._read())
+
+
+# ------------------------------------------------------------------------------------------------------------ versions
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of the package with a version of its own.
+
+    Attributes:
+        version: raised when the same input gives other numbers.
+        modules: of the package, relative to it, in which it begins; what they import belongs to it as well.
+    """
+
+    version: int
+    modules: tuple[str, ...]
+
+
+#: name -> component; networks have their own version (``models.registry.Network``), wings add theirs
+COMPONENTS = Registry()
+for _name, _version, *_begins in (
+    ("rendering", 1, "synth.layouts"),
+    ("reading", 1, "datasets"),
+    ("packing", 1, "datasets.packing"),
+    ("annotated frames", 1, "datasets.annotated_frames"),
+    ("landmarks", 1, "datasets.landmarks"),
+    ("import", 1, "openface", "action_units.importing", "action_units.table"),
+    ("estimator", 2, "action_units.estimator"),
+    ("extraction", 1, "action_units.extraction", "action_units.table"),
+    ("training", 1, "training.loop"),
+    ("au loss", 1, "losses", "knowledge"),
+    ("pretraining", 1, "training.pretraining", "models.mae_pretraining"),
+    ("frame scores", 1, "study.scores"),
+):
+    COMPONENTS.add(_name, Component(_version, tuple(_begins)))
+
+
+def versions(*names: str) -> dict[str, int]:
+    """Name -> version of some components, for a key or a stamp."""
+    return {name: COMPONENTS[name].version for name in names}

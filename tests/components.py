@@ -67,12 +67,23 @@ def tree_digest(source: str) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
 
 
+def data_digests(path: Path) -> dict[str, str]:
+    """Digest -> name of the tables and settings beside a module that its code names."""
+    text = path.read_text()
+    beside = [file for ending in ("csv", "toml", "json") for file in path.parent.glob(f"*.{ending}")]
+    named = [file for file in beside if file.name in text or f'"{file.stem}"' in text]
+    return {hashlib.sha256(file.read_bytes()).hexdigest()[:12]: file.name for file in named}
+
+
 def state(package: Path, components: dict[str, tuple[int, tuple[str, ...]]]) -> dict:
     """Component -> version, and digest -> module of everything that it consists of."""
     files = module_files(package)
-    digests = {name: tree_digest(path.read_text()) for name, path in files.items()}
+    digests = {name: {tree_digest(path.read_text()): name} | data_digests(path) for name, path in files.items()}
     return {
-        name: {"version": version, "trees": {digests[module]: module for module in sorted(members(entries, files))}}
+        name: {
+            "version": version,
+            "trees": {k: v for m in sorted(members(entries, files)) for k, v in digests[m].items()},
+        }
         for name, (version, entries) in components.items()
     }
 
@@ -81,7 +92,7 @@ def components() -> dict[str, tuple[int, tuple[str, ...]]]:
     """All components and networks of the package: name -> version, modules in which they begin."""
     from audfer.datasets import DATASETS
     from audfer.models import NETWORKS
-    from audfer.versions import COMPONENTS
+    from audfer.plugins import COMPONENTS
 
     own = {name: (part.version, part.modules) for name, part in COMPONENTS.items()}
     # readers are found by their registry, not imported by name

@@ -11,9 +11,9 @@ from paths import ROOT
 
 from audfer.datasets import open_packed, pack
 from audfer.models import NETWORKS
+from audfer.plugins import COMPONENTS, versions
 from audfer.training.loop import Cell, CellInputs
 from audfer.training.records import RunStore
-from audfer.versions import COMPONENTS, versions
 
 PLAIN = Cell("former_dfer", "DFEW")
 WITH_AUS = Cell("former_dfer", "DFEW", au_ratio=0.25, strategy="global")
@@ -24,7 +24,7 @@ def test_nothing_that_numbers_depend_on_changed_without_a_word():
     now, pinned = components.state(ROOT / "audfer", components.components()), json.loads(components.PINS.read_text())
     for name, modules in components.changes(now, pinned).items():
         pytest.fail(
-            f"component {name!r} changed in {', '.join(modules)}: raise its version (audfer/versions.py, or the "
+            f"component {name!r} changed in {', '.join(modules)}: raise its version (audfer/plugins.py, or the "
             "network's `version`) if the same input may give other numbers now; then, or if it cannot, run "
             "python tests/components.py"
         )

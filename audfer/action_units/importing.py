@@ -24,8 +24,8 @@ from ..errors import AudferError, InputError
 from ..files import atomic_file, digest, locked, remove_tree
 from ..jobs.workers import each
 from ..openface import SMOOTHING_RADII, SUCCESS_BOUNDARY, AUTrack, check_choices, read_openface
+from ..plugins import versions
 from ..progress import progress
-from ..versions import versions
 from .clips import some_rows
 from .table import AUTable, openface_files, table_writer, to_arrow, write_lists
 

@@ -14,7 +14,7 @@ import pandas as pd
 from ..errors import InputError
 from ..facs import ACTION_UNITS
 from ..files import atomic_folder, digest, write_json
-from ..versions import versions
+from ..plugins import versions
 from .annotated import annotated_labels, annotated_landmarks, load_annotated_frames
 from .common import dataset_folder
 from .manifest import RENDERED_STAMP

@@ -15,9 +15,9 @@ import pandas as pd
 from .. import files
 from ..errors import InputError
 from ..jobs.workers import ahead, chunks, each
+from ..plugins import versions
 from ..progress import progress as progress_bar
 from ..sampling import uniform_indices
-from ..versions import versions
 from . import alignment
 from .manifest import Manifest, frame_numbers, load_frames
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..companion.commands import EXTRACTORS
+from ..plugins import COMPONENTS, Component
 from ..training.loop import AU_SOURCES
-from ..versions import COMPONENTS, Component
 from .commands import lac_extractor
 
 

@@ -25,10 +25,10 @@ from ..facs import EXPRESSIONS
 from ..files import atomic_file, digest, file_digest
 from ..knowledge import KnowledgeMatrix, interpolate_zeros, summed_medians
 from ..openface import INTENSITY_COLUMNS
+from ..plugins import versions
 from ..study.steps import cached_step, read_stamp
 from ..study.study import Study
 from ..training.records import run_cells
-from ..versions import versions
 from .training import (
     COMPONENTS,
     LOSSES,

@@ -43,12 +43,12 @@ from ..evaluation import ratio
 from ..facs import ACTION_UNITS, INTENSITY_INDEX
 from ..files import digest, write_json
 from ..models import read_checkpoint
+from ..plugins import versions
 from ..recipes import Augmentation, Recipe
 from ..training.augmentation import augment_with_points, resize
 from ..training.engine import Task, autocast, reproducible, train
 from ..training.recipes import build_optimizer
 from ..training.records import RunStore, environment, write_meta
-from ..versions import versions
 from .losses import (
     ETA,
     DynamicWeights,

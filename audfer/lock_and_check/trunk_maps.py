@@ -19,10 +19,10 @@ from torch import Tensor
 from ..datasets.annotated_frames import AnnotatedFrames
 from ..errors import InputError
 from ..files import atomic_folder, digest, write_json
+from ..plugins import versions
 from ..progress import progress
 from ..recipes import Augmentation
 from ..training.augmentation import augment_with_points, resize
-from ..versions import versions
 from .network import LAC
 
 _MIRROR = Augmentation("mirror", flip=1.0)

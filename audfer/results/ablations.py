@@ -68,7 +68,7 @@ def ablations(study, records, protocol: str = "last") -> Result:
         lines += [Line(base | {"against": other}, cell, variants[other], remarks=summary) for other in others]
     tidy = measured(lines, TOTALS, protocol)[0].drop(columns="paper").rename(columns={"note": "summary"})
     if not lines:
-        tidy["against"] = ()
+        tidy["against"] = pd.Series(dtype=object)
     for family in ((PLAIN_BCE,), (NO_HEAD,), CONTROLS):
         chosen = tidy["against"].isin(family)
         tidy["p_holm"] = np.where(chosen, holm(tidy["p"].where(chosen)), tidy["p_holm"])

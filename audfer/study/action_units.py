@@ -19,9 +19,9 @@ from ..datasets.annotated_frames import AnnotatedFrames, pack_annotated
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS
 from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
+from ..plugins import versions
 from ..synth import drawn_landmarks
 from ..training.loop import AU_SOURCES
-from ..versions import versions
 from .steps import cached_step, file_states, read_stamp
 
 

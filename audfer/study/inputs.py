@@ -24,10 +24,10 @@ from ..errors import InputError
 from ..files import atomic_file, digest, file_digest
 from ..losses import PLAIN, positive_class_weight
 from ..openface import PRESENCE_COLUMNS
+from ..plugins import versions
 from ..synth import embedded_points
 from ..training.loop import Cell, CellInputs, choose_frames
 from ..training.pretraining import Pretraining, pretrain
-from ..versions import versions
 from .steps import cached_step
 
 

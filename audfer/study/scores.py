@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from ..datasets import PackedClips, frame_numbers
 from ..models import build_model
+from ..plugins import versions
 from ..progress import progress
 from ..training.loop import Cell, gather_frames
 from ..training.records import WEIGHTS_FILE, RunRecord, cells_at_once
-from ..versions import versions
 from .steps import cached_step
 
 #: windows in one forward pass

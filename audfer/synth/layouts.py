@@ -22,8 +22,8 @@ from .. import files
 from ..errors import AudferError, InputError, refuse
 from ..facs import ACTION_UNITS, EXPRESSIONS
 from ..jobs.workers import IO_THREADS
+from ..plugins import versions
 from ..progress import progress as progress_bar
-from ..versions import versions
 from . import population
 from .plans import ALL, COUNTED, SynthConfig, plan
 from .population import COUNTERPARTS, PRESENT, STYLES

@@ -25,9 +25,9 @@ from ..errors import InputError, refuse
 from ..files import atomic_file, digest, locked, remove_tree, write_json
 from ..models import NETWORKS
 from ..models.mae_pretraining import DECODERS, MAEPretraining, tube_masks
+from ..plugins import versions
 from ..recipes import Recipe
 from ..sampling import stored_indices
-from ..versions import versions
 from .engine import Task, autocast, epoch_bar, reproducible, train
 from .loop import gather_frames
 from .recipes import build_optimizer

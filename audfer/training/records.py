@@ -37,9 +37,9 @@ from ..jobs.processes import Stopped
 from ..jobs.workers import TAKEN, Run, claimed
 from ..losses import AU_LOSSES
 from ..models import NETWORKS
+from ..plugins import versions
 from ..progress import GridProgress
 from ..sampling import SAMPLING
-from ..versions import versions
 from .distributed import world_size
 from .loop import Cell, CellInputs, fit
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from audfer.errors import AudferError, InputError
+from audfer.study.inputs import _au_arrays
 from audfer.study.study import Study, open_study
 
 
@@ -191,7 +192,7 @@ def test_the_releases_counts_are_of_frames_and_of_test_clips_too(study):
 def test_the_releases_votes_are_of_the_frames_that_the_network_sees(study):
     cell = replace(variant(study, "release's votes"), num_frames=2)
     packed = study.packed("DFEW")
-    labels = study._au_arrays(cell, packed)["labels"]
+    labels = _au_arrays(study, cell, packed)["labels"]
     from audfer.losses import clip_au_labels
     from audfer.openface import PRESENCE_COLUMNS
     from audfer.sampling import stored_indices
@@ -203,7 +204,7 @@ def test_the_releases_votes_are_of_the_frames_that_the_network_sees(study):
         assert len(set(seen)) == 2
         own = frames[(frames["clip_id"] == packed.clip_ids[row]) & frames["frame"].isin(seen)]
         np.testing.assert_array_equal(labels[row], clip_au_labels(own[list(PRESENCE_COLUMNS)].to_numpy()))
-    assert (labels != study._au_arrays(variant(study, "knowledge"), packed)["labels"]).any()
+    assert (labels != _au_arrays(study, variant(study, "knowledge"), packed)["labels"]).any()
 
 
 def test_a_cell_is_trained_with_labels_and_knowledge_of_the_source_that_it_names(study):
@@ -341,9 +342,9 @@ def test_the_planted_truth_is_read_where_it_is_judged_against_or_asked_for_by_na
         if "read_truth" in p.read_text() and p.parent.name != "synth"
     ]
     # landmarks of rendered clips, and the boxes that Lock and Check is taught with
-    assert set(readers) <= {"study/study.py", "datasets/landmarks.py", "annotated.py"}
-    # planted_medians and planted_table, for comparisons and for cells with that source
-    assert (Path(audfer.__file__).parent / "study/study.py").read_text().count("read_truth") == 2
+    assert set(readers) <= {"action_units.py", "landmarks.py", "annotated.py"}
+    # Study.truth, which planted_medians and planted_table ask: for comparisons and for cells with that source
+    assert (Path(audfer.__file__).parent / "study" / "action_units.py").read_text().count("synth.read_truth(") == 1
 
 
 def test_real_datasets_need_their_folder(monkeypatch, tmp_path):

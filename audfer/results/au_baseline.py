@@ -14,7 +14,7 @@ from .rows import TOTALS, text
 COMMONEST = "always the commonest expression"
 
 
-@output("au_baseline", "01_au_extraction", clips=True)
+@output("au_baseline", "01_au_extraction", elsewhere=True)
 def au_baseline(study, aus: AUClips | None = None) -> Result:
     """WAR and UAR of the baseline; ``aus`` from ``study.au_clips``, ``None`` = the profile's own clips."""
     aus = aus or study.au_clips()
@@ -84,7 +84,7 @@ def draw(data: pd.DataFrame) -> Figure:
     return figure
 
 
-@output("au_baseline_confusion", "01_au_extraction", clips=True)
+@output("au_baseline_confusion", "01_au_extraction", elsewhere=True)
 def au_baseline_confusion(study, aus: AUClips | None = None) -> Result | tuple:
     """Which expressions the baseline mixes up; nothing where nobody can be left out. ``aus`` as in ``au_baseline``."""
     aus = aus or study.au_clips()

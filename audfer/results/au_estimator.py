@@ -11,7 +11,7 @@ from .builder import Result, output
 from .drawing import au_axis, by_action_unit, f1_bars
 
 
-@output("au_estimator", "01_au_extraction", clips=True)
+@output("au_estimator", "01_au_extraction", elsewhere=True)
 def au_estimator(study) -> Result | tuple:
     """F1 of presence and correlation of intensity; nothing where there is no annotated set to train on."""
     if not study.has_annotated_set:

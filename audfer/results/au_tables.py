@@ -21,7 +21,7 @@ from .builder import Result, output
 from .drawing import BLUE, EXPRESSION_COLOURS, EXPRESSION_MARKERS, GREEN, au_axis, matrices_by_source
 
 
-@output("presence_rates", "01_au_extraction", clips=True)
+@output("presence_rates", "01_au_extraction", elsewhere=True)
 def presence_rates(study) -> Result:
     """How often each AU is present in the frames of every dataset."""
     caption = f"Share of frames in which the AU is present, by expression. {study.caption}"
@@ -29,7 +29,7 @@ def presence_rates(study) -> Result:
     return Result("presence_rates", study.presence_rates(), caption, draw=draw)
 
 
-@output("au_coverage", "01_au_extraction", clips=True)
+@output("au_coverage", "01_au_extraction", elsewhere=True)
 def au_coverage(study, aus: AUClips | None = None) -> Result:
     """How many frames of each clip have AUs; ``aus`` from ``study.au_clips``, ``None`` = the profile's own clips."""
     aus = aus or study.au_clips()
@@ -38,7 +38,7 @@ def au_coverage(study, aus: AUClips | None = None) -> Result:
     return Result(f"{aus.stem}au_coverage", coverage(aus.first), caption, display)
 
 
-@output("au_presence", "01_au_extraction", clips=True)
+@output("au_presence", "01_au_extraction", elsewhere=True)
 def au_presence(study, aus: AUClips | None = None) -> Result:
     """How often each AU is present by expression, with 95 % intervals; ``aus`` as in ``au_coverage``."""
     aus = aus or study.au_clips()
@@ -69,7 +69,7 @@ def draw_presence(data: pd.DataFrame) -> Figure:
     return figure
 
 
-@output("au_agreement", "01_au_extraction", clips=True)
+@output("au_agreement", "01_au_extraction", elsewhere=True)
 def au_agreement(study, aus: AUClips | None = None) -> Result | tuple:
     """How far two extractors agree; nothing where there is only one. ``aus`` as in ``au_coverage``."""
     aus = aus or study.au_clips()

@@ -60,10 +60,10 @@ def _table(study, name: str) -> Result:
 
 
 for _name in TABLES:
-    output(_name, NOTEBOOK)(partial(_table, name=_name))
+    output(_name, NOTEBOOK, elsewhere=True)(partial(_table, name=_name))
 
 
-@output("a1_matrices", NOTEBOOK)
+@output("a1_matrices", NOTEBOOK, elsewhere=True)
 def published_matrices(study) -> Result:
     """Is the released matrix the printed one?"""
     named = {name: values for name, values in release.matrices().items() if "version" not in name}
@@ -72,7 +72,7 @@ def published_matrices(study) -> Result:
     return Result("a1_matrices", matrices(named), caption, draw=draw)
 
 
-@output("a1_loss_shares", NOTEBOOK)
+@output("a1_loss_shares", NOTEBOOK, elsewhere=True)
 def loss_shares(study) -> Result:
     """What the matrices and weights do to the loss."""
     shares = _effects()[1]
@@ -84,7 +84,7 @@ def loss_shares(study) -> Result:
     return Result("a1_loss_shares", shares[shares["source"].isin(release.DRAWN)], caption, draw=draw)
 
 
-@output("a1_gains", NOTEBOOK)
+@output("a1_gains", NOTEBOOK, elsewhere=True)
 def gains(study) -> Result:
     """Which printed gains exceed noise?"""
     data = printed.gains()

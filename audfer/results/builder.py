@@ -10,7 +10,7 @@ A new table or figure is one new file: here, or in a wing (its module or package
     study.results("table9", protocol="last")  # Result: .frame, .caption, .plot(), .save(); or a tuple of them
 
 ``needs=("table1",)`` instead of ``cells`` takes another output's cells. An output with neither is called without
-records, ``table9(study)``; ``clips=True`` says that it needs clips, so that a store of records cannot make it.
+records, ``table9(study)``; ``elsewhere=True`` says that its notebook alone makes it, as it needs clips or networks.
 
 ``draw(frame)`` returns a ``Figure`` or ``Axes``; ``Result.plot`` draws under the package's style. With ``display`` (the
 numbers as text, wide) instead of ``draw`` it is a table; ``picture`` is a table drawn, a second ``Result``.
@@ -46,11 +46,13 @@ SHOWN_DPI = 100  # in a notebook; files have more, so that dense screens and pap
 _PACKAGES = ("numpy", "pandas", "matplotlib", "scipy", "scikit-learn", "torch")
 
 
-def output(name: str, notebook: str, *, cells: Callable | None = None, needs: Sequence[str] = (), clips: bool = False):
+def output(
+    name: str, notebook: str, *, cells: Callable | None = None, needs: Sequence[str] = (), elsewhere: bool = False
+):
     """Register the function below it as the maker of a table or figure; arguments as the fields of ``Output``."""
 
     def register(make: Callable) -> Callable:
-        OUTPUTS.add(name, Output(name, notebook, make, cells, tuple(needs), clips), make.__module__)
+        OUTPUTS.add(name, Output(name, notebook, make, cells, tuple(needs), elsewhere), make.__module__)
         return make
 
     return register
@@ -265,10 +267,11 @@ class StoredStudy(RecordSource):
         """As ``RecordSource.results``.
 
         Raises:
-            AudferError: an output that needs clips.
+            AudferError: an output that its notebook alone makes.
         """
-        if output_named(name).clips:
-            raise AudferError(f"{self.store.folder}: run records alone; what is asked for needs the clips ({name})")
+        if output_named(name).elsewhere:
+            where = output_named(name).notebook
+            raise AudferError(f"{self.store.folder}: run records alone; what is asked for needs the clips ({where})")
         return super().results(name, **options)
 
     def __repr__(self) -> str:
@@ -319,7 +322,7 @@ class Rebuilt:
         lines.append("\nnot from run records, the notebooks make them:")
         elsewhere: dict[str, list[str]] = {}
         for name, one in OUTPUTS.items():
-            if one.clips:
+            if one.elsewhere:
                 elsewhere.setdefault(one.notebook, []).append(name)
         lines += [_wrapped(f"{notebook}: {', '.join(names)}") for notebook, names in sorted(elsewhere.items())]
         return "\n".join([*lines, f"\n{self.folder}"])
@@ -339,8 +342,8 @@ def rebuild(study: StoredStudy, protocol: str = "last") -> Rebuilt:
     One that lacks some of its cells is made from the others, with gaps; one that lacks all is not made.
     """
     saved, incomplete, missing = [], {}, {}
-    for name, one in OUTPUTS.items():
-        if one.clips:
+    for name, one in sorted(OUTPUTS.items(), key=lambda item: item[1].notebook):
+        if one.elsewhere:
             continue
         records, lacks = study.records(*one.sources), {}
         for source in one.sources:

@@ -16,7 +16,7 @@ from .builder import Result, output
 from .drawing import EXPRESSION_COLOURS, legend_below, panels
 
 
-@output("class_frequencies", "01_au_extraction", clips=True)
+@output("class_frequencies", "01_au_extraction", elsewhere=True)
 def class_frequencies(study) -> Result:
     """Clips as each dataset's reader finds them."""
     caption = f"Training clips of each expression; lines: the real datasets. {study.caption}"

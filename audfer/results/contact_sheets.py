@@ -16,7 +16,7 @@ from .drawing import heading, image_grid
 _sheet = lru_cache(maxsize=1)(contact_sheet)
 
 
-@output("contact_sheet_action_units", "01_au_extraction", clips=True)
+@output("contact_sheet_action_units", "01_au_extraction", elsewhere=True)
 def contact_sheet_action_units(study, seed: int = 3) -> Result:
     """Can one name the AU from the picture? ``seed``: which identities are shown."""
     sheet = _sheet(seed)
@@ -24,7 +24,7 @@ def contact_sheet_action_units(study, seed: int = 3) -> Result:
     return Result("contact_sheet_action_units", sheet_data(sheet), caption, draw=lambda _: draw_action_units(sheet))
 
 
-@output("contact_sheet_expressions", "01_au_extraction", clips=True)
+@output("contact_sheet_expressions", "01_au_extraction", elsewhere=True)
 def contact_sheet_expressions(study, seed: int = 3) -> Result:
     """Onset, apex and offset of the seven expressions; ``seed``: which identity is shown."""
     sheet = _sheet(seed)

@@ -16,7 +16,7 @@ from .builder import DASH, Result, output
 from .drawing import colour_bar, heatmap, wide
 
 
-@output("fig4", "02_knowledge_matrix", clips=True)
+@output("fig4", "02_knowledge_matrix", elsewhere=True)
 def fig4(study) -> Result:
     """Fig. 4."""
     matrix = study.once("knowledge", study.knowledge)
@@ -33,7 +33,7 @@ def _real(study, folder: str) -> pd.DataFrame:
     return table.labelled("real", labels.set_index("clip_id")["expression"])
 
 
-@output("real_knowledge", "02_knowledge_matrix", clips=True)
+@output("real_knowledge", "02_knowledge_matrix", elsewhere=True)
 def real_knowledge(study, openface_folder: str = "") -> Result | tuple:
     """Fig. 4 from a folder of OpenFace's CSVs of real clips; nothing without a folder."""
     if not openface_folder:
@@ -43,7 +43,7 @@ def real_knowledge(study, openface_folder: str = "") -> Result | tuple:
     return Result("real_knowledge", fig4_data(matrix.values), caption, draw=draw)
 
 
-@output("real_separating_aus", "02_knowledge_matrix", clips=True)
+@output("real_separating_aus", "02_knowledge_matrix", elsewhere=True)
 def real_separating_aus(study, openface_folder: str = "") -> Result | tuple:
     """Which AUs separate the seven expressions there; nothing without a folder."""
     if not openface_folder:

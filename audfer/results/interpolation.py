@@ -13,7 +13,7 @@ from .drawing import BLUE, legend_below, mark, panels
 _MARKS = {"marker": "o", "markeredgecolor": "#444444"}
 
 
-@output("interpolation", "01_au_extraction", clips=True)
+@output("interpolation", "01_au_extraction", elsewhere=True)
 def interpolation(study) -> Result:
     """The clip that changes most."""
     caption = f"One clip's AU intensities before and after the interpolation of zeros. {study.caption}"

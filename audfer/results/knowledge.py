@@ -15,7 +15,7 @@ from .builder import Result, output
 from .drawing import BY_EXPRESSION, heatmap, matrices_by_source
 
 
-@output("knowledge_by_dataset", "02_knowledge_matrix", clips=True)
+@output("knowledge_by_dataset", "02_knowledge_matrix", elsewhere=True)
 def knowledge_by_dataset(study) -> Result:
     """The medians in each dataset."""
     caption = f"Median AU intensity of the frames of each expression, zeros interpolated. {study.caption}"
@@ -27,7 +27,7 @@ def _knowledge(study):
     return study.once("knowledge", study.knowledge)
 
 
-@output("knowledge_sum", "02_knowledge_matrix", clips=True)
+@output("knowledge_sum", "02_knowledge_matrix", elsewhere=True)
 def knowledge_sum(study) -> Result:
     """The matrix S before the last step."""
     knowledge = _knowledge(study)
@@ -36,7 +36,7 @@ def knowledge_sum(study) -> Result:
     return Result("knowledge_sum", matrix(knowledge.sum, "sum"), caption, draw=draw)
 
 
-@output("knowledge_recovery", "02_knowledge_matrix", clips=True)
+@output("knowledge_recovery", "02_knowledge_matrix", elsewhere=True)
 def knowledge_recovery(study) -> Result | tuple:
     """Was the planted knowledge recovered? Nothing for real clips, in which nothing was planted."""
     if not study.profile.embedded:
@@ -68,7 +68,7 @@ def draw_recovery(data: pd.DataFrame) -> Axes:
     return axes
 
 
-@output("knowledge_variants", "02_knowledge_matrix", clips=True)
+@output("knowledge_variants", "02_knowledge_matrix", elsewhere=True)
 def knowledge_variants(study) -> Result:
     """How much hangs on the readings."""
     caption = (
@@ -78,7 +78,7 @@ def knowledge_variants(study) -> Result:
     return Result("knowledge_variants", study.knowledge_variants(), caption)
 
 
-@output("knowledge_theta", "02_knowledge_matrix", clips=True)
+@output("knowledge_theta", "02_knowledge_matrix", elsewhere=True)
 def knowledge_theta(study) -> Result:
     """What the filter of Eq. 3 does."""
     return Result("knowledge_theta", study.theta_grid(), f"Threshold theta of Eq. 3. {study.caption}")

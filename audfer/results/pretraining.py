@@ -77,7 +77,7 @@ def pretraining(study, records, protocol: str = "last") -> Result:
     return Result("pretraining", tidy, caption, pd.DataFrame(display), digests=digests_of(used))
 
 
-@output("pretraining_reconstruction", "03_training", clips=True)
+@output("pretraining_reconstruction", "03_training", elsewhere=True)
 def pretraining_reconstruction(study) -> Result:
     """What the pre-trained network makes of clips that it has not seen."""
     sheet = study.reconstructions()

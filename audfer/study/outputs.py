@@ -28,7 +28,8 @@ class Output:
             ``make(study, **options)``. The option ``protocol`` is "last" unless said otherwise.
         cells: ``cells(study)`` -> those that it is made from.
         needs: other outputs whose cells it takes, where it has none of its own.
-        clips: whether it needs clips, AU tables or networks, so that it cannot be made from run records alone.
+        elsewhere: whether its notebook alone makes it: it needs clips, AU tables or networks, or has nothing to do with
+            run records.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Output:
     make: Callable
     cells: Callable[..., list[Cell]] | None = None
     needs: tuple[str, ...] = ()
-    clips: bool = False
+    elsewhere: bool = False
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ def annotated_output(name: str) -> Callable:
     """Register the function below as ``builder.output`` does; it is asked only where there are annotated frames."""
 
     def register(make: Callable) -> Callable:
-        @output(name, NOTEBOOK, clips=True)
+        @output(name, NOTEBOOK, elsewhere=True)
         @wraps(make)
         def made(study) -> tuple:
             return make(study) if recognition.has_annotated_set(study) else ()

@@ -38,6 +38,21 @@ KNOWLEDGE_FACTOR = 5.0
 DEFAULT_CAP = 200.0
 
 
+def check_labels(where, field: str, labels: np.ndarray, mixed: bool = False) -> None:
+    """Refuse what is no AU label: -1 or 9 for unknown, intensities.
+
+    Args:
+        mixed: take what lies between 0 and 1, too.
+
+    Raises:
+        InputError: values other than 0, 1 and NaN.
+    """
+    odd = (labels < 0) | (labels > 1) if mixed else (labels != 0) & (labels != 1) & (labels == labels)
+    if odd.any():
+        expected = f"{'0 to 1' if mixed else '0, 1'} or NaN (unknown)"
+        raise InputError(where, field, f"{labels[odd][0]:g}", expected)
+
+
 # ------------------------------------------------------------------------------------------------------------ Eq. 4
 
 
@@ -61,10 +76,8 @@ def clip_au_labels(presence, unknown: str = "ignored") -> np.ndarray:
         >>> clip_au_labels(presence)[:2] array([1., 0.], dtype=float32)
     """
     presence = np.asarray(presence, dtype=np.float64)
+    check_labels("clip_au_labels", "presence", presence)
     known = ~np.isnan(presence)
-    if (known & (presence != 0) & (presence != 1)).any():
-        odd = presence[known & (presence != 0) & (presence != 1)][0]
-        raise InputError("clip_au_labels", "presence", f"{odd:g}", "0, 1 or NaN")
     if unknown not in ("ignored", "inactive"):
         raise InputError("clip_au_labels", "unknown", repr(unknown), '"ignored" or "inactive"')
     any_known = known.sum(axis=-2)
@@ -130,6 +143,7 @@ def positive_class_weight(
             f"{expressions.min()} to {expressions.max()}",
             f"-1 to {len(EXPRESSIONS) - 1}",
         )
+    check_labels("positive_class_weight", "au_labels", labels)
     one_hot = expressions[:, None] == np.arange(len(EXPRESSIONS))  # (N, 7); -1 belongs nowhere
     active = one_hot.T.astype(float) @ (labels == 1)
     inactive = one_hot.T.astype(float) @ (labels == 0)
@@ -195,7 +209,7 @@ class AULoss(nn.Module):
         super().__init__()
         if reduction not in ("mean", "sum_over_aus"):
             raise InputError("AULoss", "reduction", repr(reduction), '"mean" or "sum_over_aus"')
-        self.reduction = reduction
+        self.reduction, self._looked = reduction, False
         shape = (len(EXPRESSIONS), len(ACTION_UNITS))
         if knowledge is None:
             negative = torch.ones(shape)
@@ -220,7 +234,9 @@ class AULoss(nn.Module):
 
         Args:
             au_logits: (B, 18), any floating type.
-            au_labels: (B, 18), 0 to 1 (mixed labels are fine); NaN = unknown, left out of sums and means.
+            au_labels: (B, 18), 0 to 1 (mixed labels are fine); NaN = unknown, left out of sums and means. They are
+                looked at unless ``units`` are given (training has looked at the whole table before); on a GPU, where
+                looking means waiting for it, those of the first batch only.
             expressions: (B,) integer ground truth; -1 leaves the clip out. Or (B, 7) soft targets (mixup): the loss
                 is then its expectation over the expressions, i.e. rows of both weights are mixed in those
                 proportions.
@@ -229,7 +245,14 @@ class AULoss(nn.Module):
 
         Returns:
             A float32 scalar; exactly 0 with a gradient of zeros when nothing in the batch is known.
+
+        Raises:
+            InputError: labels below 0 or above 1.
         """
+        if units is None and not (self._looked and au_labels.is_cuda):
+            self._looked = True
+            # NumPy's, not torch's: operations on tensors are counted as the loss's cost
+            check_labels("AULoss", "au_labels", au_labels.detach().float().cpu().numpy(), mixed=True)
         known = self._known(au_labels, expressions)
         negative, ratio = self._rows(expressions)
         total = F.binary_cross_entropy_with_logits(

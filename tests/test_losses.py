@@ -317,3 +317,28 @@ def test_weights_that_are_loaded_are_the_weights_that_count():
     assert other(logits, labels, expressions) != saved(logits, labels, expressions)
     other.load_state_dict(saved.state_dict())
     assert other(logits, labels, expressions) == saved(logits, labels, expressions)
+
+
+@pytest.mark.parametrize("code", [-1.0, 9.0, 2.0, 5.0, 999.0, -0.001, float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64])
+def test_what_is_no_au_label_is_refused_wherever_labels_go_in(code, dtype):
+    if dtype == torch.int64 and (code % 1 or abs(code) == float("inf")):
+        pytest.skip("no integer")
+    labels, expressions = torch.zeros(4, 18), torch.arange(4)
+    labels[0, 0] = 1.0
+    labels[3, 17] = code
+    labels, loss = labels.to(dtype), AULoss()
+    with pytest.raises(InputError, match="AULoss: au_labels: found .*, expected 0 to 1 or NaN"):
+        loss(torch.zeros(4, 18), labels, expressions)
+    for refusing in (clip_au_labels, lambda values: positive_class_weight(values, expressions)):
+        with pytest.raises(InputError, match=r"found .*, expected 0, 1 or NaN \(unknown\)"):
+            refusing(labels.double().numpy())
+    labels[3, 17] = 0
+    assert loss(torch.zeros(4, 18), labels, expressions) > 0
+
+
+def test_mixed_labels_are_targets_and_no_counts():
+    labels = torch.full((4, 18), 0.3)
+    assert AULoss()(torch.zeros(4, 18), labels, torch.arange(4)) > 0
+    with pytest.raises(InputError, match="au_labels: found 0.3"):
+        positive_class_weight(labels, np.arange(4))

@@ -28,7 +28,7 @@ from ..errors import AudferError, InputError, refuse
 from ..evaluation import uar, war
 from ..facs import EXPRESSIONS
 from ..knowledge import WEIGHTS, KnowledgeMatrix
-from ..losses import AU_LOSSES, PLAIN, READINGS, STRATEGIES, AULoss, combined_loss, positive_class_weight
+from ..losses import AU_LOSSES, PLAIN, READINGS, STRATEGIES, AULoss, check_labels, combined_loss, positive_class_weight
 from ..models import (
     NETWORKS,
     ClipModel,
@@ -498,6 +498,7 @@ def _au_loss(
                 "other clips or another order than the packed store",
                 f"the {len(packed.manifest)} clips of {inputs.packed}",
             )
+        check_labels(inputs.au_labels, "labels", stored["labels"])
         labels = torch.from_numpy(stored["labels"].astype(np.float32))
         pos_weight = stored.get("pos_weight", None)
     expressions = torch.tensor(packed.expressions)

@@ -633,3 +633,14 @@ def test_asking_for_a_missing_gpu_is_a_sentence():
         pytest.skip("there is a GPU here")
     with pytest.raises(AudferError, match="found no CUDA GPU"):
         resolve_device("cuda")
+
+
+def test_a_table_with_values_that_are_no_labels_is_refused_before_training(study, tmp_path):
+    with np.load(study.inputs["DFEW"].au_labels) as stored:
+        content = dict(stored)
+    content["labels"][3, 2] = -1
+    np.savez(tmp_path / "minus.npz", **content)
+    inputs = replace(study.inputs["DFEW"], au_labels=str(tmp_path / "minus.npz"))
+    for strategy in ("global", "plain"):
+        with pytest.raises(InputError, match="minus.npz: labels: found -1, expected 0, 1 or NaN"):
+            fit(study.cell("m3dfel", "DFEW", 0.25, strategy), inputs)

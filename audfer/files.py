@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -127,6 +127,21 @@ def remove_tree(path: str | os.PathLike, inside: str | os.PathLike) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def files_below(folder: str | os.PathLike) -> Iterator[Path]:
+    """Every file below a folder, links that lead nowhere too. Linked folders are entered, each folder once."""
+    waiting, seen = [Path(folder)], set()
+    while waiting:  # links last, so that a file is named by where it really lies if that is below the folder, too
+        for place, folders, names in os.walk(waiting.pop(0)):
+            state = os.stat(place)
+            if (state.st_dev, state.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            folders.sort()
+            waiting += [Path(place, name) for name in folders if os.path.islink(os.path.join(place, name))]
+            yield from (Path(place, name) for name in sorted(names))
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -151,6 +166,12 @@ def _raise_disk_error(path: Path, error: Exception) -> NoReturn:
     if found is error:
         raise error
     raise found from error
+
+
+def checkout() -> Path | None:
+    """The repository that holds ``notebooks/``: around the package, or around the current folder; ``None`` = neither."""
+    around = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
+    return next((x for x in around if (x / "notebooks").is_dir() and (x / "pyproject.toml").is_file()), None)
 
 
 def write_json(path: str | os.PathLike, content) -> None:

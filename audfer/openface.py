@@ -29,6 +29,8 @@ from .facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
 
 #: the boundary above which OpenFace itself writes success = 1 (its sources; the author's rule of thumb is 0.7)
 SUCCESS_BOUNDARY = 0.725
+#: what OpenFace notes beside a CSV
+DETAILS = "_of_details.txt"
 #: frames on either side that OpenFace's smoothing reaches: a 3-frame mean of intensities, a 7-frame vote of presences
 SMOOTHING_RADII = (1, 3)
 #: how one face is chosen where a file holds several
@@ -655,6 +657,20 @@ def _landmarks(path: Path, columns: dict, position: np.ndarray, ok: np.ndarray) 
     flat = np.stack([columns[name] for name in _LANDMARK_COLUMNS], axis=1)
     _check_range(path, _LANDMARK_COLUMNS, flat, ok[position], columns["row"], -1e6, 1e6)
     return _spread(flat.reshape(-1, 2, 68).transpose(0, 2, 1), position, ok)
+
+
+# ------------------------------------------------------------------------------------------------- what lies beside it
+
+
+def read_details(path) -> dict[str, str]:
+    """What OpenFace noted beside a CSV (``<name>_of_details.txt``): lower-case names and values, empty without it."""
+    path = Path(path)
+    try:
+        text = path.with_name(path.stem + DETAILS).read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):
+        return {}
+    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return {name.strip().lower(): value.strip() for name, value in pairs}
 
 
 # ------------------------------------------------------------------------------------------------------- command line

@@ -33,9 +33,9 @@ from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
 from ..files import DiskFull, atomic_file, digest
 from ..jobs.processes import ONE_THREAD, ChildEnded, OutOfTime, how_it_ended, own_child, run_limited
-from ..openface import PRESENCE_COLUMNS, AUTrack, extraction_command
+from ..openface import DETAILS, PRESENCE_COLUMNS, AUTrack, extraction_command
 from .clips import Clip
-from .importing import DETAILS, ImportOptions, read_clip_file
+from .importing import ImportOptions, read_clip_file
 
 ENGINES = ("docker", "podman", "apptainer")
 #: frames that audfer's estimator is given at once: a long video is never in memory as a whole

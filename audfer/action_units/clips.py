@@ -11,10 +11,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..datasets.manifest import Manifest, frame_number, is_video, list_frames, resized, stream_frames
+from ..datasets.manifest import (
+    Manifest,
+    frame_number,
+    frame_numbers,
+    is_video,
+    list_frames,
+    resized,
+    stream_frames,
+)
 from ..datasets.packing import PackedClips, open_packed
+from ..errors import refuse
 from ..files import digest
 from ..openface import AUTrack
+
+#: how far the last row may be from the last frame: less than 24 is from 25 frames a second; and rows after a take's
+#: last picture or label, because faces may be lacking there
+_SLACK, _TAIL = 0.02, 0.15
 
 
 def some_rows(track: AUTrack, rows: np.ndarray, numbers: np.ndarray) -> AUTrack:
@@ -61,26 +74,75 @@ class Clip:
             return [self.path.stat().st_size] if self.path.is_file() else []
         return [[name, os.path.getsize(self.path / name)] for name in list_frames(self.path)]
 
-    def cut(self, track: AUTrack) -> dict[str, AUTrack]:
-        """A track of the whole source, its frames counted from 1 in the order of the pictures, as the rows' tracks.
+    def own_numbers(self) -> np.ndarray:
+        """The numbers in the names of a folder's pictures, int (n,); by position where a name has none."""
+        names = list_frames(self.path)
+        return np.array([(frame_number(name)[0] or (i,))[-1] for i, name in enumerate(names, 1)])
+
+    def rows_of_frames(self, track: AUTrack) -> tuple[np.ndarray, str]:
+        """Which row of somebody's CSV belongs to each picture or video frame of the source.
+
+        As many rows as frames belong together in order: the pictures' string order where OpenFace read a folder of
+        names without leading zeros. Otherwise a row belongs to the picture of its number, if the rows end about where
+        the pictures do.
+
+        Args:
+            track: of the whole file, counted from 1.
+
+        Returns:
+            (n,) numbers of rows, some of which the track may lack; and in a word how they were found.
+
+        Raises:
+            InputError: neither fits: the rows are those of another version of the clip.
+        """
+        source, last = track.report["path"], int(track.frame[-1])
+        given, noted = track.report["source"], Path(track.report["source"]).name == self.path.name
+        first = next(self.manifest().table.itertuples(index=False))
+        count = len(frame_numbers(self.manifest(), first._replace(start=0, stop=-1)))
+        places, how, slack = np.arange(1, count + 1), "in order", max(1, int(_SLACK * count))
+        if not is_video(self.path):
+            names, own = list_frames(self.path), self.own_numbers()
+            own = own + (own[0] == 0)
+            holes = bool((np.diff(own) > 0).all()) and own[-1] - own[0] >= count
+            offset = own[0] > 1 and not holes and abs(last - count) > slack
+            of_folder = not is_video(given) and (noted or track.report["timestamp"] == "unusable")
+            if last != count and (holes or offset):
+                refuse(source, [(of_folder, "rows", last, f"{count}, one per picture of {self.path}")])
+                places, how = own, "by number"
+            # our own extraction offers pictures as links with padded names
+            elif sorted(names) != names and not is_video(given) and "audfer_" not in given:
+                problem = f"{last} for {count} pictures, {sorted(names)[1]} the second in string order"
+                problem += "" if of_folder else ", and nothing says which order they were read in"
+                expected = "one row per picture, and names padded with zeros or OpenFace's own note beside the file"
+                refuse(source, [(not of_folder or last != count, "rows", problem, expected)])
+                places, how = np.argsort(np.argsort(names)) + 1, "string order"
+        # frames at a take's end may have no picture; rows are left out where no face was
+        labels = max(row["stop"] for row in self.rows)
+        end = count if last == count else max(int(places[-1]), labels)
+        late = max(slack, int(_TAIL * end)) if labels >= 0 else slack
+        early = end if len(track.report["faces"]) > 1 else max(slack, track.report["gaps"])
+        expected = f"{end}, for the {count} frames of {self.path} (or is it another version, another frame rate?)"
+        refuse(source, [(not -early <= last - end <= late, "rows", f"rows numbered up to {last}", expected)])
+        return places, how
+
+    def cut(self, track: AUTrack, places: np.ndarray | None = None) -> dict[str, AUTrack]:
+        """A track of the whole source as the rows' tracks.
 
         Frames are numbered as ``datasets.frame_numbers`` does, from 0; those that the track lacks are left out.
+
+        Args:
+            places: (n,) which row of the track, counted from 1, belongs to each picture or video frame; default: in
+                their order.
         """
-        pictures = None if is_video(self.path) else list_frames(self.path)
+        video = is_video(self.path)
+        if places is None:
+            places = np.arange(1, (track.frame[-1] if video else len(list_frames(self.path))) + 1)
+        own = np.zeros(0) if video else self.own_numbers() - 1
         tracks = {}
         for row in self.manifest().table.itertuples(index=False):
-            if pictures is None:
-                numbers = np.arange(row.start, track.frame[-1] if row.stop < 0 else row.stop)
-                places = numbers + 1
-            elif row.stop < 0:
-                numbers, places = np.arange(len(pictures)), np.arange(1, len(pictures) + 1)
-            else:
-                last = np.array([(frame_number(name)[0] or (i + 1,))[-1] for i, name in enumerate(pictures)]) - 1
-                inside = (last >= row.start) & (last < row.stop)
-                numbers, places = last[inside], np.flatnonzero(inside) + 1
-            here = np.isin(places, track.frame)
-            at = places[here] - track.frame[0]
-            tracks[row.clip_id] = some_rows(track, at, numbers[here])
+            numbers = np.arange(len(places)) if video or row.stop < 0 else own
+            here = (numbers >= row.start) & ((row.stop < 0) | (numbers < row.stop)) & np.isin(places, track.frame)
+            tracks[row.clip_id] = some_rows(track, places[here] - track.frame[0], numbers[here])
         return tracks
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,18 +20,17 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
+from ..datasets.alignment import track_names
 from ..datasets.manifest import frame_numbers
 from ..errors import AudferError, InputError
-from ..files import atomic_file, digest, locked, remove_tree
+from ..files import atomic_file, digest, files_below, locked, remove_tree
 from ..jobs.workers import each
-from ..openface import SMOOTHING_RADII, SUCCESS_BOUNDARY, AUTrack, check_choices, read_openface
+from ..openface import SMOOTHING_RADII, SUCCESS_BOUNDARY, AUTrack, check_choices, read_details, read_openface
 from ..plugins import versions
 from ..progress import progress
-from .clips import some_rows
+from .clips import Clip
 from .table import AUTable, openface_files, table_writer, to_arrow, write_lists
 
-#: what OpenFace notes beside a CSV
-DETAILS = "_of_details.txt"
 #: a chunk ends at so many files or bytes: what one process holds at a time stays small whatever the files are like
 _CHUNK_FILES, _CHUNK_BYTES = 128, 96_000_000
 #: from so many known frames of so many clips on, "no intensity above 1" is a property of the folder, not of the faces
@@ -40,7 +40,10 @@ MODES = ("calibrated", "static", "unknown")
 #: counts of ``read_openface``'s report that are kept for every file
 COUNTS = ("rows", "frames", "ok", "failed", "low_confidence", "gaps", "contaminated", "unknown_cells", "truncated_rows")
 _FILE_COLUMNS = ["file", "status", "reason", "clips", *COUNTS, "faces", "face", "hand_overs", "version", "mode"]
-_FILE_COLUMNS += ["max_intensity", "source"]
+_FILE_COLUMNS += ["max_intensity", "source", "clip_frames", "matched", "partly", "without"]
+_WHOLE = ["clips", *COUNTS, "faces", "hand_overs", "clip_frames", "partly", "without"]
+#: a larger share of a dataset's clips without action units is an error
+MOST_WITHOUT = 0.75
 
 
 class FilesRefused(AudferError):
@@ -88,17 +91,6 @@ def read_clip_file(path, options: ImportOptions) -> AUTrack:
     return track
 
 
-def read_details(path) -> dict[str, str]:
-    """What OpenFace noted beside a CSV (``<name>_of_details.txt``): lower-case names and values, empty without it."""
-    path = Path(path)
-    try:
-        text = path.with_name(path.stem + DETAILS).read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):
-        return {}
-    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
-    return {name.strip().lower(): value.strip() for name, value in pairs}
-
-
 # -------------------------------------------------------------------------------------------------------- the import
 
 
@@ -115,13 +107,17 @@ def import_folder(
         options: how to read; default ``ImportOptions()``.
         manifest: name clips and number frames (from 0) as this dataset does: ``<clip_id>.csv``, slashes of the id as
             folders or underscores; one file per video for Aff-Wild2, cut to the frames of each window. Files of no clip
-            are left alone; clips without a file are not in the table.
+            are left alone; clips without a file are not in the table. Rows are matched with frames by
+            ``Clip.rows_of_frames``, and files refused that are not the clip's.
         workers: processes; default one per core.
 
     Returns:
         One row per file, in the table's order: file, status ("read", "refused"), reason, clips, the counts of
         ``COUNTS``, faces (in the file), face (the numbers kept), hand_overs, version, mode, max_intensity, source
-        (what OpenFace was given, where it noted it). Missing values for refused files.
+        (what OpenFace was given, where it noted it). With a manifest also clip_frames (pictures or frames of the
+        clip), matched (how rows and frames were), partly and without (clips of which some frames have no row, none is
+        known). Missing values for refused files. ``attrs["coverage"]``, which the table keeps, too, counts the
+        manifest's clips (``coverage``).
 
     Raises:
         InputError: no such folder, no file in it, every file refused, or intensities that never exceed 1 in the whole
@@ -147,7 +143,7 @@ def import_folder(
             for count in each(_import_chunk, tasks, workers):
                 bar.update(count)
         files = pd.DataFrame([report for path in paths for report in _reports(path)] + twice, columns=_FILE_COLUMNS)
-        files = files.astype(dict.fromkeys(("clips", *COUNTS, "faces", "hand_overs"), "Int64"))
+        files = files.astype(dict.fromkeys(_WHOLE, "Int64"))
         refused = files[files["status"] == "refused"]
         write_lists(out, "files", files, refused[["file", "reason"]])
         if len(refused) == len(files):
@@ -155,11 +151,47 @@ def import_folder(
             raise InputError(folder, "OpenFace CSVs", problem, "OpenFace's own output")
         _require_scale(folder, files, options)
         about = {"import": asdict(options), "files": len(files), "refused": len(refused)}
+        if manifest is not None:
+            about["coverage"] = files.attrs["coverage"] = _coverage(manifest, jobs, files)
         with table_writer(out, json.dumps(about, sort_keys=True)) as write:
             for path in paths:
                 write(parquet.read_table(path))
     remove_tree(parts, parts.parent)
     return files
+
+
+def _coverage(manifest, jobs: list, files: pd.DataFrame) -> dict:
+    """How many of a manifest's clips have action units: dataset, clips, with, partly, without, refused, and of those
+    without how many lack a file, no_file, and the first of them.
+    """
+    clips, rows = manifest.table["clip_id"], dict(jobs)
+    absent = clips.drop(clips.index[[row for some in rows.values() for row in some]])
+    refused = sum(len(rows[name]) for name in files["file"][files["status"] == "refused"])
+    partly, without = int(files["partly"].sum()), int(files["without"].sum()) + len(absent)
+    return {
+        **{"dataset": manifest.name, "clips": len(clips), "with": len(clips) - partly - without - refused},
+        **{"partly": partly, "without": without, "refused": refused},
+        **{"no_file": len(absent), "first": absent.iloc[0] if len(absent) else ""},
+    }
+
+
+def coverage_table(about: dict) -> str:
+    """``_coverage`` as a sentence for the terminal."""
+    lacking = f" ({about['no_file']} without a file, the first {about['first']})" if about["no_file"] else ""
+    return (
+        f"{about['with']} of {about['clips']} clips of {about['dataset']} with action units, {about['partly']} partly, "
+        f"{about['without']} without{lacking}, {about['refused']} refused"
+    )
+
+
+def require_coverage(where, about: dict) -> None:
+    """Refuse action units of few of a dataset's clips.
+
+    Raises:
+        InputError: more than ``MOST_WITHOUT`` of the clips have none.
+    """
+    if about["without"] > MOST_WITHOUT * about["clips"]:
+        raise InputError(where, "clips", coverage_table(about), f"at most {MOST_WITHOUT:.0%} of them without")
 
 
 def import_openface(manifest, folder, min_confidence: float | None = None) -> AUTable:
@@ -180,9 +212,19 @@ def import_openface(manifest, folder, min_confidence: float | None = None) -> AU
     ready = folder.with_name(f"{folder.name}.parquet")
     if ready.is_file():
         frames = AUTable.load(ready).frames
-        frames = frames[frames["clip_id"].isin(set(manifest.table["clip_id"]))]
+        clips = manifest.table["clip_id"]
+        newer = [path for path in files_below(folder) if _state(path)[1] > ready.stat().st_mtime_ns]
+        if newer := list(openface_files(newer)):
+            found = f"a table older than {len(newer)} of the CSVs in {folder}, for example {newer[0].name}"
+            expected = "one made of them: run audfer au import again, or delete the table and the CSVs are read"
+            raise InputError(ready, "time of change", found, expected)
+        frames = frames[frames["clip_id"].isin(set(clips))]
         if frames.empty:
             raise InputError(ready, "clips", f"none of {manifest.name}'s", f"an AU table of {manifest.name}")
+        known = frames.groupby("clip_id")["ok"].any()
+        absent = clips[~clips.isin(known.index[known])]
+        about = {"dataset": manifest.name, "clips": len(clips), "with": len(clips) - len(absent), "partly": 0}
+        _say(ready, about | {"without": len(absent), "refused": 0, "no_file": 0})
         return AUTable(frames.reset_index(drop=True))
     options = ImportOptions() if min_confidence is None else ImportOptions(min_confidence=min_confidence)
     with tempfile.TemporaryDirectory(prefix="audfer_import_") as temporary:
@@ -195,7 +237,14 @@ def import_openface(manifest, folder, min_confidence: float | None = None) -> AU
                 f"{refused['reason'].iloc[0]} (mend or remove them, or let audfer au import list them, go "
                 f"on, and write {ready})"
             )
+        _say(folder, files.attrs["coverage"])
         return AUTable.load(table)
+
+
+def _say(where: Path, about: dict) -> None:
+    require_coverage(where, about)
+    if about["with"] < about["clips"]:
+        print(f"{where}: {coverage_table(about)}", file=sys.stderr)
 
 
 def _require_scale(folder: Path, files: pd.DataFrame, options: ImportOptions) -> None:
@@ -222,10 +271,9 @@ def _require_scale(folder: Path, files: pd.DataFrame, options: ImportOptions) ->
 def _jobs(folder: Path, manifest) -> tuple[list[tuple[str, list[int] | None]], list[dict]]:
     """(file relative to the folder, rows of the manifest or ``None``) in table order, and refused files."""
     by_name: dict[str, list[str]] = {}
-    for path in openface_files(folder.rglob("*")):
-        if path.is_file() and not path.name.endswith(DETAILS) and not path.name.startswith("."):
-            name = path.relative_to(folder).as_posix()
-            by_name.setdefault(name[: name.rindex(".")], []).append(name)
+    for path in openface_files(files_below(folder)):
+        name = path.relative_to(folder).as_posix()
+        by_name.setdefault(name[: name.rindex(".")], []).append(name)
     if manifest is None:
         if not by_name:
             raise InputError(folder, "files", "no .csv or .txt file", "OpenFace's CSVs, one per clip")
@@ -239,8 +287,7 @@ def _jobs(folder: Path, manifest) -> tuple[list[tuple[str, list[int] | None]], l
         return [(first, None) for first, *_ in named], twice
     rows: dict[str, list[int]] = {}
     for row, clip_id in enumerate(manifest.table["clip_id"]):
-        stem = clip_id.split(":")[0]  # windows of one video share its file
-        name = next((n for n in (stem, stem.replace("/", "_")) if n in by_name), None)
+        name = next((name for name in track_names(clip_id) if name in by_name), None)
         if name is not None:
             rows.setdefault(min(by_name[name]), []).append(row)
     if not rows:
@@ -252,7 +299,7 @@ def _jobs(folder: Path, manifest) -> tuple[list[tuple[str, list[int] | None]], l
 def _chunks(folder: Path, jobs: list) -> list[list]:
     chunks, size = [[]], 0
     for job in jobs:
-        size += os.path.getsize(folder / job[0])
+        size += _state(folder / job[0])[0]
         if chunks[-1] and (len(chunks[-1]) >= _CHUNK_FILES or size > _CHUNK_BYTES):
             chunks.append([])
             size = 0
@@ -262,8 +309,16 @@ def _chunks(folder: Path, jobs: list) -> list[list]:
 
 def _stamp(path: Path, rows: list[int] | None) -> list:
     """What the part of a file depends on."""
-    state = os.stat(path)
-    return [str(path), state.st_size, state.st_mtime_ns, rows]
+    return [str(path), *_state(path), rows]
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of the last change; zeros for a link that leads nowhere, which is refused when it is read."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
 
 
 # ------------------------------------------------------------------------------------------------------------- chunks
@@ -290,7 +345,7 @@ def _import_chunk(task: tuple) -> int:
         report = {"file": name, "status": "read", "reason": ""}
         try:
             track = read_clip_file(folder / name, options)
-            clips = _clips(name, track, manifest, rows)
+            clips, about_clips = _clips(name, track, manifest, rows)
         except AudferError as error:
             reports.append({**report, "status": "refused", "clips": 0, "reason": str(error)})
             continue
@@ -305,6 +360,7 @@ def _import_chunk(task: tuple) -> int:
                 "face": " ".join(map(str, about["face"])),
                 "hand_overs": about.get("hand_overs", 0),
                 "max_intensity": round(float(known.max()), 4) if len(known) else 0.0,
+                **about_clips,
             }
         )
     table = to_arrow(AUTable.from_tracks(tracks).frames)
@@ -313,15 +369,20 @@ def _import_chunk(task: tuple) -> int:
     return len(chunk)
 
 
-def _clips(name: str, track: AUTrack, manifest, rows: list[int] | None) -> dict[str, AUTrack]:
+def _clips(name: str, track: AUTrack, manifest, rows: list[int] | None) -> tuple[dict[str, AUTrack], dict]:
+    """A file's clips, and how their rows and frames were matched."""
     if manifest is None:
-        return {name[: name.rindex(".")]: track}
-    clips = {}
-    for row in rows:
-        row = manifest.table.loc[row]
-        keep = np.isin(track.frame - 1, frame_numbers(manifest, row))  # OpenFace counts from 1
-        clips[row["clip_id"]] = some_rows(track, keep, track.frame[keep] - 1)
-    return clips
+        return {name[: name.rindex(".")]: track}, {}
+    clip = Clip(manifest.name, manifest.root, tuple(manifest.table.loc[rows].to_dict("records")))
+    if track.frame[0] == 0:  # OpenFace counts from 1
+        track.frame += 1
+    places, how = clip.rows_of_frames(track)
+    clips = clip.cut(track, places)
+    known = {clip_id: bool(part.ok.any()) for clip_id, part in clips.items()}
+    whole = {row.clip_id: len(frame_numbers(manifest, row)) for row in clip.manifest().table.itertuples(index=False)}
+    partly = sum(known[clip_id] and len(part) < whole[clip_id] for clip_id, part in clips.items())
+    without = len(known) - sum(known.values())
+    return clips, {"clip_frames": len(places), "matched": how, "partly": partly, "without": without}
 
 
 def _reports(part: Path) -> list[dict]:

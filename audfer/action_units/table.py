@@ -21,7 +21,7 @@ from pyarrow import parquet
 from ..errors import AudferError, InputError, refuse
 from ..facs import EXPRESSIONS
 from ..files import atomic_file
-from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS, AUTrack, read_openface
+from ..openface import DETAILS, INTENSITY_COLUMNS, PRESENCE_COLUMNS, AUTrack, read_openface
 from ..progress import progress
 
 COLUMNS: tuple[str, ...] = ("clip_id", "frame", *INTENSITY_COLUMNS, *PRESENCE_COLUMNS, "ok")
@@ -253,8 +253,13 @@ def clip_presence(table: AUTable, clip_ids: Iterable[str], unknown: str = "ignor
 
 
 def openface_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Those that may be OpenFace's, by their names."""
-    return (path for path in paths if path.suffix.lower() in (".csv", ".txt") and path.name != "labels.csv")
+    """Those that may be OpenFace's CSVs, by their names: no labels, hidden files, notes, lists of ours."""
+    for path in paths:
+        name, kind = path.name, path.stem.rpartition("_")
+        beside = (name == "labels.csv", name.startswith("."), name.endswith(DETAILS))
+        ours = kind[2] in ("files", "clips", "quarantine") and path.with_name(f"{kind[0]}.parquet").is_file()
+        if path.suffix.lower() in (".csv", ".txt") and not any(beside) and not ours:
+            yield path
 
 
 def table_from_openface_folder(folder, **options) -> tuple[AUTable, pd.DataFrame]:

@@ -173,10 +173,14 @@ def _reading(options, **more):
 
 def au_import(options) -> int:
     from .. import datasets
-    from ..action_units.importing import SCALES, import_folder
+    from ..action_units.importing import SCALES, coverage_table, import_folder, require_coverage
 
     folder = Path(options.dir)
-    out = Path(options.out or folder.with_name(f"{folder.resolve().name}.parquet"))
+    # ".", "csv/.." and the like have no name of their own
+    plain = Path(os.path.abspath(folder)) if folder.name in ("", "..") else folder
+    if not options.out and not plain.name:
+        raise _wrong("--out", "nothing", f"the table to make of {folder}")
+    out = Path(options.out or plain.with_name(f"{plain.name}.parquet"))
     if (options.dataset is None) != (options.root is None) and not (options.dataset and os.environ.get("AUDFER_DATA")):
         raise _wrong("--dataset and --root", "one of them", "both or neither (or AUDFER_DATA)")
     manifest = datasets.read_dataset(options.dataset, _root(options), missing="drop") if options.dataset else None
@@ -194,7 +198,12 @@ def au_import(options) -> int:
         f"{read['low_confidence'].sum()} of low confidence, {read['contaminated'].sum()} beside failed ones, "
         f"{read['gaps'].sum()} gaps; {(read['faces'] > 1).sum()} files with several faces"
     )
-    return _refused(out, files["status"] == "refused", files["reason"], "files")
+    if manifest is not None:
+        print(coverage_table(files.attrs["coverage"]))
+    refused = _refused(out, files["status"] == "refused", files["reason"], "files")
+    if manifest is not None:
+        require_coverage(out, files.attrs["coverage"])  # after the table, which is there all the same
+    return refused
 
 
 def au_extract(options) -> int:
@@ -316,6 +325,29 @@ def weights_inspect(options) -> None:
     print(checkpoint)
     if options.model and not checkpoint.fits:
         raise AudferError(f"{options.file}: these weights do not fit {options.model}")
+
+
+# ---------------------------------------------------------------------------------------------------- records
+
+
+def records_list(options) -> None:
+    from ..training.records import RunStore
+
+    for record in RunStore(options.store).records():
+        cell = record.cell
+        named = {name: cell[name] for name in ("model", "dataset", "fold", "au_ratio", "strategy", "seed", "epochs")}
+        print(record.path.name, *(f"{name}={value}" for name, value in named.items()))
+
+
+def records_migrate(options) -> int:
+    from ..training.migration import migrate_store
+
+    table = migrate_store(options.old, options.new)
+    refused = table[table["key"] == ""]
+    print(f"{options.new}: {len(table) - len(refused)} of {len(table)} records taken over")
+    for name, reason in zip(refused["record"], refused["reason"], strict=True):
+        print(f"refused: {name}: {reason}", file=sys.stderr)
+    return 1 if len(refused) else 0
 
 
 # ---------------------------------------------------------------------------------------------------- training

@@ -139,7 +139,7 @@ def au_table(study, name: str, source: str = "") -> AUTable:
 def extracted_table(study, name: str) -> AUTable:
     """What the profile's own extractor sees: the estimator on rendered clips, OpenFace on real ones."""
     clips, embedded = study.manifest(name), study.profile.embedded
-    csvs = study.data_root / "openface" / name
+    csvs, ready = (study.data_root / "openface" / file for file in (name, f"{name}.parquet"))
 
     def make(folder: Path) -> None:
         if embedded:
@@ -151,7 +151,7 @@ def extracted_table(study, name: str) -> AUTable:
 
     made_of = {
         "manifest": clips.fingerprint(),
-        "source": study.trained_estimator.stamp if embedded else file_states(csvs) if csvs.exists() else "nothing",
+        "source": study.trained_estimator.stamp if embedded else [file_states(path) for path in (csvs, ready)],
         "code": versions("extraction", "import", "estimator"),
     }
     return AUTable.load(cached_step(study.work / "action_units" / name, made_of, make) / "frames.parquet")

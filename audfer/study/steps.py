@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from ..files import atomic_folder, digest, write_json
+from ..files import atomic_folder, digest, files_below, write_json
 
 STAMP = "stamp.json"
 
@@ -39,7 +39,7 @@ def read_stamp(folder: Path) -> str:
 
 
 def file_states(folder: Path) -> str:
-    """Digest of the name, size and time of the last change of every file below a folder, or of one file."""
-    paths = sorted(folder.rglob("*")) if folder.is_dir() else [folder]
+    """Digest of the name, size and time of the last change of every file below a folder, or of one file or none."""
+    paths = sorted(files_below(folder)) if folder.is_dir() else [folder]
     states = [(path, path.stat()) for path in paths if path.is_file()]
     return digest([(str(path.relative_to(folder.parent)), state.st_size, state.st_mtime_ns) for path, state in states])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,14 @@ from paths import SHARED
 from pyarrow import parquet
 
 from audfer.action_units import AUTable, importing
-from audfer.action_units.importing import ImportOptions, import_folder, import_openface, read_details
+from audfer.action_units.importing import ImportOptions, import_folder, import_openface
+from audfer.action_units.table import table_from_openface_folder
 from audfer.companion import cli
 from audfer.datasets.manifest import Manifest
 from audfer.errors import AudferError, InputError
-from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS, read_openface
+from audfer.files import files_below
+from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS, read_details, read_openface
+from audfer.study.action_units import extracted_table
 
 REAL_FILES = SHARED / "data"
 HEAD = ["frame", "face_id", "timestamp", "confidence", "success"]
@@ -313,6 +317,180 @@ def test_a_ready_table_beside_the_folder_is_taken_and_bad_files_stop_a_study(tmp
     openface_file(tmp_path / "good" / "take.csv", frames=8)
     import_folder(tmp_path / "good", tmp_path / "csvs.parquet", manifest=manifest)
     assert import_openface(manifest, tmp_path / "csvs").clip_ids() == ["take:0", "take:4"]
+    os.utime(tmp_path / "csvs" / "take.csv", ns=(time.time_ns() + 10**9,) * 2)  # OpenFace has run again
+    with pytest.raises(InputError, match="a table older than 1 of the CSVs .* for example take.csv"):
+        import_openface(manifest, tmp_path / "csvs")
+    os.utime(tmp_path / "csvs.parquet", ns=(time.time_ns() + 2 * 10**9,) * 2)
     manifest.table["clip_id"] = ["x", "y"]
     with pytest.raises(InputError, match="none of AffWild2's"):
         import_openface(manifest, tmp_path / "csvs")
+
+
+# ---- rows and frames
+
+
+def one_clip(tmp_path, names) -> Manifest:
+    for name in names:
+        picture = tmp_path / "data" / "clip" / name
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.touch()
+    row = {"clip_id": "clip", "path": "clip", "start": 0, "stop": -1, "split": "train", "expression": 0, "subject": ""}
+    return Manifest("folder", tmp_path / "data", pd.DataFrame([row]))
+
+
+def padded(*numbers) -> list[str]:
+    return [f"{number:05d}.jpg" for number in numbers]
+
+
+def plain(*numbers) -> list[str]:
+    return [f"{number}.jpg" for number in numbers]
+
+
+IMAGES = {"timestamp": ["0.000"] * 40}  # what OpenFace writes for folders of pictures
+HOLES = padded(1, 2, 3, 7, 8, 9, 10)
+#: pictures, rows, what else the file or OpenFace's note says -> row (from 1) of each picture, 0: none; None: refused
+MATCHES = {
+    "as many": (padded(*range(1, 6)), 5, {}, [1, 2, 3, 4, 5]),
+    "pictures from 0": (padded(*range(5)), 5, {}, [1, 2, 3, 4, 5]),
+    "rows from 0": (padded(*range(1, 6)), 5, {"frame": list("01234")}, [1, 2, 3, 4, 5]),
+    "one row more": (padded(*range(1, 6)), 6, {}, [1, 2, 3, 4, 5]),
+    "one row fewer": (padded(*range(1, 6)), 4, {}, [1, 2, 3, 4, 0]),
+    "twice the rate": (padded(*range(1, 11)), 20, {}, None),
+    "half the rate": (padded(*range(1, 21)), 10, {}, None),
+    "25 for 24 a second": (padded(*range(1, 121)), 125, {}, None),
+    "a rest of a killed run": (padded(*range(1, 21)), 5, {}, None),
+    "holes, rows of the pictures": (HOLES, 7, {}, [1, 2, 3, 4, 5, 6, 7]),
+    "holes, rows of the video": (HOLES, 10, {}, [1, 2, 3, 7, 8, 9, 10]),
+    "holes, neither": (HOLES, 15, {}, None),
+    "holes, rows of one picture more": (HOLES, 9, IMAGES, None),
+    "numbered from 100": (padded(*range(100, 105)), 5, {}, [1, 2, 3, 4, 5]),
+    "numbered from 100, rows of the take": (padded(*range(100, 105)), 104, {}, [100, 101, 102, 103, 104]),
+    "rows left out": (padded(*range(1, 7)), 4, {"frame": list("1256")}, [1, 2, 0, 0, 5, 6]),
+    "rows left out, at the end, too": (padded(*range(1, 7)), 2, {"frame": list("14")}, [1, 0, 0, 4, 0, 0]),
+    "rows left out, and half of the rate": (padded(*range(1, 13)), 5, {"frame": list("12456")}, None),
+    "unpadded, order unknown": (plain(*range(1, 13)), 12, {}, None),
+    "unpadded, below ten": (plain(*range(1, 6)), 5, {}, [1, 2, 3, 4, 5]),
+    "unpadded, a folder by its time": (plain(*range(8, 12)), 4, IMAGES, [3, 4, 1, 2]),
+    "unpadded, a folder by its note": (plain(*range(8, 12)), 4, {"note": "/far/clip"}, [3, 4, 1, 2]),
+    "unpadded, a video by its note": (plain(*range(8, 12)), 4, {"note": "/far/clip.mp4"}, [1, 2, 3, 4]),
+    "unpadded, our own links": (plain(*range(8, 12)), 4, {"note": "/tmp/audfer_openface_x/frames"}, [1, 2, 3, 4]),
+    "unpadded, rows of one picture more": (plain(*range(8, 12)), 5, IMAGES, None),
+}
+
+
+@pytest.mark.parametrize("case", MATCHES)
+def test_rows_are_matched_with_pictures_or_refused(case, tmp_path):
+    names, rows, said, expected = MATCHES[case]
+    said, manifest = dict(said), one_clip(tmp_path, names)
+    if note := said.pop("note", ""):
+        (tmp_path / "csvs").mkdir()
+        (tmp_path / "csvs" / "clip_of_details.txt").write_text(f"Input:{note}\n")
+    numbers = said.get("frame", [str(row) for row in range(1, rows + 1)])
+    shift = numbers[0] == "0"
+    said["AU12_r"] = [f"{(int(number) + shift) / 100:.2f}" for number in numbers]
+    openface_file(tmp_path / "csvs" / "clip.csv", rows, **said)
+    if expected is None:
+        with pytest.raises(InputError, match="clip.csv: rows: found "):
+            import_folder(tmp_path / "csvs", tmp_path / "au.parquet", manifest=manifest, workers=1)
+        return
+    options = ImportOptions(mask_neighbours=(0, 0))
+    files = import_folder(tmp_path / "csvs", tmp_path / "au.parquet", options, manifest=manifest, workers=1)
+    clip = AUTable.load(tmp_path / "au.parquet").clip("clip")
+    seen = dict(zip(clip.frame.tolist(), np.nan_to_num(clip.intensity[:, 8] * 100).round().astype(int), strict=True))
+    assert [seen.get(frame, 0) for frame in range(len(names))] == expected
+    assert files.loc[0, "clip_frames"] == len(names) and files.loc[0, "partly"] == (len(seen) < len(names))
+
+
+def test_clips_with_partly_without_and_refused_are_counted_and_too_few_are_an_error(tmp_path, capsys):
+    manifest = one_clip(tmp_path, padded(*range(1, 6)))
+    names = ("whole", "part", "lost", "other", "none", *(f"absent{number}" for number in range(3)))
+    manifest.table = pd.DataFrame([{**manifest.table.iloc[0], "clip_id": name} for name in names])
+    for name, frames in (("whole", 5), ("part", 4), ("other", 15)):
+        openface_file(tmp_path / "csvs" / f"{name}.csv", frames)
+    openface_file(tmp_path / "csvs" / "lost.csv", 5, success=["0"] * 5)
+    counts = {"clips": 8, "with": 1, "partly": 1, "without": 5, "refused": 1, "no_file": 4, "first": "none"}
+    files = import_folder(tmp_path / "csvs", tmp_path / "au.parquet", manifest=manifest, workers=1)
+    assert files.attrs["coverage"] == {"dataset": "folder", **counts}
+    about = json.loads(parquet.read_schema(tmp_path / "au.parquet").metadata[b"audfer"])
+    assert about["coverage"] == files.attrs["coverage"]
+    (tmp_path / "csvs" / "other.csv").unlink()
+    import_openface(manifest, tmp_path / "csvs")
+    assert (
+        "1 of 8 clips of folder with action units, 1 partly, 6 without (5 without a file, the first other), 0 refused"
+        in capsys.readouterr().err
+    )
+    (tmp_path / "csvs" / "part.csv").unlink()
+    with pytest.raises(InputError, match="7 without .* expected at most 75% of them without"):
+        import_openface(manifest, tmp_path / "csvs")
+
+
+# ---- folders as people have them
+
+
+def test_linked_folders_are_read_once_and_dead_links_refused_alone(tmp_path, capsys):
+    openface_file(tmp_path / "csvs" / "a" / "1.csv")
+    openface_file(tmp_path / "elsewhere" / "2.csv")
+    for link, target in {"b": "../elsewhere", "c": "../elsewhere", "a/up": "..", "0": "a", "dead": "nowhere"}.items():
+        (tmp_path / "csvs" / link).symlink_to(target)
+    (tmp_path / "csvs" / "a" / "dead.csv").symlink_to("../.git/annex/objects/none")
+    below = [path.relative_to(tmp_path / "csvs").as_posix() for path in files_below(tmp_path / "csvs")]
+    assert below == ["dead", "a/1.csv", "a/dead.csv", "b/2.csv"]
+    assert cli.main(["au", "import", str(tmp_path / "csvs"), "--workers", "1"]) == 1
+    assert "1 of 3 files refused" in capsys.readouterr().err
+    assert AUTable.load(tmp_path / "csvs.parquet").clip_ids() == ["a/1", "b/2"]
+
+
+@pytest.mark.parametrize("named", [".", "..", "../csvs", "./"])
+def test_a_folder_without_a_name_of_its_own_gets_its_table_beside_it(named, tmp_path, monkeypatch):
+    openface_file(tmp_path / "csvs" / "inner" / "1.csv")
+    monkeypatch.chdir(tmp_path / "csvs" / "inner" if named == ".." else tmp_path / "csvs")
+    for _ in range(2):  # the lists beside a table are no clips
+        assert cli.main(["au", "import", named, "--workers", "1"]) == 0
+        assert cli.main(["au", "import", named, "--workers", "1", "--out", str(tmp_path / "csvs" / "o.parquet")]) == 0
+    assert AUTable.load(tmp_path / "csvs.parquet").clip_ids() == ["inner/1"]
+
+
+def test_what_openface_and_we_leave_beside_files_needs_no_label(tmp_path):
+    for number, name in enumerate(("one.csv", "two.txt")):
+        openface_file(tmp_path / name, value=number)
+    for name in ("one_of_details.txt", ".~one.csv", "au_files.csv", "au_quarantine.csv", "one.hog"):
+        (tmp_path / name).write_text("Input:/v/one.mp4\n")
+    (tmp_path / "au.parquet").touch()
+    (tmp_path / "labels.csv").write_text("file,expression\none.csv,happy\ntwo.txt,sad\n")
+    table, labels = table_from_openface_folder(tmp_path)
+    assert table.clip_ids() == labels["clip_id"].tolist() == ["one", "two"]
+    openface_file(tmp_path / "other_files.csv")  # nothing says that this is a list of ours
+    with pytest.raises(InputError, match="no row for other_files.csv"):
+        table_from_openface_folder(tmp_path)
+
+
+def test_a_studys_table_is_made_again_when_anything_that_it_was_made_of_changes(tmp_path):
+    manifest = one_clip(tmp_path, padded(*range(1, 6)))
+    study = SimpleNamespace(
+        manifest=lambda name: manifest,
+        profile=SimpleNamespace(embedded=False),
+        data_root=tmp_path,
+        work=tmp_path / "work",
+    )
+    csvs = tmp_path / "openface" / "folder"
+    value = lambda: extracted_table(study, "folder").clip("clip").intensity[0, 8]  # noqa: E731
+    openface_file(tmp_path / "elsewhere" / "clip.csv", 5, 1.0)
+    csvs.mkdir(parents=True)
+    (csvs / "clip.csv").symlink_to("../../elsewhere/clip.csv")
+    assert value() == 1.0
+    state = (tmp_path / "work/action_units/folder/frames.parquet").stat().st_mtime_ns
+    assert value() == 1.0 and (tmp_path / "work/action_units/folder/frames.parquet").stat().st_mtime_ns == state
+    openface_file(tmp_path / "elsewhere" / "clip.csv", 5, 2.0)  # as long as before
+    assert value() == 2.0
+    import_folder(csvs, csvs.with_suffix(".parquet"), ImportOptions(scale=0.5), manifest=manifest, workers=1)
+    assert value() == 1.0
+    openface_file(tmp_path / "elsewhere" / "clip.csv", 5, 4.0)
+    with pytest.raises(InputError, match="older than 1 of the CSVs"):
+        value()
+    csvs.with_suffix(".parquet").unlink()
+    assert value() == 4.0
+    (csvs / "clip.csv").unlink()
+    (csvs / "clip.csv").mkdir()
+    openface_file(csvs / "part" / "clip.csv")
+    with pytest.raises(InputError, match="no CSV whose name is a clip's"):
+        value()

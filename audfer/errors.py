@@ -23,10 +23,15 @@ class InputError(AudferError, ValueError):
 
     def __init__(self, where, field: str, found, expected: str):
         self.where, self.field, self.found, self.expected = str(where), field, found, expected
-        super().__init__(f"{where}: {field}: found {found}, expected {expected}")
+        super().__init__(legible(f"{where}: {field}: found {found}, expected {expected}"))
 
     def __reduce__(self):  # so that it survives the trip from a worker process
         return type(self), (self.where, self.field, self.found, self.expected)
+
+
+def legible(text: str) -> str:
+    """A text with the bytes spelled out that are no UTF-8: names out of other systems' archives cannot be printed."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def refuse(where, checks) -> None:

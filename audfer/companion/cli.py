@@ -7,6 +7,7 @@ wrong input (one sentence on standard error); 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -16,10 +17,18 @@ from importlib import import_module
 from pathlib import Path
 
 from .. import __version__
-from ..errors import AudferError
+from ..errors import AudferError, InputError
 
 _TYPES = {"int": int, "float": float, "lower": str.lower}
 _COMMANDS = dict(title="commands", metavar="COMMAND", required=True)
+_OTHERS = "another with AUDFER_WORK, AUDFER_FIGURES, --work, --figures or --out"
+#: error of the operating system -> what would do
+_EXPECTED = {
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), f"one that this user may use: choose {_OTHERS}"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), f"a folder and no file or dead link in its place: choose {_OTHERS}"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"free space: make some, or choose {_OTHERS}"),
+    **dict.fromkeys((errno.ENOENT, errno.ELOOP), "something that is there, and no dead link"),
+}
 _EPILOG = """\
 environment:
   AUDFER_PROFILE    profile where --profile names none (default: laptop)
@@ -35,11 +44,15 @@ exit codes: 0 done, 1 a notebook or a cell failed, a cell is missing or a
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
-    options = build_parser().parse_args(arguments)
-    options.given = sys.argv[1:] if arguments is None else arguments
     speaks = os.environ.get("RANK", "0") == "0"  # under torchrun all processes meet an error
     try:
         signal.signal(signal.SIGTERM, _interrupt)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
+            signal.signal(signal.SIGINT, _interrupt)
+        options = build_parser().parse_args(arguments)
+        options.given = sys.argv[1:] if arguments is None else arguments
+        if root := os.environ.get("AUDFER_DATA"):  # kernels and other processes run elsewhere
+            os.environ["AUDFER_DATA"] = os.path.abspath(os.path.expanduser(root))
         return command_of(options)(options) or 0
     except AudferError as error:
         if speaks:
@@ -53,9 +66,38 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno is None:  # not of the operating system
+            raise
+        if speaks:
+            print(f"audfer: error: {_sentence(error)}", file=sys.stderr)
+        return 2
 
 
-def _interrupt(*_) -> None:
+def _sentence(error: OSError) -> InputError:
+    """What the operating system refused, as a sentence with a way out."""
+    expected = _EXPECTED.get(error.errno, "a file or folder that can be read and written")
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "this machine"
+    return InputError(where, "file or folder", (error.strerror or str(error)).lower(), expected)
+
+
+def _interrupt(_, frame) -> None:
+    """Raise ``KeyboardInterrupt``, but not amid an import: torch, for one, swallows what is raised while it imports
+    NumPy, and the run would go on. It is then raised by the next thing that the importing function does.
+    """
+    importing = None
+    while frame and frame.f_code is not main.__code__:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            importing = frame.f_back
+        frame = frame.f_back
+    if not importing:
+        raise KeyboardInterrupt
+    importing.f_trace = _raise
+    sys.settrace(lambda *_: None)
+
+
+def _raise(*_) -> None:
+    sys.settrace(None)
     raise KeyboardInterrupt
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,10 +63,21 @@ class Alignment:
         }
 
 
-def track_file(folder: str | os.PathLike, clip_id: str) -> Path | None:
-    """OpenFace's file of a clip: ``<clip_id>.csv``, slashes of the id as folders or underscores; windows share one."""
+def track_names(clip_id: str) -> list[str]:
+    """What OpenFace's file of a clip may be called, without its ending; windows of one take share one.
+
+    Slashes of the id are folders or underscores. RAVDESS publishes each trial with sound (01-) and without (02-): the
+    pictures are the same, and so are their landmarks and action units.
+    """
     stem = clip_id.split(":")[0]
-    names = dict.fromkeys((stem, stem.replace("/", "_"), stem.split("/")[-1]))
+    trial = re.fullmatch(r"(.*/)?0[12]((?:-\d\d){6})", stem)
+    stems = [stem, *(f"{trial[1] or ''}{modality}{trial[2]}" for modality in ("01", "02") if trial)]
+    return list(dict.fromkeys(name for stem in stems for name in (stem, stem.replace("/", "_"))))
+
+
+def track_file(folder: str | os.PathLike, clip_id: str) -> Path | None:
+    """OpenFace's file of a clip: one of ``track_names``, or the last part of the id."""
+    names = dict.fromkeys((*track_names(clip_id), *track_names(clip_id.split("/")[-1])))
     files = (Path(folder, name + suffix) for name in names for suffix in (".csv", ".txt"))
     return next((file for file in files if file.is_file()), None)
 
@@ -98,16 +110,40 @@ def points_of(track: AUTrack, numbers: np.ndarray, where: str | os.PathLike) -> 
     return known, track.landmarks[place[known]]
 
 
-def align(track: AUTrack, numbers: np.ndarray, where: str | os.PathLike = "") -> Alignment:
+def require_inside(points: np.ndarray, sizes: np.ndarray, where: str | os.PathLike) -> None:
+    """Refuse landmarks of larger pictures than these: eyes or mouth outside in more than half of the frames.
+
+    A chin may well leave the picture.
+
+    Args:
+        points: (n, 68, 2), pixels; NaN unknown.
+        sizes: (width, height) of the pictures, (2,) or (n, 1, 2).
+
+    Raises:
+        InputError: naming the sizes.
+    """
+    known = np.isfinite(points).all((1, 2))
+    outside = ((points < -1) | (points > np.asarray(sizes) + 1))[known, 36:].any((1, 2))
+    if outside.sum() > known.sum() / 2:
+        width, height = np.asarray(sizes).reshape(-1, 2).max(0)
+        right, bottom = points[known].max((0, 1))
+        found = f"points up to x={right:.0f}, y={bottom:.0f} in pictures of {width}x{height}"
+        raise InputError(where, "landmarks", found, "those of these pictures, not of a larger copy")
+
+
+def align(
+    track: AUTrack, numbers: np.ndarray, where: str | os.PathLike = "", size: tuple[int, int] | None = None
+) -> Alignment:
     """Least-squares similarity transforms (turn, scale, shift; no shear, no mirror) onto ``TEMPLATE``.
 
     Args:
         track: with landmarks; its frames count from 1, as OpenFace's do.
         numbers: (n,) 0-based numbers of the frames wanted. Frames without landmarks take the nearest frame's transform.
         where: for the error sentence.
+        size: (width, height) of the pictures, in which the landmarks must lie.
 
     Raises:
-        InputError: no landmark columns, or no frame with usable ones.
+        InputError: no landmark columns, no frame with usable ones, or ``require_inside``.
     """
     points = points_of(track, track.frame - 1, where)[1].astype(np.float64)
     # eye centres and mouth corners, in iBUG's order
@@ -124,6 +160,8 @@ def align(track: AUTrack, numbers: np.ndarray, where: str | os.PathLike = "") ->
         good = track.ok & np.isfinite(scale_turn) & (eyes >= SMALLEST) & (residual <= LARGEST_RESIDUAL)
     if not good.any():
         raise InputError(where, "landmarks", f"none usable in {len(good)} frames", "a face in at least one frame")
+    if size is not None:
+        require_inside(points[good], size, where)
     tracked = track.frame[good] - 1
     nearest = np.abs(np.asarray(numbers)[:, None] - tracked).argmin(1)
     chosen = np.flatnonzero(good)[nearest]
@@ -144,10 +182,12 @@ def cut(picture: np.ndarray, scale_turn: complex, shift: complex, size: int) -> 
     return np.asarray(drawn.reduce(factor) if factor > 1 else drawn)
 
 
-def clip_alignment(folder: str | os.PathLike, clip_id: str, numbers: np.ndarray) -> Alignment:
+def clip_alignment(
+    folder: str | os.PathLike, clip_id: str, numbers: np.ndarray, size: tuple[int, int] | None = None
+) -> Alignment:
     """``align`` for a clip whose OpenFace file lies in ``folder``."""
     path = find_track(folder, clip_id)
-    return align(read_openface(path, require_presence=False), numbers, path)
+    return align(read_openface(path, require_presence=False), numbers, path, size)
 
 
 def contact_sheet(rows: list[tuple[str, np.ndarray, np.ndarray, Alignment]], cell: int = 112) -> Image.Image:

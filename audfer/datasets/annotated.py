@@ -326,6 +326,7 @@ def annotated_landmarks(
         else:
             picture = base / table["path"].iloc[rows[0]]
             picture = next(video_frames(picture, (0,)))[1] if is_video(picture) else read_image(picture)
+            alignment.require_inside(points, picture.shape[1::-1], path)
             points /= picture.shape[1::-1]
         landmarks[rows[known]] = points
     return landmarks

@@ -33,6 +33,7 @@ from .manifest import (
     list_frames,
     published_counts,
     read_image,
+    upright_size,
     video_shape,
 )
 from .registry import DATASETS, Finding, annotated_datasets
@@ -244,14 +245,14 @@ def _measure(file: str, deep: bool) -> tuple[int, int, tuple[int, int]]:
         length = os.fstat(handle.fileno()).st_size
         if not length:
             raise OSError("an empty file")
+        handle.seek(max(0, length - 32))
+        tail = handle.read()
+        handle.seek(0)
         with Image.open(handle) as image:
-            shape, kind = image.size, image.format
-            handle.seek(max(0, length - 32))
-            tail = handle.read()
-    end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind, b"")
-    if end not in tail:
-        raise OSError(f"{kind} without its end marker: truncated")
-    return length, 1, shape
+            end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(image.format, b"")
+            if end not in tail:
+                raise OSError(f"{image.format} without its end marker: truncated")
+            return length, 1, upright_size(image)
 
 
 def _digest(task: tuple[str, str]) -> tuple[str, str]:

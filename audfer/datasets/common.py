@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError
+from ..errors import InputError, legible
 from ..facs import EXPRESSIONS, LabelSpace
-from .manifest import COLUMNS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, Manifest, is_video
+from .manifest import COLUMNS, LEFTOVERS, VIDEO_SUFFIXES, Manifest, is_frame, is_video
 from .registry import DATASETS, Dataset, Finding
 
 
@@ -190,6 +190,13 @@ def make_manifest(listing: Listing) -> Manifest:
             found = f"no frames in {len(empty)} of {total} clip folders (first: {named(empty)})"
             raise InputError(root / empty[0]["path"], "clip folder", found, "image files")
         dropped = dropped + Counter({"not on disk": len(absent), "without frames": len(empty)})
+    # tables and records are UTF-8; names out of other systems' archives need not be
+    written = [row for row in rows if legible(row["clip_id"] + row["path"]) == row["clip_id"] + row["path"]]
+    if len(written) < len(rows):
+        first = next(row["path"] for row in rows if row not in written)
+        dropped = dropped + Counter({"name is no UTF-8": len(rows) - len(written)})
+        listing.notes.append(f"rename clips whose names are no UTF-8 (convmv does), the first: {first}")
+        rows = written
     if not rows:
         raise InputError(root, f"clips of {listing.name}", "none", "at least one clip of the seven expressions")
     table = pd.DataFrame([{"start": 0, "stop": -1, "subject": "", **row} for row in rows], columns=list(COLUMNS))
@@ -197,10 +204,10 @@ def make_manifest(listing: Listing) -> Manifest:
         listing.name,
         root,
         table.astype({"start": np.int64, "stop": np.int64, "expression": np.int64}),
-        {key: int(count) for key, count in dropped.items() if count},
+        {legible(key): int(count) for key, count in dropped.items() if count},
         listing.fold,
         classes=listing.classes,
-        notes=tuple(listing.notes),
+        notes=tuple(map(legible, listing.notes)),
         repeated=tuple(repeated),
         listed_frames=listing.frames,
         lists=listing.lists,
@@ -284,13 +291,13 @@ def people_tested(people: Iterable[str], fold: int, folds: int) -> set[str]:
 
 
 def listed(folder: Path) -> list[str]:
-    """Names in a folder, sorted, without hidden ones.
+    """Names in a folder, sorted, without hidden ones and other ``LEFTOVERS``.
 
     Raises:
         InputError: it cannot be read.
     """
     try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        return sorted(name for name in os.listdir(folder) if not name.startswith(LEFTOVERS))
     except OSError as error:
         raise InputError(folder, "folder", error.strerror or error, "a folder that can be read") from None
 
@@ -351,12 +358,19 @@ def find_folder(base: Path, *candidates: str, what: str) -> Path:
     return folder
 
 
+def videos_below(folder: Path) -> list[Path]:
+    """Video files in a folder and its folders, sorted; ``LEFTOVERS`` are not entered."""
+    videos = []
+    for place, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith(LEFTOVERS)]
+        videos += [Path(place, name) for name in names if is_video(name) and not name.startswith(LEFTOVERS)]
+    return sorted(videos)
+
+
 def has_frames(folder: str | os.PathLike) -> bool:
     """Whether a folder holds at least one picture, without listing all of it."""
     with os.scandir(folder) as entries:
-        return any(
-            os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES and not e.name.startswith(".") for e in entries
-        )
+        return any(map(is_frame, entries))
 
 
 def on_disk(folder: Path) -> Callable[[str], Path]:

@@ -108,6 +108,7 @@ def openface_points(packed: PackedClips, manifest: Manifest, folder: str | os.Pa
         # OpenFace's whole numbers are the centres of pixels, ours their borders
         points[known] = found + 0.5
         shapes = picture_sizes(manifest, row, numbers)
+        alignment.require_inside(points, shapes[:, None], path)
         points /= shapes[:, None]
         if aligned:
             # frames are brought to the size of the clip's first one before faces are cut out

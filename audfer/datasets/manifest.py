@@ -16,14 +16,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
+from PIL.Image import Transpose
 
 from .. import published as paper
 from ..errors import InputError
 from ..facs import EXPRESSIONS
 from .registry import DATASETS
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp"))
-VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mkv", ".mov"))
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
+VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mkv", ".mov", ".webm", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg"))
+VIDEO_SUFFIXES |= {".mts", ".m2ts", ".ts", ".3gp", ".ogv", ".vob", ".asf"}
+#: beginnings of names that file systems and archives leave behind: hidden (``._clip.mp4``), ``@eaDir``, ``__MACOSX``
+LEFTOVERS = (".", "@", "#recycle", "$RECYCLE.BIN", "__MACOSX", "System Volume Information", "lost+found")
 COLUMNS = ("clip_id", "path", "start", "stop", "split", "expression", "subject")
 #: everything that Pillow raises about a broken file
 IMAGE_ERRORS = (
@@ -37,6 +41,16 @@ IMAGE_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
+#: EXIF's orientation -> what brings the picture upright; from 5 on its sides change places
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 #: the stamp that the embedded benchmark's writer leaves at the root of a dataset (``audfer.synth.STAMP``)
 RENDERED_STAMP = "audfer_synth.json"
 
@@ -159,7 +173,7 @@ class Manifest:
             full = self.root / path
             try:
                 with os.scandir(full) as entries:
-                    states = [e.stat() for e in entries if os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES]
+                    states = [entry.stat() for entry in entries if is_frame(entry)]
                 changed = max((state.st_mtime_ns for state in states), default=0)
                 hasher.update(f"{len(states)} {sum(state.st_size for state in states)} {changed};".encode())
             except NotADirectoryError:
@@ -209,10 +223,13 @@ def frame_number(path: str | os.PathLike) -> tuple:
 def list_frames(folder: str | os.PathLike) -> list[str]:
     """Names of the image files of a clip folder, by number; anything else in the folder is ignored."""
     with os.scandir(folder) as entries:
-        names = [
-            e.name for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES and not e.name.startswith(".")
-        ]
-    return sorted(names, key=frame_number)
+        return sorted((entry.name for entry in entries if is_frame(entry)), key=frame_number)
+
+
+def is_frame(entry: os.DirEntry) -> bool:
+    """Whether an entry of a clip's folder is one of its pictures."""
+    picture = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+    return picture and not entry.name.startswith(LEFTOVERS) and not entry.is_dir()
 
 
 @lru_cache(maxsize=65536)
@@ -262,12 +279,26 @@ def video_frames(path: str | os.PathLike, wanted: Iterable[int] | None = None) -
     with _opened(path) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if needed is None or number in needed:
-                yield number, frame.to_ndarray(format="rgb24")
+                yield number, _turned(frame.to_ndarray(format="rgb24"), _display_matrix(frame))
                 given += 1
             if needed is not None and given == len(needed):
                 break
     if needed is not None and given < len(needed):
         raise _frames_lacking(path, number + 1)
+
+
+def _display_matrix(frame) -> np.ndarray:
+    """How a decoded frame is to be shown, int32 (2, 2): a stored point (x, y) moves to (x, y) @ matrix."""
+    known = frame.side_data.get("DISPLAYMATRIX")
+    return np.eye(2, dtype=np.int32) if known is None else np.frombuffer(known, np.int32).reshape(3, 3)[:2, :2]
+
+
+def _turned(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) as its display matrix wants it, to the nearest quarter turn."""
+    if abs(matrix[0, 1]) > abs(matrix[0, 0]):
+        picture, matrix = picture.transpose(1, 0, 2), matrix[::-1]
+    down, right = (-1 if turned < 0 else 1 for turned in (matrix[1, 1], matrix[0, 0]))
+    return np.ascontiguousarray(picture[::down, ::right])
 
 
 @contextmanager
@@ -306,9 +337,10 @@ def video_length(path: str | os.PathLike) -> int:
 
 
 def video_shape(path: str | os.PathLike, decode: bool = False) -> tuple[int, tuple[int, int]]:
-    """(frames, (width, height)) of a video.
+    """(frames, (width, height) as shown) of a video.
 
     Frames are its packets: the count in the header is what the writer promised, and a truncated file still promises it.
+    Only the first is decoded, for its display matrix.
 
     Args:
         decode: decode every frame instead of counting packets.
@@ -318,12 +350,17 @@ def video_shape(path: str | os.PathLike, decode: bool = False) -> tuple[int, tup
     """
     with _opened(path) as container:
         stream = container.streams.video[0]
-        shape = stream.width, stream.height
         frames = container.decode(stream) if decode else (packet for packet in container.demux(stream) if packet.size)
         count = sum(1 for _ in frames)
+        shape = stream.width, stream.height
     if not count:
         raise InputError(path, "video", "no frames", "a video with at least one frame")
-    return count, shape
+    try:
+        with _opened(path) as container:
+            matrix = _display_matrix(next(container.decode(video=0)))
+    except (InputError, StopIteration):  # damaged: whoever reads its pictures says so
+        return count, shape
+    return count, shape[::-1] if abs(matrix[0, 1]) > abs(matrix[0, 0]) else shape
 
 
 def frame_numbers(manifest: Manifest, row) -> np.ndarray:
@@ -450,7 +487,7 @@ def picture_sizes(manifest: Manifest, row, numbers: np.ndarray) -> np.ndarray:
             expected = f"one of clip {row.clip_id}'s {len(files)} frames"
             raise InputError(manifest.root / row.path, "frame", number, expected)
         with _picture(manifest.root / row.path / files[number]) as image:
-            sizes[number] = image.size
+            sizes[number] = upright_size(image)
     return np.array([sizes[number] for number in np.asarray(numbers).tolist()])
 
 
@@ -464,16 +501,48 @@ def _picture(path: str | os.PathLike):
         raise InputError(path, "image", f"unreadable ({error})", "a picture that Pillow can decode") from error
 
 
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8; 1 where there is none or it is damaged."""
+    if image.format not in ("JPEG", "MPO"):
+        image.load()  # elsewhere EXIF may follow the pixels
+    try:
+        return image.getexif().get(0x0112, 1)
+    except IMAGE_ERRORS:
+        return 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an opened image as it is to be looked at."""
+    return image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode in RGB; 16 bits are scaled to 8, where Pillow would cut off what exceeds 255."""
+    if image.mode.startswith("I"):
+        deep = np.asarray(image)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise ValueError(f"grey values from {deep.min()} to {deep.max()}, more than 16 bits")
+        image = Image.fromarray((deep / 257).round().astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("grey values that are no whole numbers: what is white is not said")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
 def read_image(path: str | os.PathLike, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """One picture, uint8 (H, W, 3) RGB, resized to ``shape`` (width, height) if given.
+    """One picture, upright as EXIF says, uint8 (H, W, 3) RGB, resized to ``shape`` (width, height) if given.
 
     Raises:
         InputError: it cannot be decoded.
     """
     with _picture(path) as image:
+        orientation = _orientation(image)
         if shape is not None:
-            image.draft("RGB", shape)  # lets the JPEG decoder skip detail that would be averaged away
-        return resize_image(image.convert("RGB"), shape)
+            # lets the JPEG decoder skip detail that would be averaged away
+            image.draft("RGB", shape[::-1] if orientation in (5, 6, 7, 8) else shape)
+        picture = _rgb(image)
+        return resize_image(picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture, shape)
 
 
 def resized(picture: np.ndarray, size: int) -> np.ndarray:

@@ -271,9 +271,9 @@ def _pack_chunk(task: tuple) -> int:
             chosen = uniform_indices(len(available), num_frames)
             if align is None:
                 return load_frames(manifest, row, chosen, size), available[chosen].tolist(), None
-            cuts = alignment.clip_alignment(align, row.clip_id, available[chosen])
-            frames = cuts.cut(load_frames(manifest, row, chosen), size)
-            return frames, available[chosen].tolist(), {"clip_id": row.clip_id, **cuts.quality()}
+            frames = load_frames(manifest, row, chosen)
+            cuts = alignment.clip_alignment(align, row.clip_id, available[chosen], frames.shape[2:0:-1])
+            return cuts.cut(frames, size), available[chosen].tolist(), {"clip_id": row.clip_id, **cuts.quality()}
         except InputError as error:
             return error
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +20,24 @@ WINDOW = 16
 #: the class names of the annotations' first line; early editions lack the last
 HEADER = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other")
 _PARTS = {"train": ("Train_Set", "Training_Set", "train"), "test": ("Validation_Set", "Val_Set", "validation", "val")}
-_ANNOTATIONS = "EXPR_Recognition_Challenge"
+#: as the editions call it
+_ANNOTATIONS = ("EXPR_Recognition_Challenge", "EXPR_Classification_Challenge", "EXPR_Set")
+
+
+def _folders(base: Path, depth: int = 4) -> Iterator[Path]:
+    """The folders below a folder, however the archives were unpacked; of those of pictures only what holds videos'."""
+    for name in subfolders(base):
+        yield base / name
+        if depth and (not base.name.lower().startswith("cropped") or name.lower().startswith(("cropped", "batch"))):
+            yield from _folders(base / name, depth - 1)
 
 
 def _annotation_files(base: Path) -> tuple[Path, dict[str, list[Path]]]:
     """The annotations' folder; split -> its files: one per video in ``Train_Set``, or ``Train_Set.txt`` for all."""
-    tops = [base, *(base / name for name in subfolders(base) if not name.lower().startswith(("cropped", "batch")))]
-    folders = [inner for top in tops for inner in (top, *(top / name for name in subfolders(top)))]
-    annotations = next((folder for folder in folders if same_name(folder.name, _ANNOTATIONS)), None)
+    challenges = (path for path in _folders(base) if any(same_name(path.name, name) for name in _ANNOTATIONS))
+    annotations = next(challenges, None)
     if annotations is None:
-        expected = f'"<N>th ABAW Annotations/{_ANNOTATIONS}"'
+        expected = f'"<N>th ABAW Annotations/{" or ".join(_ANNOTATIONS)}"'
         raise InputError(base, "folder of Aff-Wild2's annotations", "no such folder", expected)
     files = {}
     is_list = lambda path: path.suffix.lower() in (".txt", ".csv")  # noqa: E731
@@ -98,9 +106,10 @@ def read(listing: Listing, *, window: int = WINDOW, classes: str = "seven") -> N
     Row *i* of an annotation (from 1, after the header) is image ``{i:05d}.jpg``; the newer form names the image in each
     row. No image means that no face was found: it is skipped and nothing is shifted. Runs of one label are cut into
     windows of at most ``window`` frames. Frames labelled -1 (ignore) or 7 (other) are in no window; ``dropped`` counts
-    them. Images are looked for in ``cropped_aligned``, ``cropped_aligned_new_50_vids`` and whatever else begins so; a
-    video with two people has an annotation and a folder for each (``_left``, ``_right``). Videos without a folder of
-    images are refused or, with another ``missing`` than "error", counted, the first of them named in a note.
+    them. Images are looked for in ``cropped_aligned``, ``cropped_aligned_new_50_vids`` and whatever else begins so,
+    also in ``batch1`` and the like; a video with two people has an annotation and a folder for each (``_left``,
+    ``_right``). Videos without a folder of images are refused or, with another ``missing`` than "error", counted, the
+    first of them named in a note.
 
     Args:
         window: longest window in frames, at least 1.
@@ -114,14 +123,14 @@ def read(listing: Listing, *, window: int = WINDOW, classes: str = "seven") -> N
         raise InputError("AffWild2", "window", window, "at least 1 frame")
     every, base = listing.keep(classes), listing.root
     annotations, files = _annotation_files(base)
-    images = [base / name for name in subfolders(base) if name.lower().startswith("cropped_aligned")]
+    within = lambda path: path.parent if path.name.lower().startswith("batch") else path  # noqa: E731
+    images = [path for path in _folders(base) if within(path).name.lower().startswith("cropped_aligned")]
     if not images:
         raise InputError(base, "folder of Aff-Wild2's face images", "no such folder", "cropped_aligned")
     folders: dict[str, Path] = {}
     for top in images:
-        inner = top / top.name if os.path.isdir(top / top.name) else top  # as archives unpack it
-        for video in subfolders(inner):
-            folders.setdefault(_plain(video), inner / video)
+        for video in subfolders(top):
+            folders.setdefault(_plain(video), top / video)
     absent = []
     listing.notes += [
         "test split: Validation_Set, because the labels of the test set are not public",

@@ -11,7 +11,7 @@ import pandas as pd
 from ...errors import InputError
 from ...facs import ACTION_UNITS
 from ..annotated import Take, add_subjects, annotated_table, code_table, numbered_images, wrong_code
-from ..common import Listing, find_folder, locate, subfolders
+from ..common import Listing, find_folder, locate, subfolders, videos_below
 from ..manifest import is_video, video_length
 from ..registry import DATASETS, Annotation, Dataset
 
@@ -91,7 +91,7 @@ def _places(base: Path, clips: str) -> tuple[str, dict[str, Path]]:
             base, "folders of DISFA's images", "none", f"a folder a subject in one of {', '.join(_IMAGES)}"
         )
     folder = find_folder(base, *_VIDEOS, what="folder of DISFA's videos")
-    named = ((_SUBJECT.search(path.name), path) for path in sorted(folder.rglob("*")) if is_video(path))
+    named = ((_SUBJECT.search(path.name), path) for path in videos_below(folder))
     videos = {subject[0].upper(): path for subject, path in named if subject}
     return f"videos of the left camera in {folder.relative_to(base)}", videos
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import InputError
+from ...errors import InputError, legible
 from ...facs import EXPRESSIONS, LABEL_SPACES
 from ..common import Listing, has_frames, listed, people_tested, same_name, subfolders
 from ..lists import add_from_lists
@@ -38,7 +37,7 @@ def read(listing: Listing, *, classes: str = "seven", splits=None) -> None:
     The split is, in this order: the one that ``splits`` lists give; the folders ``train`` and ``test`` (or ``val``)
     above the classes; where there is a folder per person between class and clip (``happy/anna/clip1``), every fifth
     person beginning with the ``fold``-th; otherwise a fifth of each class by a hash of the clip's name. A note says
-    which. ``missing`` matters with ``splits`` only.
+    which. ``missing`` matters with ``splits`` only. ``dropped`` counts what is no clip.
 
     Args:
         classes: "seven" (class folders in any usual spelling; those of known other classes are left out and counted),
@@ -59,13 +58,13 @@ def read(listing: Listing, *, classes: str = "seven", splits=None) -> None:
         for split, folders in (tops if divided else {"": [root]}).items()
         for top in folders
         for name in subfolders(top)
-        for clip in _clips(root, top / name, split)
+        for clip in _clips(listing, top / name, split)
     ]
     if not clips:
         raise InputError(root, "clips", "none", "<class>/<clip>, a clip being a video or a folder of pictures")
     names = {clip.class_folder for clip in clips}
     further = sorted(name for name in names if known.get(name.lower()) is None)
-    listing.every_class = EXPRESSIONS + tuple(further)
+    listing.every_class = EXPRESSIONS + tuple(map(legible, further))
     odd = [name for name in further if name.lower() not in known]
     if not listing.keep(classes) and odd:
         raise InputError(
@@ -94,25 +93,47 @@ def read(listing: Listing, *, classes: str = "seven", splits=None) -> None:
     listing.notes.append(note)
 
 
-def _clips(root: Path, folder: Path, split: str) -> Iterator[_Clip]:
-    """The clips in a class folder; a folder that holds clips rather than pictures is a person."""
+def _clips(listing: Listing, folder: Path, split: str) -> list[_Clip]:
+    """The clips in a class folder; a folder that holds clips rather than pictures is a person.
 
-    def is_clip(path: Path) -> bool:
-        return is_video(path) or (os.path.isdir(path) and has_frames(path))
+    What else lies there is counted by its ending, and so are the videos and faces that OpenFace wrote of clips.
+    """
+    clips: list[_Clip] = []
 
-    def clip(path: Path, person: str = "") -> _Clip:
+    def add(path: Path, person: str = "") -> None:
         name = os.path.splitext(path.name)[0] if is_video(path.name) else path.name
-        return _Clip("/".join([*path.parent.relative_to(root).parts, name]), path, folder.name, split, person)
+        clip_id = "/".join([*path.parent.relative_to(listing.root).parts, name])
+        clips.append(_Clip(clip_id, path, folder.name, split, person))
+
+    def look(path: Path, person: str = "") -> None:
+        if os.path.isdir(path) == is_video(path.name):
+            kind = os.path.splitext(path.name)[1].lower() or "nameless"
+            what = "folders named like videos" if os.path.isdir(path) else f"{kind} files, not read"
+            listing.dropped[f"{folder.name}: {what}"] += 1
+        elif is_video(path.name) or has_frames(path):
+            add(path, person)
+        elif not person:
+            before = len(clips)
+            for name in listed(path):
+                if not os.path.isdir(path / name) or has_frames(path / name):
+                    look(path / name, path.name)
+            if len(clips) == before:
+                add(path)
 
     for entry in listed(folder):
-        path = folder / entry
-        if is_video(entry):
-            yield clip(path)
-        elif os.path.isdir(path):
-            inner = [] if has_frames(path) else [path / name for name in listed(path) if is_clip(path / name)]
-            yield from (clip(one, entry) for one in inner)
-            if not inner:
-                yield clip(path)
+        look(folder / entry)
+    copies = {clip.path: _openface_copy(clip.path) for clip in clips}
+    names = {clip.clip_id.split("/")[-1] for clip in clips if not copies[clip.path]}
+    kept = [clip for clip in clips if copies[clip.path] not in names]
+    listing.dropped["OpenFace's pictures of other clips"] += len(clips) - len(kept)
+    return kept
+
+
+def _openface_copy(path: Path) -> str:
+    """The clip of which this may be OpenFace's overlay video or folder of faces; "" where nothing says so."""
+    name = path.name.removesuffix("_aligned").removesuffix(".avi")
+    beside = (path.parent / f"{name}_of_details.txt").is_file()
+    return name if name != path.name and (beside or path.parent.name == "processed") else ""
 
 
 def _turns(clips: list[_Clip]) -> dict[str, int]:

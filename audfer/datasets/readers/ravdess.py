@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...facs import LABEL_SPACES
-from ..common import Listing, check_choice, people_tested
+from ..common import Listing, check_choice, people_tested, videos_below
 from ..lists import add_from_lists
-from ..manifest import Manifest, is_video
+from ..manifest import Manifest
 from ..registry import DATASETS, Dataset, Finding
 
 FOLDS = 5
@@ -81,12 +81,7 @@ def read(listing: Listing, *, classes: str = "seven", channel: str = "speech", c
     every = listing.keep(classes)
     check_choice("RAVDESS", "channel", channel, CHANNELS)
     check_choice("RAVDESS", "clips", clips, MODALITIES)
-    videos = sorted(
-        Path(folder, name)
-        for folder, _, names in os.walk(listing.root)
-        for name in names
-        if is_video(name) and not name.startswith(".")
-    )
+    videos = videos_below(listing.root)
     if not videos:
         raise InputError(listing.root, "videos of RAVDESS", "none", "Actor_01/02-01-01-01-01-01-01.mp4 and so on")
     trials = {path: parse_name(path) for path in videos}

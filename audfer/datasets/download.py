@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import time
 import zipfile
 import zlib
@@ -28,6 +29,7 @@ from urllib.parse import quote
 import requests
 from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema, RequestException
+from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
 from .. import __version__
@@ -39,6 +41,8 @@ from .readers.ravdess import parse_name
 ZENODO = "https://zenodo.org"
 #: attempts after the first that may bring nothing; the waits between them double, beginning with a second
 RETRIES = 5
+#: seconds that a server may ask us to wait before the next attempt (Retry-After)
+PATIENCE = 120
 #: seconds to wait for a connection, and for the next bytes
 TIMEOUT = (15, 60)
 #: an archive that says it unpacks to more than this many times its own size is refused (a CSV of 714 columns: 3.7)
@@ -46,6 +50,7 @@ MOST_TIMES = 50
 #: bytes read at once; a chunk that the connection breaks in is lost, so it is small
 _CHUNK = 1 << 14
 _MEGABYTE = 1_000_000
+_LATER = "too many requests: run the same command again later, what was downloaded is kept"
 _KEPT = "what was downloaded is kept, run the same command again to resume"
 
 CAUTION = (
@@ -270,9 +275,24 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
+class _Patient(Retry):
+    """Waits as long as the server asks for (Retry-After), says so, and refuses to wait for hours."""
+
+    def get_retry_after(self, response) -> float | None:
+        try:
+            seconds = super().get_retry_after(response)
+        except InvalidHeader:
+            return None
+        if seconds and seconds > PATIENCE:
+            raise AudferError(f"the server answers {response.status} and asks to wait {seconds:,.0f} s; {_LATER}")
+        if seconds:
+            print(f"the server answers {response.status} and asks to wait {seconds:.0f} s", file=sys.stderr, flush=True)
+        return seconds
+
+
 def _get(url: str, wait: float, advice: str, start: int = 0, stream: bool = False) -> requests.Response:
     """One answered request; what may pass (no connection, 429, 5xx) is tried again, other answers are final."""
-    retry = Retry(RETRIES, backoff_factor=wait, status_forcelist=(429, *range(500, 600)), raise_on_status=False)
+    retry = _Patient(RETRIES, backoff_factor=wait, status_forcelist=(429, *range(500, 600)), raise_on_status=False)
     headers = {"User-Agent": f"audfer/{__version__}", "Accept-Encoding": "identity"}
     headers |= {"Range": f"bytes={start}-"} if start else {}
     session = requests.Session()
@@ -280,6 +300,8 @@ def _get(url: str, wait: float, advice: str, start: int = 0, stream: bool = Fals
         session.mount(scheme, HTTPAdapter(max_retries=retry))
     try:
         answer = session.get(url, headers=headers, stream=stream, timeout=TIMEOUT)
+    except AudferError as error:
+        raise AudferError(f"{url}: {error}") from None
     except (InvalidURL, MissingSchema, InvalidSchema) as error:
         raise InputError(url, "address", str(error)[:80], "an address such as https://zenodo.org") from error
     except RequestException as error:
@@ -287,6 +309,7 @@ def _get(url: str, wait: float, advice: str, start: int = 0, stream: bool = Fals
         raise AudferError(f"{url}: {reason}; {advice}") from error
     if answer.status_code not in (200, 206, 416):
         answer.close()
+        advice = _LATER if answer.status_code == 429 else advice
         raise AudferError(f"{url}: the server answers {answer.status_code} {answer.reason}; {advice}")
     return answer
 

@@ -103,6 +103,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.requests[key or record] += 1
         ways = server.misbehave.get(key or str(record), [])
         way = ways.pop(0) if ways else ""
+        if way.startswith("wait "):
+            self.send_response(429)
+            self.send_header("Retry-After", way[5:])
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         if way.isdigit():
             return self.send_error(int(way))
         if way == "hang up":
@@ -395,3 +400,32 @@ def test_the_command_without_a_licence_or_with_a_wrong_address(zenodo, tmp_path,
             == 2
         )
         assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "asked, waits",
+    [("7", [7]), ("120", [120]), ("0", []), ("soon", []), ("-3", []), ("Thu, 01 Jan 1970 00:00:00 GMT", [])],
+)
+def test_the_wait_that_the_server_asks_for_is_kept(zenodo, tmp_path, monkeypatch, capsys, asked, waits):
+    slept = []
+    monkeypatch.setattr("time.sleep", lambda seconds: slept.append(seconds))
+    zenodo.misbehave["3255102"] = [f"wait {asked}"]
+    zenodo.misbehave["FacialTracking_Actors_01-24.zip"] = [f"wait {asked}"]
+    fetch(zenodo, tmp_path)
+    assert everything(tmp_path) == CSVS and [seconds for seconds in slept if seconds > 1] == 2 * waits
+    assert capsys.readouterr().err.count("the server answers 429 and asks to wait") == 2 * len(waits)
+
+
+@pytest.mark.parametrize("asked", ["121", "86400", "Fri, 01 Jan 2100 00:00:00 GMT"])
+@pytest.mark.parametrize("place", ["3255102", "FacialTracking_Actors_01-24.zip"])
+def test_a_server_that_asks_for_hours_is_not_waited_for(zenodo, tmp_path, monkeypatch, asked, place):
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("slept"))
+    zenodo.misbehave[place] = [f"wait {asked}"]
+    with pytest.raises(AudferError, match="answers 429 and asks to wait .* s; too many requests: run the same command"):
+        fetch(zenodo, tmp_path)
+
+
+def test_too_many_requests_are_called_that(zenodo, tmp_path):
+    zenodo.misbehave["3255102"] = ["429"] * 9
+    with pytest.raises(AudferError, match="429 .*: run the same command again later"):
+        fetch(zenodo, tmp_path)

@@ -252,7 +252,7 @@ def _measure(file: str, deep: bool) -> tuple[int, int, tuple[int, int]]:
             end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(image.format, b"")
             if end not in tail:
                 raise OSError(f"{image.format} without its end marker: truncated")
-            return length, 1, upright_size(image)
+            return length, 1, upright_size(image, quick=True)
 
 
 def _digest(task: tuple[str, str]) -> tuple[str, str]:

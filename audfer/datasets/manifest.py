@@ -501,8 +501,10 @@ def _picture(path: str | os.PathLike):
         raise InputError(path, "image", f"unreadable ({error})", "a picture that Pillow can decode") from error
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF's, 1 to 8; 1 where there is none or it is damaged."""
+def _orientation(image: Image.Image, quick: bool = False) -> int:
+    """EXIF's, 1 to 8; 1 where there is none or it is damaged; ``quick``: no PNG is decoded to look for it."""
+    if quick and image.format == "PNG" and "exif" not in image.info:
+        return 1
     if image.format not in ("JPEG", "MPO"):
         image.load()  # elsewhere EXIF may follow the pixels
     try:
@@ -511,9 +513,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
+def upright_size(image: Image.Image, quick: bool = False) -> tuple[int, int]:
     """(width, height) of an opened image as it is to be looked at."""
-    return image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
+    return image.size[::-1] if _orientation(image, quick) in (5, 6, 7, 8) else image.size
 
 
 def _rgb(image: Image.Image) -> Image.Image:

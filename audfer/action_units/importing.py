@@ -117,7 +117,7 @@ def import_folder(
         (what OpenFace was given, where it noted it). With a manifest also clip_frames (pictures or frames of the
         clip), matched (how rows and frames were), partly and without (clips of which some frames have no row, none is
         known). Missing values for refused files. ``attrs["coverage"]``, which the table keeps, too, counts the
-        manifest's clips (``coverage``).
+        manifest's clips: with, partly, without, refused.
 
     Raises:
         InputError: no such folder, no file in it, every file refused, or intensities that never exceed 1 in the whole
@@ -152,7 +152,11 @@ def import_folder(
         _require_scale(folder, files, options)
         about = {"import": asdict(options), "files": len(files), "refused": len(refused)}
         if manifest is not None:
-            about["coverage"] = files.attrs["coverage"] = _coverage(manifest, jobs, files)
+            used = [row for _, rows in jobs for row in rows]
+            counts = (int(files[name].sum()) for name in ("partly", "without"))
+            lost = sum(len(rows) for name, rows in jobs if name in set(refused["file"]))
+            absent = manifest.table["clip_id"].drop(manifest.table.index[used])
+            about["coverage"] = files.attrs["coverage"] = _coverage(manifest, absent, *counts, lost)
         with table_writer(out, json.dumps(about, sort_keys=True)) as write:
             for path in paths:
                 write(parquet.read_table(path))
@@ -160,38 +164,31 @@ def import_folder(
     return files
 
 
-def _coverage(manifest, jobs: list, files: pd.DataFrame) -> dict:
-    """How many of a manifest's clips have action units: dataset, clips, with, partly, without, refused, and of those
-    without how many lack a file, no_file, and the first of them.
-    """
-    clips, rows = manifest.table["clip_id"], dict(jobs)
-    absent = clips.drop(clips.index[[row for some in rows.values() for row in some]])
-    refused = sum(len(rows[name]) for name in files["file"][files["status"] == "refused"])
-    partly, without = int(files["partly"].sum()), int(files["without"].sum()) + len(absent)
+def _coverage(manifest, absent: pd.Series, partly: int = 0, without: int = 0, refused: int = 0) -> dict:
+    """Clips of a manifest by whether they have action units; ``absent``: the ids of those without a file."""
+    clips, without = len(manifest.table), without + len(absent)
     return {
-        **{"dataset": manifest.name, "clips": len(clips), "with": len(clips) - partly - without - refused},
-        **{"partly": partly, "without": without, "refused": refused},
-        **{"no_file": len(absent), "first": absent.iloc[0] if len(absent) else ""},
+        "dataset": manifest.name,
+        "clips": clips,
+        "with": clips - partly - without - refused,
+        "partly": partly,
+        "without": without,
+        "refused": refused,
+        "no_file": f"{len(absent)} without a file" + f", the first {absent.iloc[0]}" * (len(absent) > 0),
     }
 
 
-def coverage_table(about: dict) -> str:
-    """``_coverage`` as a sentence for the terminal."""
-    lacking = f" ({about['no_file']} without a file, the first {about['first']})" if about["no_file"] else ""
-    return (
-        f"{about['with']} of {about['clips']} clips of {about['dataset']} with action units, {about['partly']} partly, "
-        f"{about['without']} without{lacking}, {about['refused']} refused"
-    )
-
-
-def require_coverage(where, about: dict) -> None:
-    """Refuse action units of few of a dataset's clips.
+def say_coverage(where, about: dict, file=None) -> None:
+    """Print how many of a dataset's clips have action units (``attrs["coverage"]``).
 
     Raises:
         InputError: more than ``MOST_WITHOUT`` of the clips have none.
     """
+    said = "{with} of {clips} clips of {dataset} with action units, {partly} partly, {without} without ({no_file}), "
+    said = (said + "{refused} refused").format(**about)
+    print(f"{where}: {said}", file=file)
     if about["without"] > MOST_WITHOUT * about["clips"]:
-        raise InputError(where, "clips", coverage_table(about), f"at most {MOST_WITHOUT:.0%} of them without")
+        raise InputError(where, "clips", said, f"at most {MOST_WITHOUT:.0%} of them without")
 
 
 def import_openface(manifest, folder, min_confidence: float | None = None) -> AUTable:
@@ -222,9 +219,9 @@ def import_openface(manifest, folder, min_confidence: float | None = None) -> AU
         if frames.empty:
             raise InputError(ready, "clips", f"none of {manifest.name}'s", f"an AU table of {manifest.name}")
         known = frames.groupby("clip_id")["ok"].any()
-        absent = clips[~clips.isin(known.index[known])]
-        about = {"dataset": manifest.name, "clips": len(clips), "with": len(clips) - len(absent), "partly": 0}
-        _say(ready, about | {"without": len(absent), "refused": 0, "no_file": 0})
+        say_coverage(
+            ready, _coverage(manifest, clips[~clips.isin(known.index)], without=int((~known).sum())), sys.stderr
+        )
         return AUTable(frames.reset_index(drop=True))
     options = ImportOptions() if min_confidence is None else ImportOptions(min_confidence=min_confidence)
     with tempfile.TemporaryDirectory(prefix="audfer_import_") as temporary:
@@ -237,14 +234,8 @@ def import_openface(manifest, folder, min_confidence: float | None = None) -> AU
                 f"{refused['reason'].iloc[0]} (mend or remove them, or let audfer au import list them, go "
                 f"on, and write {ready})"
             )
-        _say(folder, files.attrs["coverage"])
+        say_coverage(folder, files.attrs["coverage"], sys.stderr)
         return AUTable.load(table)
-
-
-def _say(where: Path, about: dict) -> None:
-    require_coverage(where, about)
-    if about["with"] < about["clips"]:
-        print(f"{where}: {coverage_table(about)}", file=sys.stderr)
 
 
 def _require_scale(folder: Path, files: pd.DataFrame, options: ImportOptions) -> None:

@@ -173,14 +173,11 @@ def _reading(options, **more):
 
 def au_import(options) -> int:
     from .. import datasets
-    from ..action_units.importing import SCALES, coverage_table, import_folder, require_coverage
+    from ..action_units.importing import SCALES, import_folder, say_coverage
 
     folder = Path(options.dir)
-    # ".", "csv/.." and the like have no name of their own
-    plain = Path(os.path.abspath(folder)) if folder.name in ("", "..") else folder
-    if not options.out and not plain.name:
-        raise _wrong("--out", "nothing", f"the table to make of {folder}")
-    out = Path(options.out or plain.with_name(f"{plain.name}.parquet"))
+    # "." and "csv/.." have no name of their own
+    out = Path(options.out or f"{os.path.abspath(folder)}.parquet")
     if (options.dataset is None) != (options.root is None) and not (options.dataset and os.environ.get("AUDFER_DATA")):
         raise _wrong("--dataset and --root", "one of them", "both or neither (or AUDFER_DATA)")
     manifest = datasets.read_dataset(options.dataset, _root(options), missing="drop") if options.dataset else None
@@ -198,11 +195,9 @@ def au_import(options) -> int:
         f"{read['low_confidence'].sum()} of low confidence, {read['contaminated'].sum()} beside failed ones, "
         f"{read['gaps'].sum()} gaps; {(read['faces'] > 1).sum()} files with several faces"
     )
-    if manifest is not None:
-        print(coverage_table(files.attrs["coverage"]))
     refused = _refused(out, files["status"] == "refused", files["reason"], "files")
     if manifest is not None:
-        require_coverage(out, files.attrs["coverage"])  # after the table, which is there all the same
+        say_coverage(out, files.attrs["coverage"])
     return refused
 
 

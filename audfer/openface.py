@@ -31,6 +31,8 @@ from .facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
 SUCCESS_BOUNDARY = 0.725
 #: what OpenFace notes beside a CSV
 DETAILS = "_of_details.txt"
+#: the folder that it writes to where nobody names one
+OUTPUT = "processed"
 #: frames on either side that OpenFace's smoothing reaches: a 3-frame mean of intensities, a 7-frame vote of presences
 SMOOTHING_RADII = (1, 3)
 #: how one face is chosen where a file holds several

@@ -199,6 +199,23 @@ def test_openface_leaves_copies_of_clips_that_are_none(tmp_path):
     assert clips.dropped["OpenFace's pictures of other clips"] == 6
 
 
+def test_openfaces_faces_and_folders_are_known_by_what_they_hold(tmp_path):
+    def faces(place: str) -> None:
+        (tmp_path / place).mkdir(parents=True)
+        Image.fromarray(SCENE).save(tmp_path / place / "frame_det_00_000001.bmp")
+
+    for clip in ("happy/one.avi", "happy/anna/three.avi", "happy/bob/three.avi", "sad/two.mp4", "processed/two.avi"):
+        video(tmp_path / clip)
+    for clip in ("happy/one", "happy/anna/three", "happy/bob/three", "processed/two"):  # originals of the same ending
+        lines(tmp_path / f"{clip}_of_details.txt", "Input:x")
+    for place in ("happy/one_aligned", "sad/two_aligned"):
+        faces(place)
+    clips = datasets.read_dataset("folder", tmp_path)
+    assert clips.table["clip_id"].tolist() == ["happy/anna/three", "happy/bob/three", "happy/one", "sad/two"]
+    assert clips.dropped["OpenFace's pictures of other clips"] == 2
+    assert clips.dropped["OpenFace's folder of what it wrote"] == 1
+
+
 def test_an_original_beside_openfaces_notes_and_aligned_faces_alone_stay(tmp_path):
     video(tmp_path / "happy" / "one.avi")
     lines(tmp_path / "happy" / "one_of_details.txt", "Input:one.avi")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ...errors import InputError, legible
 from ...facs import EXPRESSIONS, LABEL_SPACES
+from ...openface import DETAILS, OUTPUT
 from ..common import Listing, has_frames, listed, people_tested, same_name, subfolders
 from ..lists import add_from_lists
 from ..manifest import is_video
@@ -99,6 +100,9 @@ def _clips(listing: Listing, folder: Path, split: str) -> list[_Clip]:
     What else lies there is counted by its ending, and so are the videos and faces that OpenFace wrote of clips.
     """
     clips: list[_Clip] = []
+    if folder.name == OUTPUT and any(entry.endswith(DETAILS) for entry in listed(folder)):
+        listing.dropped["OpenFace's folder of what it wrote"] += 1
+        return clips
 
     def add(path: Path, person: str = "") -> None:
         name = os.path.splitext(path.name)[0] if is_video(path.name) else path.name
@@ -123,8 +127,10 @@ def _clips(listing: Listing, folder: Path, split: str) -> list[_Clip]:
     for entry in listed(folder):
         look(folder / entry)
     copies = {clip.path: _openface_copy(clip.path) for clip in clips}
-    names = {clip.clip_id.split("/")[-1] for clip in clips if not copies[clip.path]}
-    kept = [clip for clip in clips if copies[clip.path] not in names]
+    named = [(clip.clip_id.split("/")[-1], clip) for clip in clips]
+    originals, every = {name for name, clip in named if not copies[clip.path]}, {name for name, _ in named}
+    # of two videos one has to be the clip; faces are those of any
+    kept = [clip for clip in clips if copies[clip.path] not in (every if clip.path.is_dir() else originals)]
     listing.dropped["OpenFace's pictures of other clips"] += len(clips) - len(kept)
     return kept
 
@@ -132,8 +138,9 @@ def _clips(listing: Listing, folder: Path, split: str) -> list[_Clip]:
 def _openface_copy(path: Path) -> str:
     """The clip of which this may be OpenFace's overlay video or folder of faces; "" where nothing says so."""
     name = path.name.removesuffix("_aligned").removesuffix(".avi")
-    beside = (path.parent / f"{name}_of_details.txt").is_file()
-    return name if name != path.name and (beside or path.parent.name == "processed") else ""
+    made = (path.parent / f"{name}{DETAILS}").is_file() or path.parent.name == OUTPUT
+    made = made or (path.is_dir() and any(entry.startswith("frame_det_") for entry in listed(path)))
+    return name if name != path.name and made else ""
 
 
 def _turns(clips: list[_Clip]) -> dict[str, int]:

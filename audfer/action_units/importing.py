@@ -174,7 +174,7 @@ def _coverage(manifest, absent: pd.Series, partly: int = 0, without: int = 0, re
         "partly": partly,
         "without": without,
         "refused": refused,
-        "no_file": f"{len(absent)} without a file" + f", the first {absent.iloc[0]}" * (len(absent) > 0),
+        "no_file": f"{len(absent)} without a file" + "".join(f", the first {clip}" for clip in absent[:1]),
     }
 
 

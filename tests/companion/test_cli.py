@@ -149,3 +149,17 @@ def test_data_synth_renders_the_flags_profile(tmp_path, monkeypatch, capsys):
     assert cli.main(["data", "synth", str(tmp_path)]) == 0
     counts = [load_profile(name).data.train_clips["DFEW"] for name in ("laptop", "smoke")]
     assert [config.counts["DFEW"]["train"] for config in rendered] == counts and counts[0] != counts[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("data", "{here}/data"), ("./a/../b", "{here}/b"), ("~/sets", "{here}/home/sets"), ("/data", "/data")],
+)
+def test_the_folder_of_the_datasets_is_absolute_before_anything_runs_elsewhere(given, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AUDFER_DATA", given)
+    seen = []
+    monkeypatch.setattr(cli, "command_of", lambda options: lambda options: seen.append(os.environ["AUDFER_DATA"]))
+    assert cli.main(["report"]) == 0
+    assert seen == [expected.format(here=tmp_path)]

@@ -132,7 +132,7 @@ def require_inside(points: np.ndarray, sizes: np.ndarray, where: str | os.PathLi
 
 
 def align(
-    track: AUTrack, numbers: np.ndarray, where: str | os.PathLike = "", size: tuple[int, int] | None = None
+    track: AUTrack, numbers: np.ndarray, where: str | os.PathLike = "", sizes: np.ndarray | None = None
 ) -> Alignment:
     """Least-squares similarity transforms (turn, scale, shift; no shear, no mirror) onto ``TEMPLATE``.
 
@@ -140,7 +140,7 @@ def align(
         track: with landmarks; its frames count from 1, as OpenFace's do.
         numbers: (n,) 0-based numbers of the frames wanted. Frames without landmarks take the nearest frame's transform.
         where: for the error sentence.
-        size: (width, height) of the pictures, in which the landmarks must lie.
+        sizes: (width, height) of these frames' pictures (n, 2), in which the landmarks must lie.
 
     Raises:
         InputError: no landmark columns, no frame with usable ones, or ``require_inside``.
@@ -160,11 +160,11 @@ def align(
         good = track.ok & np.isfinite(scale_turn) & (eyes >= SMALLEST) & (residual <= LARGEST_RESIDUAL)
     if not good.any():
         raise InputError(where, "landmarks", f"none usable in {len(good)} frames", "a face in at least one frame")
-    if size is not None:
-        require_inside(points[good], size, where)
     tracked = track.frame[good] - 1
     nearest = np.abs(np.asarray(numbers)[:, None] - tracked).argmin(1)
     chosen = np.flatnonzero(good)[nearest]
+    if sizes is not None:
+        require_inside(points[chosen], sizes[:, None], where)
     return Alignment(scale_turn[chosen], shift[chosen], tracked[nearest] == numbers, residual[chosen], eyes[chosen])
 
 
@@ -183,11 +183,11 @@ def cut(picture: np.ndarray, scale_turn: complex, shift: complex, size: int) -> 
 
 
 def clip_alignment(
-    folder: str | os.PathLike, clip_id: str, numbers: np.ndarray, size: tuple[int, int] | None = None
+    folder: str | os.PathLike, clip_id: str, numbers: np.ndarray, sizes: np.ndarray | None = None
 ) -> Alignment:
     """``align`` for a clip whose OpenFace file lies in ``folder``."""
     path = find_track(folder, clip_id)
-    return align(read_openface(path, require_presence=False), numbers, path, size)
+    return align(read_openface(path, require_presence=False), numbers, path, sizes)
 
 
 def contact_sheet(rows: list[tuple[str, np.ndarray, np.ndarray, Alignment]], cell: int = 112) -> Image.Image:

@@ -19,7 +19,7 @@ from ..plugins import versions
 from ..progress import progress as progress_bar
 from ..sampling import uniform_indices
 from . import alignment
-from .manifest import Manifest, frame_numbers, load_frames
+from .manifest import Manifest, frame_numbers, load_frames, picture_sizes
 
 #: of the store on disk. 1: frames, frame numbers, manifest, meta; 2: with quarantine and alignment, otherwise the same
 FORMAT = 2
@@ -271,9 +271,13 @@ def _pack_chunk(task: tuple) -> int:
             chosen = uniform_indices(len(available), num_frames)
             if align is None:
                 return load_frames(manifest, row, chosen, size), available[chosen].tolist(), None
-            frames = load_frames(manifest, row, chosen)
-            cuts = alignment.clip_alignment(align, row.clip_id, available[chosen], frames.shape[2:0:-1])
-            return cuts.cut(frames, size), available[chosen].tolist(), {"clip_id": row.clip_id, **cuts.quality()}
+            sizes = picture_sizes(manifest, row, available[chosen])
+            cuts = alignment.clip_alignment(align, row.clip_id, available[chosen], sizes)
+            return (
+                cuts.cut(load_frames(manifest, row, chosen), size),
+                available[chosen].tolist(),
+                {"clip_id": row.clip_id, **cuts.quality()},
+            )
         except InputError as error:
             return error
 

@@ -266,14 +266,14 @@ def track(scale: float = 1, shift: float = 0) -> AUTrack:
 @pytest.mark.parametrize(("scale", "shift"), [(4, 0), (2, 0), (1, 150), (1, -110)])
 def test_landmarks_outside_the_pictures_are_refused(scale, shift):
     with pytest.raises(InputError, match="points up to x=.* in pictures of 200x200"):
-        alignment.align(track(scale, shift), np.arange(3), "a.csv", (200, 200))
+        alignment.align(track(scale, shift), np.arange(3), "a.csv", np.full((3, 2), 200))
 
 
 def test_a_face_that_leaves_the_picture_for_a_while_or_with_its_chin_stays():
     leaving = track()
     leaving.landmarks[:5] += 150
     for face in (track(), track(1, 60), leaving):
-        alignment.align(face, np.arange(3), "a.csv", (200, 200))
+        alignment.align(face, np.arange(10), "a.csv", np.full((10, 2), 200))
 
 
 # ------------------------------------------------------------------------------------------------------------ layouts

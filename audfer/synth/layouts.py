@@ -125,19 +125,21 @@ def _write_clip(paths: list[Path | None], images: np.ndarray, quality: int) -> N
     import av
     from PIL import Image
 
-    for folder in {path.parent for path in paths if path is not None}:
+    # a stretch of a long take may begin with a frame that is left out
+    kept = [(path, image) for path, image in zip(paths, images, strict=True) if path is not None]
+    for folder in {path.parent for path, _ in kept}:
         folder.mkdir(parents=True, exist_ok=True)
-    if paths[0].suffix in (".jpg", ".png"):
-        options = {".jpg": {"quality": quality, "subsampling": 0}, ".png": {"compress_level": 1}}[paths[0].suffix]
-        for path, image in zip(paths, images, strict=True):
-            if path is not None:
-                Image.fromarray(image).save(path, **options)
+    suffix = kept[0][0].suffix if kept else ".jpg"
+    if suffix in (".jpg", ".png"):
+        options = {".jpg": {"quality": quality, "subsampling": 0}, ".png": {"compress_level": 1}}[suffix]
+        for path, image in kept:
+            Image.fromarray(image).save(path, **options)
         return
     codec, rate, pixels, options = {
         ".avi": ("mjpeg", 20, "yuvj444p", {"qmin": "2", "qmax": "2"}),
         ".mp4": ("libx264", 30, "yuv420p", {"crf": "14", "preset": "veryfast", "threads": "1"}),
-    }[paths[0].suffix]
-    with av.open(str(paths[0]), "w", options={"fflags": "+bitexact"}) as container:
+    }[suffix]
+    with av.open(str(kept[0][0]), "w", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width = images.shape[1:3]
         stream.pix_fmt = pixels

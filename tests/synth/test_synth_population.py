@@ -231,6 +231,15 @@ def test_same_seed_same_bytes_and_another_seed_others(root, tmp_path):
     assert not np.array_equal(other.intensities[:50], same.intensities[:50])
 
 
+@pytest.mark.parametrize("missing", [(0,), (2,), (0, 1, 2)])
+def test_a_stretch_may_begin_with_a_frame_that_is_left_out(tmp_path, missing):
+    from audfer.synth import layouts
+
+    paths = [None if n in missing else tmp_path / "take" / f"{n:05d}.jpg" for n in range(3)]
+    layouts._write_clip(paths, np.zeros((3, 8, 8, 3), np.uint8), 90)
+    assert sorted(path.name for path in tmp_path.rglob("*.jpg")) == [path.name for path in paths if path]
+
+
 def test_a_second_call_leaves_written_datasets_alone(root):
     before = {p: p.stat().st_mtime_ns for p in (root / "DFEW").rglob("*.jpg")}
     synth.write_benchmark(root, TINY, progress=False)

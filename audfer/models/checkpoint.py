@@ -32,6 +32,13 @@ EMA_CONTAINERS = ("model_ema", "ema", "state_dict_ema", "ema_state_dict")
 #: wrappers that put their name in front of every key: data-parallel training and torch.compile
 PREFIXES = ("module.", "_orig_mod.")
 
+# how files begin that stand in a checkpoint's place: what it is, and how to get the file itself
+_STAND_INS = {
+    b"version http": ("a Git LFS pointer instead of the file", "the file itself: git lfs pull"),
+    b"/annex/objec": ("a git-annex pointer instead of the file", "the file itself: git annex get"),
+    b"<!doctype ht": ("a web page instead of the file", "the file itself: download it again"),
+}
+
 # objects that training scripts save beside the weights. NumPy's are stand-ins too, not rebuilt: nobody needs a
 # recorder's curve
 _PLAIN_DATA = {
@@ -91,6 +98,8 @@ def read_checkpoint(path: str | os.PathLike, *, mmap: bool = False) -> dict:
             start = stream.read(12)
     except OSError as error:
         raise InputError(path, "checkpoint", error.strerror.lower(), "a .pth, .pt or .safetensors file") from error
+    if start.lower() in _STAND_INS:
+        raise InputError(path, "checkpoint", *_STAND_INS[start.lower()])
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -111,7 +120,7 @@ def read_checkpoint(path: str | os.PathLike, *, mmap: bool = False) -> dict:
             "checkpoint",
             f"the object {named[1]}" if named else f"a pickle that the safe reader does not follow ({reason})",
             "a file of torch.save with tensors and plain values only: opening anything "
-            "else would mean running code from the file",
+            "else would mean running code from the file (save its state_dict alone where that package is)",
         ) from error
     except Exception as error:  # a damaged pickle can fail anywhere in the reader, with any type of error
         raise InputError(path, "checkpoint", f"damage ({_first_line(error)})", "a whole file of torch.save") from error

@@ -77,12 +77,19 @@ class WithAUHead(nn.Module):
                 f"the layer {self.classifier!r} ran without gradients (in a re-entrant checkpoint or under no_grad), "
                 "so nothing would be learned; call checkpoint with use_reentrant=False"
             )
-        if self.pool == "mean" and features.ndim > 2:
-            features, logits = (x.flatten(1, -2).mean(dim=1) for x in (features, logits))
+        rows = len(features)
+        clips = _clips(logits, result, args)
+        if self.pool == "mean" and (features.ndim > 2 or rows != clips and rows % clips == 0):
+            features, logits = (x.reshape(clips, -1, x.shape[-1]).mean(dim=1) for x in (features, logits))
         if features.ndim != 2:
             raise AudferError(
                 f"the layer {self.classifier!r} receives features of the shape {tuple(features.shape)}, expected "
                 "(batch, features): one vector per clip; pool='mean' averages the tokens of (batch, tokens, features)"
+            )
+        if len(features) != clips:
+            raise AudferError(
+                f"the layer {self.classifier!r} sees {rows} vectors for {clips} clips, expected one vector per clip; "
+                "pool='mean' averages those of one clip, frame by frame in (clips, frames) order, as the network does"
             )
         auxiliary_logits = result.auxiliary_logits if isinstance(result, Output) else None
         return Output(logits, self.au_head(features), features, auxiliary_logits)
@@ -97,6 +104,21 @@ class WithAUHead(nn.Module):
 
     def extra_repr(self) -> str:
         return f"classifier={self.classifier!r}, pool={self.pool!r}"
+
+
+def _clips(logits: Tensor, result, args: tuple) -> int:
+    """How many clips a network saw: by the logits that it returns, or by its clips, where every frame was classified;
+    else as many as its classifier saw vectors.
+    """
+    rows = len(logits)
+    returned = list(result.values()) if isinstance(result, dict) else result if isinstance(result, tuple) else [result]
+    own = [len(x) for x in returned if isinstance(x, Tensor) and x.ndim == 2 and x.shape[-1] == logits.shape[-1]]
+    clips = rows if rows in own else max(1, min(own, default=rows))
+    for x in args:
+        # (B, T, 3, H, W) or (B, 3, T, H, W)
+        if isinstance(x, Tensor) and x.ndim == 5 and rows in (len(x) * x.shape[1], len(x) * x.shape[2]):
+            clips = min(clips, len(x))
+    return clips
 
 
 def _linear_layer(model: nn.Module, name: str) -> tuple[str, nn.Linear]:
@@ -130,9 +152,9 @@ def attach_au_head(model: nn.Module, classifier: str = "fc", num_aus: int = 18, 
             container with exactly one linear layer in it. The AU head is put on the same device, in the same precision.
             A 1x1 convolution is no linear layer; wrap or rewrite such a classifier first.
         num_aus: AUs, in ``facs.ACTION_UNITS`` order for 18.
-        pool: "mean" for a classifier that is applied to every token, (batch, tokens, features), and averaged
-            afterwards: features and expression logits are averaged over the axes between the first and the last.
-            ``None`` refuses such features.
+        pool: "mean" for a classifier that is applied to every token, (batch, tokens, features), or to every frame,
+            (clips * frames, features), and averaged afterwards: features and expression logits are averaged over
+            each clip's. ``None`` refuses such features.
 
     Returns:
         A module whose forward gives :class:`Output`; train it with ``losses.combined_loss``. Its forward raises

@@ -6,7 +6,7 @@ import inspect
 import math
 import os
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,19 @@ def recognise(keys) -> tuple[str, Family] | tuple[str, None]:
             if all(mark in keys for mark in family.marks):
                 return name, family
     return "", None
+
+
+def _unwrapped(weights: Weights) -> Weights:
+    """The weights without the names (Lightning's ``model.``, ``net.``) that somebody's wrappers put before every key,
+    where only then they are known.
+    """
+    tensors, prefix = weights.tensors, weights.prefix
+    while not recognise(tensors)[1]:
+        wrapper = next(iter(tensors)).partition(".")[0] + "."
+        if not all(key.startswith(wrapper) and key != wrapper for key in tensors):
+            return weights
+        tensors, prefix = {key.removeprefix(wrapper): value for key, value in tensors.items()}, prefix + wrapper
+    return replace(weights, tensors=tensors, prefix=prefix)
 
 
 @dataclass
@@ -90,7 +103,7 @@ def load_official_state_dict(
             f"official weights are for the networks of build_model, not for {type(model).__name__}: load them "
             "before wrapping or compiling the network"
         )
-    report, state, problems = _plan(model, find_weights(state_dict, which), heads)
+    report, state, problems = _plan(model, _unwrapped(find_weights(state_dict, which)), heads)
     if problems:
         own = next((network for network in NETWORKS.values() if type(model) is network.build), None)
         fits = own and any(family.title == report.source for family in own.weights)
@@ -164,6 +177,9 @@ def _plan(model: ClipModel, weights: Weights, heads: bool = True) -> tuple[LoadR
                 f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}" for key in reshaped
             ],
             "under two names": clashes,
+            "with values that are not finite": [
+                key for key, value in state.items() if key in own and not value.isfinite().all()
+            ],
         }
     )
     loaded = [key for key in own if key in state]
@@ -246,6 +262,7 @@ def inspect_checkpoint(path: str | os.PathLike, model: str = "") -> CheckpointRe
             weights = find_weights(content, "ema")
         except AudferError:
             raise AudferError(f"{path}: {error}") from error
+    weights = _unwrapped(weights)
     tensors = weights.tensors
     resembled, family = recognise(tensors)
     name = model or resembled

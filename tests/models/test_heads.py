@@ -358,6 +358,51 @@ def test_per_token_classifiers_need_the_mean():
     torch.testing.assert_close(output.expression_logits, network(tokens).mean(dim=(1, 2)))
 
 
+class FrameWise(nn.Module):
+    """A 2-D network that classifies every frame, (B, T, 3, H, W) or (B, 3, T, H, W), and gives ``how`` of that."""
+
+    def __init__(self, how: str, time: int = 1):
+        super().__init__()
+        self.how, self.time, self.fc = how, time, nn.Linear(3, 7)
+
+    def forward(self, clips):
+        clips = clips if self.time == 1 else clips.transpose(1, 2)
+        frames = self.fc(clips.flatten(0, 1).mean(dim=(2, 3)))
+        mean = frames.unflatten(0, clips.shape[:2]).mean(dim=1)
+        return {"mean": mean, "frames": frames, "dict": {"logits": mean}, "both": (frames, mean), "loss": mean.sum()}[
+            self.how
+        ]
+
+
+@pytest.mark.parametrize("how", ["mean", "frames", "dict", "both", "loss"])
+@pytest.mark.parametrize("time", [1, 2])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_frame_wise_classifiers_need_the_mean(how, time, batch):
+    clips = torch.rand(batch, 5, 3, 8, 8) if time == 1 else torch.rand(batch, 3, 5, 8, 8)
+    network = FrameWise(how, time)
+    with pytest.raises(AudferError, match=f"'fc' sees {5 * batch} vectors for {batch} clips.*; pool='mean' averages"):
+        attach_au_head(network)(clips)
+    output = attach_au_head(network, pool="mean")(clips)
+    assert output.au_logits.shape == (batch, 18)
+    torch.testing.assert_close(output.expression_logits, FrameWise.forward(_with(network, "mean"), clips))
+
+
+def _with(network: FrameWise, how: str) -> FrameWise:
+    network.how = how
+    return network
+
+
+def test_one_frame_a_clip_and_other_tensors_of_its_width_are_no_frame_wise_classifier():
+    class Prototypes(FrameWise):
+        def forward(self, clips):
+            return {"logits": super().forward(clips), "prototypes": self.fc.weight @ self.fc.weight.T}
+
+    clips = torch.rand(14, 1, 3, 8, 8)
+    for network in (FrameWise("mean"), FrameWise("loss"), Prototypes("mean")):
+        for pool in (None, "mean"):
+            assert attach_au_head(network, pool=pool)(clips).au_logits.shape == (14, 18)
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_a_checkpointed_network_learns_or_says_why_not(reentrant):
     class Checkpointed(nn.Module):

@@ -551,6 +551,9 @@ def test_files_of_other_formats_are_refused_with_a_sentence(tmp_path):
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Too many requests</html>")
+    for name in ("pointer.pth", "pointer.safetensors"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n")
+    (tmp_path / "annex.pth").write_text("/annex/objects/MD5-s4--00.pth\n")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps({"w": 3}, protocol=4))
     torch.save(torch.ones(3), tmp_path / "tensor.pth")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "network.pth")
@@ -566,7 +569,10 @@ def test_files_of_other_formats_are_refused_with_a_sentence(tmp_path):
         "cut.pth": "a zip archive without its end",
         "empty.pth": "an empty file",
         "text.pth": "something that begins with b'hello'",
-        "page.pth": ".*begins with b'<!DOCTYPE ht'",
+        "page.pth": "a web page instead of the file",
+        "pointer.pth": "a Git LFS pointer instead of the file",
+        "pointer.safetensors": "a Git LFS pointer",
+        "annex.pth": "a git-annex pointer",
         "plain.pth": "a pickle that the safe reader does not follow",
         "protocol4.pth": "a pickle that the safe reader does not follow",
         "tensor.pth": r"one object \(Tensor\)",
@@ -580,3 +586,46 @@ def test_files_of_other_formats_are_refused_with_a_sentence(tmp_path):
         with pytest.raises(AudferError, match=f"{name}: checkpoint: found {words}.*, expected") as caught:
             read_checkpoint(tmp_path / name)
         assert len(str(caught.value).splitlines()) == 1, name
+
+
+# ---------------------------------------------------------------------------- wrappers, diverged weights
+
+
+@pytest.mark.parametrize("name", ["m3dfel", "former_dfer", "mae_dfer"])
+@pytest.mark.parametrize(
+    "prefix", ["model.", "net.", "_forward_module.module.", "learner.student.backbone_model.", "0."]
+)
+def test_a_prefix_that_all_keys_share_is_taken_off_where_the_rest_is_known(tmp_path, name, prefix):
+    state = tiny(name).state_dict()
+    content = {"state_dict": {prefix + key: value for key, value in state.items()}, "epoch": 3}
+    torch.save(content, tmp_path / "wrapped.ckpt")
+    report = inspect_checkpoint(tmp_path / "wrapped.ckpt")
+    assert name in report.fits and report.weights.prefix == prefix
+    network = tiny(name)
+    load_official_state_dict(network, content)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("state", [{"fc.weight": torch.ones(7, 4), "fc.bias": torch.ones(7)}, {"model": torch.ones(1)}])
+def test_a_prefix_stays_where_nothing_is_known_without_it(tmp_path, state):
+    torch.save(state, tmp_path / "foreign.pth")
+    report = inspect_checkpoint(tmp_path / "foreign.pth")
+    assert report.kind == "unknown" and list(report.weights.tensors) == list(state) and report.weights.prefix == ""
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_weights_that_are_not_finite_are_named_and_not_loaded(tmp_path, value, dtype):
+    state = {key: entry.to(dtype) if entry.is_floating_point() else entry for key, entry in _former().items()}
+    key = next(key for key in state if key.endswith("running_var"))
+    state[key] = state[key].clone()
+    state[key][0] = value
+    torch.save(state, tmp_path / "diverged.pth")
+    report = inspect_checkpoint(tmp_path / "diverged.pth")
+    assert not report.fits and f"1 with values that are not finite: {key}" in "; ".join(report.problems)
+    with pytest.raises(AudferError, match="not finite"):
+        load_official_state_dict(tiny("former_dfer"), state)
+
+
+def _former() -> dict[str, torch.Tensor]:
+    return tiny("former_dfer").state_dict()

@@ -169,7 +169,7 @@ def _raise_disk_error(path: Path, error: Exception) -> NoReturn:
 
 
 def checkout() -> Path | None:
-    """The repository that holds ``notebooks/``: around the package, or around the current folder; ``None`` = neither."""
+    """The repository that holds ``notebooks/``, around the package or else around the current folder; or ``None``."""
     around = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
     return next((x for x in around if (x / "notebooks").is_dir() and (x / "pyproject.toml").is_file()), None)
 

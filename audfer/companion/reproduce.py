@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..errors import AudferError, InputError
-from ..files import locked, write_json
+from ..files import checkout, locked, write_json
 from ..progress import clock
 from ..study.profiles import load_profile
 from .notebooks import check_parameters, clean_notebook, declared_parameters, question_of
@@ -96,10 +96,10 @@ def repository() -> Path:
     Raises:
         AudferError: neither has one (the package was installed without its repository).
     """
-    for folder in (Path(__file__).resolve().parents[2], Path.cwd(), *Path.cwd().parents):
-        if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
-            return folder
-    raise AudferError("no notebooks found: run this inside a checkout of the audfer repository")
+    folder = checkout()
+    if folder is None:
+        raise AudferError("no notebooks found: run this inside a checkout of the audfer repository")
+    return folder
 
 
 def reproduce(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..files import checkout
 from ..jobs.executors import SCHEDULER
 from ..models import default_clip_shape
 from ..training.loop import Cell, CellInputs, resolve_device, resolve_precision
@@ -32,18 +33,20 @@ def open_study(profile: str = "", work: str = "", figures: str = "") -> Study:
     Args:
         profile: name or path; "" = ``AUDFER_PROFILE``, else laptop (so CI runs the notebooks in the smoke profile
             without touching their parameters).
-        work: folder for everything that is made on the way; "" = ``AUDFER_WORK``, else ``work/`` of the repository.
-        figures: folder for tables and figures; "" = ``AUDFER_FIGURES``, else ``figures/`` of the repository. A folder
-            with the profile's name is made inside both.
+        work: folder for everything that is made on the way; "" = ``AUDFER_WORK``, else ``work/`` of the repository,
+            or of the current folder where the package was installed without it.
+        figures: folder for tables and figures; "" = ``AUDFER_FIGURES``, else ``figures/`` there. A folder with the
+            profile's name is made inside both.
 
     Raises:
         InputError: unknown profile.
     """
+    home = checkout() or Path.cwd()
     settings = load_profile(profile or os.environ.get("AUDFER_PROFILE") or "laptop")
     return Study(
         settings,
-        Path(work or os.environ.get("AUDFER_WORK") or ROOT / "work"),
-        Path(figures or os.environ.get("AUDFER_FIGURES") or ROOT / "figures"),
+        Path(work or os.environ.get("AUDFER_WORK") or home / "work"),
+        Path(figures or os.environ.get("AUDFER_FIGURES") or home / "figures"),
     )
 
 

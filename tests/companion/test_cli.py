@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from paths import ROOT
 
@@ -28,10 +31,12 @@ COMMANDS = [
     ["weights", "inspect"],
     ["train"],
     ["grid"],
+    ["records", "list"],
+    ["records", "migrate"],
 ]
 
 
-@pytest.mark.parametrize("command", [[], ["data"], ["au"], ["knowledge"], ["weights"], *COMMANDS])
+@pytest.mark.parametrize("command", [[], ["data"], ["au"], ["knowledge"], ["weights"], ["records"], *COMMANDS])
 def test_help_fits_in_80_columns(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([*command, "--help"])
@@ -48,7 +53,13 @@ def test_help_lists_every_command(capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_can_reach_what_it_calls(command):
-    enough = {"data": ["RAVDESS", "x", "y"], "au": ["RAVDESS", "x", "y", "z"], "knowledge": ["x"], "weights": ["x"]}
+    enough = {
+        "data": ["RAVDESS", "x", "y"],
+        "au": ["RAVDESS", "x", "y", "z"],
+        "knowledge": ["x"],
+        "weights": ["x"],
+        "records": ["x", "y"],
+    }
     arguments = enough.get(command[0], [])
     parser = cli.build_parser()
     for count in range(len(arguments) + 1):
@@ -163,3 +174,87 @@ def test_the_folder_of_the_datasets_is_absolute_before_anything_runs_elsewhere(g
     monkeypatch.setattr(cli, "command_of", lambda options: lambda options: seen.append(os.environ["AUDFER_DATA"]))
     assert cli.main(["report"]) == 0
     assert seen == [expected.format(here=tmp_path)]
+
+
+@pytest.mark.parametrize(
+    "number", ["EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "ENOSPC", "ENOENT", "ELOOP", "EIO"]
+)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_the_operating_system_refuses_is_a_sentence(command, number, monkeypatch, capsys):
+    def refused(options):
+        raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)), "/somewhere/work")
+
+    monkeypatch.setattr(cli, "command_of", lambda options: refused)
+    arguments = {"data": ["RAVDESS", "x"], "au": ["x", "x"], "records": ["x", "y"]}.get(command[0], ["x"])
+    for count in range(3):
+        try:
+            code = cli.main([*command, *arguments[:count]])
+            break
+        except SystemExit:
+            capsys.readouterr()
+    errors = capsys.readouterr().err
+    assert code == 2 and errors.startswith("audfer: error: /somewhere/work: file or folder: found ")
+    assert errors.count("\n") == 1 and ", expected " in errors
+
+
+@pytest.mark.parametrize("profile", [["--profile", "smoke"]])
+@pytest.mark.parametrize("command", [["grid", "table1", "--dry-run"], ["data", "synth", "{}/x"], ["train"]])
+def test_a_file_in_the_work_folders_place_is_a_sentence(command, profile, tmp_path, monkeypatch, capsys):
+    place = tmp_path / "file"
+    place.touch()
+    monkeypatch.setenv("AUDFER_WORK", str(place))
+    assert cli.main([part.format(place) for part in command] + profile) == 2
+    errors = capsys.readouterr().err
+    assert f"audfer: error: {place}/" in errors and "AUDFER_WORK" in errors and place.read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["import swallowing", "__import__('swallowing')", "import_module('swallowing')", "from swallowing import done"],
+)
+def test_ctrl_c_amid_an_import_that_swallows_it_ends_the_command(way, tmp_path, monkeypatch, capsys):
+    (tmp_path / "swallowing.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n    sum(range(100))\n"
+        "except BaseException:\n    pass\ndone = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "swallowing", raising=False)
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
+    namespace, went_on = {}, []
+    exec(f"from importlib import import_module\ndef load():\n    {way}\n    return 1\n", namespace)
+    monkeypatch.setattr(commands, "report", lambda options: went_on.append(namespace["load"]()))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert cli.main(["report"]) == 130 and not went_on and "swallowing" in sys.modules
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_package_without_its_repository_writes_below_the_current_folder(tmp_path, monkeypatch):
+    for name in ("AUDFER_WORK", "AUDFER_FIGURES"):
+        monkeypatch.delenv(name, raising=False)
+    installed = tmp_path / "venv" / "site-packages" / "audfer" / "files.py"
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.setattr("audfer.files.__file__", str(installed))
+    monkeypatch.chdir(here)
+    study = open_study("smoke")
+    assert study.work == here / "work" / "smoke" and here / "figures" in (study.figures, study.figures.parent)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    assert open_study("smoke").work == tmp_path / "work" / "smoke"  # inside a checkout: as reproduce does
+
+
+def test_records_that_were_refused_are_named(monkeypatch, capsys):
+    table = pd.DataFrame({"record": ["a", "b"], "key": ["k", ""], "reason": ["", "other clips"]})
+    monkeypatch.setattr("audfer.training.migration.migrate_store", lambda old, new: table)
+    assert cli.main(["records", "migrate", "old", "new"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "new: 1 of 2 records taken over\n" and said.err == "refused: b: other clips\n"
+    monkeypatch.setattr("audfer.training.migration.migrate_store", lambda old, new: table[:1])
+    assert cli.main(["records", "migrate", "old", "new"]) == 0
+
+
+def test_a_folder_without_records_is_refused(tmp_path, capsys):
+    assert cli.main(["records", "migrate", str(tmp_path), str(tmp_path / "new")]) == 2
+    assert "run records: found none" in capsys.readouterr().err and not (tmp_path / "new").exists()

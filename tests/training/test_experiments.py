@@ -23,6 +23,7 @@ from paths import ROOT
 from audfer import files
 from audfer.action_units.table import clip_presence
 from audfer.companion import cli
+from audfer.datasets import open_packed
 from audfer.errors import AudferError, InputError
 from audfer.jobs import workers
 from audfer.jobs.executors import Pool, opened
@@ -490,3 +491,24 @@ def test_the_time_left_follows_what_finished_cells_took(store, study, cells):
     run.took, run.outcomes = {"a": 10.0}, {"a": "made"}
     run.run.running = {object(): Task("c", begun=time.monotonic() - 15)}
     assert abs(run.left() - 25) < 1  # c: 40 - 15 s; b: 20 s beside it
+
+
+def test_records_of_the_old_form_are_taken_over_or_refused_by_name(store, study, tmp_path, capsys):
+    old, names = tmp_path / "old", []
+    for number, record in enumerate(store.records()):
+        folder = old / f"{number:016x}"
+        shutil.copytree(record.path, folder)
+        meta = json.loads((folder / "record.json").read_text())
+        packed = open_packed(meta["inputs"]["packed"])
+        of_old = files.digest({name: packed.meta[name] for name in ("fingerprint", "num_frames", "size", "rule")})
+        meta["inputs"]["fingerprint"] = of_old if number else "of other clips"
+        (folder / "record.json").write_text(json.dumps({**meta, "key": folder.name}))
+        names.append(folder.name)
+    assert cli.main(["records", "migrate", str(old), str(tmp_path / "new")]) == 1
+    said = capsys.readouterr()
+    assert f"{len(names) - 1} of {len(names)} records taken over" in said.out
+    assert said.err.startswith(f"refused: {names[0]}: ") and said.err.count("\n") == 1
+    taken = {record.path.name for record in RunStore(tmp_path / "new").records()}
+    assert taken == {record.path.name for record in store.records()[1:]}
+    assert cli.main(["records", "list", str(tmp_path / "new")]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == taken

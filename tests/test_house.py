@@ -92,8 +92,6 @@ def test_the_core_works_without_its_wings(tmp_path):
     import shutil
 
     shutil.copytree(PACKAGE, tmp_path / "audfer", ignore=shutil.ignore_patterns("__pycache__", *WINGS))
-    profile = tmp_path / "audfer" / "study" / "profiles" / "laptop.toml"
-    profile.write_text(profile.read_text().replace(', "keypoint_gcn"', ""))
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.split() == ["m3dfel", "mae_dfer", "former_dfer", "18"], done.stderr
 

@@ -105,7 +105,8 @@ class PretrainingSettings:
 class GridSettings:
     """Which cells the tables and figures need."""
 
-    models: tuple[str, ...] = ("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn")
+    models: tuple[str, ...] = field(default_factory=lambda: _own_networks())
+    """networks of the tables; by default all that come with the package"""
     datasets: tuple[str, ...] = EVALUATION_DATASETS
     knowledge_datasets: tuple[str, ...] = KNOWLEDGE_DATASETS
     strategies: tuple[str, ...] = ("global", "distinct", "minor")
@@ -193,6 +194,12 @@ class Profile:
     def to_dict(self) -> dict:
         """Plain nested dictionary, for records."""
         return asdict(self)
+
+
+def _own_networks() -> tuple[str, ...]:
+    from ...models import NETWORKS  # brings torch, which most of this file does without
+
+    return tuple(name for name, network in NETWORKS.items() if network.build.__module__.startswith("audfer."))
 
 
 def available_profiles() -> list[str]:
@@ -296,15 +303,16 @@ def _check(profile: Profile, path: Path) -> None:
         ("grid.ratio_model", (grid.ratio_model,), grid.models),
     ]
     if training.recipes:
-        from ...training.recipes import RECIPES  # brings torch, which most profiles do without
+        from ...training.recipes import RECIPES  # as in _own_networks
 
         for model, recipe in training.recipes.items():
             own = [name for name in RECIPES if name.startswith(f"{model}-")]
             allowed.append((f"training.recipes.{model}", (recipe,), own))
     if profile.keypoint.variants:
-        from ...models import NETWORKS  # as above
+        from ...models import NETWORKS  # as in _own_networks
 
-        allowed.append(("keypoint.variants", profile.keypoint.variants, NETWORKS["keypoint_gcn"].variants))
+        if "keypoint_gcn" in NETWORKS:  # a wing, which may be away
+            allowed.append(("keypoint.variants", profile.keypoint.variants, NETWORKS["keypoint_gcn"].variants))
     for name, values, known in allowed:
         for value in values:
             if value not in known:

@@ -66,7 +66,7 @@ def results(figures: Path) -> str:
             f"- Is it the knowledge? On DFEW, {knowledge[0].lower() + knowledge[1:]} "
             f"([ablations](figures/laptop/ablations.md)).",
             f"- From no AU head to the largest ratio tried, lambda = {most:g}, WAR of "
-            f"{NETWORKS[ratios['model'].iloc[0]]} goes: "
+            f"{NETWORKS[ratios['model'].iloc[0]].title} goes: "
             f"{', '.join(pairs)} ([Fig. 5](figures/laptop/fig5_au_ratio.png)).",
             f"- Knowledge recovered from pixels: Spearman rank correlation {rank:.2f} with what was planted, over "
             f"{len(recovery)} cells "

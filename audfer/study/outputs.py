@@ -66,8 +66,8 @@ def output_named(name: str) -> Output:
 
 
 def with_cells() -> tuple[str, ...]:
-    """The outputs that have cells of their own."""
-    return tuple(name for name, output in OUTPUTS.items() if output.cells)
+    """The outputs that have cells of their own, in the order of the notebooks that show them."""
+    return tuple(name for name, output in sorted(OUTPUTS.items(), key=lambda item: item[1].notebook) if output.cells)
 
 
 def cells_of(study, name: str) -> list[Cell]:
@@ -76,8 +76,10 @@ def cells_of(study, name: str) -> list[Cell]:
     Raises:
         InputError: unknown name.
     """
-    found = (cell for source in output_named(name).sources for cell in OUTPUTS[source].cells(study))
-    return list(dict.fromkeys(found))
+    if not (name in OUTPUTS and OUTPUTS[name].sources):
+        raise InputError("cells", "output", repr(name), f"one of {', '.join(with_cells())}")
+    cells = (cell for source in OUTPUTS[name].sources for cell in OUTPUTS[source].cells(study))
+    return list(dict.fromkeys(cells))
 
 
 class RecordSource:

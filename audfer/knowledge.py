@@ -112,7 +112,7 @@ class KnowledgeMatrix:
         """Build the matrix from labelled frames (Eqs. 1 to 3 and the rest of section 3.1).
 
         Args:
-            frames: one row a frame, a clip's frames together and in order: ``dataset``, ``clip_id``, ``expression``
+            frames: one row per frame, a clip's frames together and in order: ``dataset``, ``clip_id``, ``expression``
                 (index; -1 = none of the seven, not used), ``AU01_r`` ... ``AU45_r`` (0 to 5; NaN = unknown), for
                 theta > 0 ``score``, for ``au28="presence"`` ``AU28_c``.
             variant: see the top of this module.

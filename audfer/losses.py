@@ -105,7 +105,7 @@ def positive_class_weight(
 
     Args:
         au_labels: (N, 18) 0, 1 or NaN (unknown, not counted): clip labels of the *training* split for the paper's
-            reading, or one row a frame for the release's.
+            reading, or one row per frame for the release's.
         expressions: (N,) int, an index in ``EXPRESSIONS``; -1 (none of the seven) is not counted.
         strategy: one of ``STRATEGIES``.
         cap: largest weight. An AU that is never active has no finite weight and gets the cap.
@@ -134,7 +134,7 @@ def positive_class_weight(
             "positive_class_weight",
             "shape of au_labels",
             labels.shape,
-            f"({len(expressions)}, {len(ACTION_UNITS)}): one row an expression label, one column an AU",
+            f"({len(expressions)}, {len(ACTION_UNITS)}): one row per expression label, one column per AU",
         )
     if len(expressions) and (expressions.min() < -1 or expressions.max() >= len(EXPRESSIONS)):
         raise InputError(

@@ -58,7 +58,7 @@ _FOLLOW_MILLIMETRES = 120.0
 
 @dataclass
 class AUTrack:
-    """The action units of one clip, one row a frame, n consecutive frames.
+    """The action units of one clip, one row per frame, n consecutive frames.
 
     Attributes:
         intensity: (n, 17) float32, 0 to 5 in ``INTENSITY_ACTION_UNITS`` order; NaN where unknown.
@@ -179,7 +179,7 @@ def read_openface(
     report["unknown_cells"] = int(np.isnan(intensity[good]).sum() + np.isnan(presence[good][:, have]).sum())
     good &= ~np.isnan(intensity).all(axis=1)
 
-    # from here on one row a frame of the whole range
+    # from here on one row per frame of the whole range
     position = frame - frame[0]
     length = int(position[-1]) + 1
     if length > 1000 * len(frame) + 1000:
@@ -337,7 +337,7 @@ def _parse_tolerant(
     _require_openface(path, header, require_presence)
     if not body:
         raise InputError(
-            path, "rows", "none after the header (OpenFace writes that when it finds no face)", "one row a frame"
+            path, "rows", "none after the header (OpenFace writes that when it finds no face)", "one row per frame"
         )
     # decimal commas appear where a spreadsheet re-saved the file, which then cannot use commas between cells
     decimal_comma = separator != ","
@@ -476,7 +476,7 @@ def _follow(path: Path, columns: dict, rule: str, still: bool, report: dict) -> 
         twice = np.flatnonzero(np.diff(moment[rows]) == 0)
         if len(twice):
             found = f"frame {moment[rows[twice[0]]]} twice for face {number}"
-            raise InputError(path, "column frame", found, "one row a frame and face")
+            raise InputError(path, "column frame", found, "one row per frame and face")
         cuts = [] if place is None else np.flatnonzero(distances(rows[:-1], rows[1:]) > 1) + 1
         pieces += np.split(rows, cuts)
     following: dict[int, int] = {}

@@ -390,7 +390,7 @@ def read_pyfeat(output, pictures: list[str] | None = None, threshold: float = 0.
         raise InputError(where, "columns AU*", f"{values[seen].max(axis=None):g}", "numbers from 0 to 1")
     length = len(pictures) if pictures else int(frame.max()) if frame.notna().any() else 0
     if not length:
-        raise InputError(where, "rows", "none", "one row a frame")
+        raise InputError(where, "rows", "none", "one row per frame")
     boxes = {"FaceRectWidth", "FaceRectHeight"} <= set(table)
     area = table["FaceRectWidth"] * table["FaceRectHeight"] if boxes else pd.Series(0.0, index=table.index)
     largest = area[seen].groupby(frame[seen]).idxmax().astype(int) if seen.any() else pd.Series(dtype=int)

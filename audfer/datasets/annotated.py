@@ -206,7 +206,7 @@ def code_table(path: Path, first: int, columns: int = 0, line: str = "") -> tupl
             raise InputError(path, f"line {number}", repr(text[:60]), expected)
         rows.append([int(part) for part in parts])
     if not rows:
-        raise InputError(path, "frames", "none", "a line a frame below the header")
+        raise InputError(path, "frames", "none", "one line per frame below the header")
     cells = np.array(rows, np.int64)
     if (wrong := np.diff(cells[:, 0], prepend=first - 1) < 1).any():
         allowed = f"numbers from {first}, each higher than the last"

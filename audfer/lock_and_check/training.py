@@ -417,7 +417,7 @@ def fit(cell: RecognitionCell, inputs: RecognitionInputs, scratch: Path | None =
         scratch: folder for the state after every epoch. report: called with each epoch's history row.
 
     Returns:
-        ``network`` (on the CPU, in eval mode), ``history`` (one row an epoch: epoch, loss and its ``TERMS``,
+        ``network`` (on the CPU, in eval mode), ``history`` (one row per epoch: epoch, loss and its ``TERMS``,
         training_recall and calibration_f1, means over AUs at 0.5, learning_rate, seconds); ``training_recall``,
         ``calibration_recall`` and ``weights``, (epochs, C) each; ``rows`` of "training", "calibration" and "held_out",
         of the last two the ``logits``; ``share`` (C,) of the training frames with the AU; ``frames`` an epoch.
@@ -797,7 +797,7 @@ class Recogniser:
 class RecognitionRecord:
     """What one trained cell left behind.
 
-    Frames and AUs of all arrays: the held-out subjects', one row a frame; the 18 AUs of ``facs.ACTION_UNITS``, NaN
+    Frames and AUs of all arrays: the held-out subjects', one row per frame; the 18 AUs of ``facs.ACTION_UNITS``, NaN
         where not annotated.
 
     Attributes:
@@ -806,7 +806,7 @@ class RecognitionRecord:
             (n, 18).
         logits: (n, 18) float32 of the last stage.
         thresholds: (18,) logits, calibrated on other subjects.
-        history: one row an epoch, see ``fit``. training_recall, calibration_recall, weights: (epochs, 18).
+        history: one row per epoch, see ``fit``. training_recall, calibration_recall, weights: (epochs, 18).
         share: (18,) of the training frames that show the AU.
         seconds: of training. environment: versions, processor, device. meta: the whole ``record.json``.
     """

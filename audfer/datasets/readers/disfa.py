@@ -88,7 +88,7 @@ def _places(base: Path, clips: str) -> tuple[str, dict[str, Path]]:
             return f"images of the left camera in {folder.relative_to(base)}", places
     if clips == "frames":
         raise InputError(
-            base, "folders of DISFA's images", "none", f"a folder a subject in one of {', '.join(_IMAGES)}"
+            base, "folders of DISFA's images", "none", f"one folder per subject in one of {', '.join(_IMAGES)}"
         )
     folder = find_folder(base, *_VIDEOS, what="folder of DISFA's videos")
     named = ((_SUBJECT.search(path.name), path) for path in videos_below(folder))

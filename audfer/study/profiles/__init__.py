@@ -26,7 +26,7 @@ class DataSettings:
     """Where clips come from and, for the embedded benchmark, how many are rendered."""
 
     source: str
-    """"embedded" (rendered here) or "disk" (real datasets below ``AUDFER_DATA``, one folder a dataset)"""
+    """"embedded" (rendered here) or "disk" (real datasets below ``AUDFER_DATA``, one folder per dataset)"""
     render_size: int = 64
     """side of a rendered frame, pixels"""
     clip_frames: tuple[int, int] = (12, 18)

@@ -41,14 +41,14 @@ def imported(name: str, files: dict[str, Path], package: str = "audfer") -> set[
     return {module for module in seen if module in files} - {name, ""}
 
 
-def members(entries, files: dict[str, Path]) -> set[str]:
+def members(entries, imports: dict[str, set[str]]) -> set[str]:
     """The modules in which a component begins, and everything that they import."""
     todo, seen = list(entries), set()
     while todo:
         name = todo.pop()
         if name not in seen:
             seen.add(name)
-            todo += imported(name, files)
+            todo += imports[name]
     return seen
 
 
@@ -78,11 +78,12 @@ def data_digests(path: Path) -> dict[str, str]:
 def state(package: Path, components: dict[str, tuple[int, tuple[str, ...]]]) -> dict:
     """Component -> version, and digest -> module of everything that it consists of."""
     files = module_files(package)
+    imports = {name: imported(name, files) for name in files}
     digests = {name: {tree_digest(path.read_text()): name} | data_digests(path) for name, path in files.items()}
     return {
         name: {
             "version": version,
-            "trees": {k: v for m in sorted(members(entries, files)) for k, v in digests[m].items()},
+            "trees": {k: v for m in sorted(members(entries, imports)) for k, v in digests[m].items()},
         }
         for name, (version, entries) in components.items()
     }

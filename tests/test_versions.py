@@ -20,15 +20,15 @@ WITH_AUS = Cell("former_dfer", "DFEW", au_ratio=0.25, strategy="global")
 INPUTS = CellInputs("", "", "", "clips", "aus", landmarks_fingerprint="points")
 
 
-def test_nothing_that_numbers_depend_on_changed_without_a_word():
-    now, pinned = components.state(ROOT / "audfer", components.components()), json.loads(components.PINS.read_text())
-    for name, modules in components.changes(now, pinned).items():
+def test_nothing_that_numbers_depend_on_changed_without_a_word(present):
+    pinned = json.loads(components.PINS.read_text())
+    for name, modules in components.changes(present, pinned).items():
         pytest.fail(
             f"component {name!r} changed in {', '.join(modules)}: raise its version (audfer/plugins.py, or the "
             "network's `version`) if the same input may give other numbers now; then, or if it cannot, run "
             "python tests/components.py"
         )
-    assert now == pinned, "run python tests/components.py"
+    assert present == pinned, "run python tests/components.py"
 
 
 @pytest.fixture
@@ -37,31 +37,37 @@ def package(tmp_path):
     return tmp_path / "audfer"
 
 
-def changed(package) -> set[str]:
-    parts = components.components()
-    return set(components.changes(components.state(package, parts), components.state(ROOT / "audfer", parts)))
+@pytest.fixture(scope="module")
+def present():
+    """The state of the package as it is."""
+    return components.state(ROOT / "audfer", components.components())
 
 
-def test_docstrings_comments_and_formatting_change_no_component(package):
+@pytest.fixture
+def changed(package, present):
+    return lambda: set(components.changes(components.state(package, components.components()), present))
+
+
+def test_docstrings_comments_and_formatting_change_no_component(package, changed):
     path = package / "models" / "former_dfer.py"
     code = path.read_text().split('"""', 2)[2].replace("super().__init__()", "super(  ).__init__( )")
     path.write_text(f'"""Another text."""\n# a comment\n{code}')
-    assert changed(package) == set()
+    assert changed() == set()
 
 
-def test_moving_a_file_changes_no_component(package):
+def test_moving_a_file_changes_no_component(package, changed):
     (package / "models" / "attention.py").rename(package / "attention.py")
     for path in package.rglob("*.py"):
         path.write_text(path.read_text().replace("from .attention import", "from ..attention import"))
-    assert changed(package) == set()
+    assert changed() == set()
 
 
-def test_a_network_counts_among_those_that_borrow_from_it(package):
+def test_a_network_counts_among_those_that_borrow_from_it(package, changed):
     """KP-GCN uses Former-DFER's transformer; its records once stayed in use when that file changed."""
     path = package / "models" / "former_dfer.py"
     path.write_text(path.read_text().replace("self.heads = heads", "self.heads = heads + 0"))
-    assert {"network former_dfer", "network keypoint_gcn"} <= changed(package)
-    assert not {"network m3dfel", "network mae_dfer", "packing", "rendering"} & changed(package)
+    assert {"network former_dfer", "network keypoint_gcn"} <= changed()
+    assert not {"network m3dfel", "network mae_dfer", "packing", "rendering"} & changed()
 
 
 def test_the_loss_counts_for_cells_with_an_au_head_only(monkeypatch, tmp_path):

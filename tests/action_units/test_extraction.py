@@ -1,5 +1,6 @@
 """AU tables of a manifest: the estimator's, and the same values through OpenFace's CSV format and the disk profile."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -57,11 +58,16 @@ def test_a_clip_without_a_file_is_unknown_and_no_file_at_all_is_refused(study, r
     from audfer.action_units.table import clip_presence
 
     manifest = study.manifest("DFEW")
-    first = manifest.table["clip_id"].iloc[0]
-    (tmp_path / f"{first}.csv").write_text((real_layout / "openface" / "DFEW" / f"{first}.csv").read_text())
-    table = import_openface(manifest, tmp_path)
-    labels = clip_presence(table, manifest.table["clip_id"].tolist())
-    assert np.isfinite(labels[0]).all() and np.isnan(labels[1:]).all()
+    clips = manifest.table["clip_id"].tolist()
+    half = len(clips) // 2
+    for clip in clips[:half]:
+        shutil.copy(real_layout / "openface" / "DFEW" / f"{clip}.csv", tmp_path)
+    labels = clip_presence(import_openface(manifest, tmp_path), clips)
+    assert np.isfinite(labels[:half]).all() and np.isnan(labels[half:]).all()
+    for clip in clips[1:half]:  # one clip of all of them is no set of action units
+        (tmp_path / f"{clip}.csv").unlink()
+    with pytest.raises(InputError, match="at most 75% of them without"):
+        import_openface(manifest, tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no CSV whose name is a clip's"):
         import_openface(manifest, tmp_path / "empty")

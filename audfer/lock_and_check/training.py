@@ -48,7 +48,7 @@ from ..recipes import Augmentation, Recipe
 from ..training.augmentation import augment_with_points, resize
 from ..training.engine import Task, autocast, reproducible, train
 from ..training.recipes import build_optimizer
-from ..training.records import RunStore, environment, write_meta
+from ..training.records import UNREADABLE, RunStore, environment, read_meta, write_meta
 from .losses import (
     ETA,
     DynamicWeights,
@@ -860,7 +860,7 @@ class RecognitionRecord:
         """
         path = Path(path)
         try:
-            meta = json.loads((path / "record.json").read_text())
+            meta = read_meta(path)
             with np.load(path / "frames.npz", allow_pickle=False) as arrays:
                 stored = {name: arrays[name] for name in arrays.files}
             return cls(
@@ -872,7 +872,9 @@ class RecognitionRecord:
                 meta=meta,
                 **stored,
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except InputError:
+            raise
+        except UNREADABLE as error:
             raise InputError(
                 path,
                 "recognition record",

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 
 from ..datasets import PackedClips, frame_numbers
 from ..models import build_model
 from ..plugins import versions
 from ..progress import progress
 from ..training.loop import Cell, gather_frames
-from ..training.records import WEIGHTS_FILE, RunRecord, cells_at_once
+from ..training.records import RunRecord, cells_at_once
 from .steps import cached_step
 
 #: windows in one forward pass
@@ -52,7 +51,7 @@ def _window_scores(
     model = build_model(
         cell.model, num_aus=None, size=cell.size, num_frames=cell.num_frames, image_size=cell.image_size
     )
-    model.load_state_dict(load_file(record.path / WEIGHTS_FILE))
+    model.load_state_dict(record.load_weights())
     model.to(device).eval()
     stored, width, labels = packed.frames.shape[1], cell.num_frames, packed.expressions
     starts = np.unique(np.append(np.arange(0, stored - width + 1, max(1, width // 2)), stored - width))

@@ -54,6 +54,7 @@ def migrate_store(old: str | Path, new: str | Path) -> pd.DataFrame:
 def _copy(folder: Path, store: RunStore) -> str:
     RunRecord.load(folder)  # whole, and in a format that is still known
     content = json.loads((folder / "record.json").read_text())
+    content.pop("digest", None)  # of the content as it was
     inputs = CellInputs(**content["inputs"])
     packed = open_packed(inputs.packed)
     then = digest({name: packed.meta[name] for name in ("fingerprint", "num_frames", "size", "rule")})

@@ -27,7 +27,8 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from ..errors import AudferError, InputError
 from ..facs import EXPRESSIONS
@@ -112,10 +113,7 @@ class RunRecord:
         """
         path = Path(path)
         try:
-            meta = _read_meta(path)
-            for name in ("test.npz", "history.csv"):
-                if name in meta["files"] and _file_state(path / name) != meta["files"][name]:
-                    raise ValueError(f"{name} is not what was written")
+            meta = read_meta(path)
             with np.load(path / "test.npz", allow_pickle=False) as arrays:
                 stored = {name: arrays[name] for name in arrays.files}
             clip_ids, groups = stored.pop("clip_ids"), stored.pop("groups", None)
@@ -133,7 +131,7 @@ class RunRecord:
             )
         except InputError:
             raise
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise InputError(
                 path,
                 "run record",
@@ -141,18 +139,40 @@ class RunRecord:
                 "record.json, history.csv and test.npz; delete the folder to make it again",
             ) from None
 
+    def load_weights(self) -> dict[str, torch.Tensor]:
+        """The trained network's state dict.
+
+        Raises:
+            InputError: the file is missing, or not what was written.
+        """
+        file = self.path / WEIGHTS_FILE
+        try:
+            state, known = load_file(file), read_meta(self.path)["files"].get(WEIGHTS_FILE)
+            if known and _file_state(file) != known:
+                raise ValueError("its sha256 is not the recorded one")
+        except (*UNREADABLE, SafetensorError) as error:
+            found, expected = f"{type(error).__name__}: {error}", "what was written; delete the record to make it again"
+            raise InputError(file, "weights", found, expected) from None
+        return state
+
 
 #: what reading a damaged record raises
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
-def _read_meta(path: Path) -> dict:
-    """A record's ``record.json`` in the present format.
+def read_meta(path: Path) -> dict:
+    """A record's ``record.json`` in the present format, after a look whether it and its small files are what was
+    written.
 
     Raises:
-        InputError: another format. Any of ``_UNREADABLE``: damaged.
+        InputError: another format. Any of ``UNREADABLE``: damaged.
     """
     meta = json.loads((path / "record.json").read_text())
+    if not isinstance(meta, dict):
+        raise TypeError("record.json holds no object")
     written = meta.get("format", 1)
     if written not in (1, FORMAT):
         raise InputError(
@@ -164,7 +184,20 @@ def _read_meta(path: Path) -> dict:
     if written == 1:  # costs, groups and validation splits were not recorded
         chosen = meta["best_epoch"] if "best_epoch" in meta else meta["protocols"]["best-on-test"]["epoch"]
         meta = {"protocols": {"best-on-test": {"epoch": chosen}}, "costs": {}, "files": {}, **meta}
+    elif meta.get("digest", (whole := _meta_digest(meta))) != whole:  # records of before there was one have none
+        raise ValueError("record.json is not what was written")
+    if (key := meta.get("key", path.name)) != path.name:
+        raise ValueError(f"it is the record {key}, in another's folder")
+    if (classes := meta.get("classes", list(EXPRESSIONS))) != list(EXPRESSIONS):
+        raise ValueError(f"its classes are {classes}, not those of this version")
+    for name, whole in meta["files"].items():
+        if name != WEIGHTS_FILE and (state := _file_state(path / name)) != whole:
+            raise ValueError(f"{name} has {state['bytes']} of {whole['bytes']} bytes, or others than were written")
     return meta
+
+
+def _meta_digest(meta: dict) -> str:
+    return digest({name: value for name, value in meta.items() if name != "digest"}, 64)
 
 
 def _file_state(path: Path) -> dict:
@@ -225,15 +258,16 @@ class RunStore:
         """Where the record of that key lies or will lie."""
         return self.folder / key
 
-    def has(self, key: str, weights: bool = True) -> bool:
-        """Whether a whole record is there; a damaged one is not. ``weights`` as in ``damage``."""
-        return (self.path(key) / "record.json").is_file() and not self.damage(key, weights)
+    def has(self, key: str, weights: bool = True, cell=None) -> bool:
+        """Whether a whole record is there; a damaged one is not. Arguments as of ``damage``."""
+        return (self.path(key) / "record.json").is_file() and not self.damage(key, weights, cell)
 
-    def damage(self, key: str, weights: bool = True) -> str:
-        """What is wrong with the record of that key, as far as reading its files' sizes tells; "" if nothing is.
+    def damage(self, key: str, weights: bool = True, cell=None) -> str:
+        """What is wrong with the record of that key; "" if nothing is. Of the weights only the size is looked at.
 
         Args:
             weights: whether the network's weights have to be there: they are most of a record, and tables need none.
+            cell: that it should be of; ``None`` = any.
 
         Raises:
             InputError: the record is of another version's format.
@@ -242,19 +276,23 @@ class RunStore:
         if not path.is_dir():
             return ""
         try:
-            meta = _read_meta(path)
-            sizes = {
-                name: (path / name).stat().st_size
-                for name in meta["files"] or ("test.npz", "history.csv")
-                if weights or name != WEIGHTS_FILE or (path / name).is_file()
-            }
+            meta = read_meta(path)
+            for name in () if meta["files"] else ("test.npz", "history.csv"):
+                (path / name).stat()
+            whole = meta["files"].get(WEIGHTS_FILE)
+            if whole and (weights or (path / WEIGHTS_FILE).is_file()):
+                size = (path / WEIGHTS_FILE).stat().st_size
+                if size != whole["bytes"]:
+                    return f"{WEIGHTS_FILE} has {size} of {whole['bytes']} bytes"
+            # a recipe counts by its numbers, not by its name
+            asked = {} if cell is None else json.loads(json.dumps({**asdict(cell), "recipe": ""}))
+            for name, value in meta["cell"].items():
+                if asked and name != "recipe" and asked.get(name, value) != value:
+                    return f"its cell has {name} {value!r}, asked for is {asked[name]!r}"
         except InputError:
             raise
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             return f"{type(error).__name__}: {error}"
-        for name, size in sizes.items():
-            if size != (whole := meta["files"].get(name, {}).get("bytes", size)):
-                return f"{name} has {size} of {whole} bytes"
         return ""
 
     def failure(self, key: str) -> str:
@@ -461,8 +499,9 @@ def make_record(store_folder: str, key: str, cell: Cell, inputs: CellInputs, rep
 
 def write_meta(folder: Path, content: dict) -> None:
     """Write a record's ``record.json``, last of its files: what it is, and which files there are."""
-    files = {path.name: _file_state(path) for path in sorted(folder.iterdir())}
-    write_json(folder / "record.json", {"format": FORMAT, "files": files, **content})
+    files = {path.name: _file_state(path) for path in sorted(folder.iterdir()) if path.name != "record.json"}
+    content = json.loads(json.dumps({**content, "format": FORMAT, "files": files}))
+    write_json(folder / "record.json", {**content, "digest": _meta_digest(content)})
 
 
 def environment(device: str = "cpu") -> dict:
@@ -497,7 +536,7 @@ def do_cell(store: RunStore, key: str, cell: Cell, inputs: CellInputs, report=No
     with store.claim(key) as mine:
         if not mine:
             return TAKEN
-        if store.has(key):
+        if store.has(key, cell=cell):
             return "found"
         stop = store.scratch(key) / "stop"
         stop.unlink(missing_ok=True)
@@ -559,9 +598,9 @@ def run_cells(
     keys = [store.key(cell, inputs[cell.source]) for cell in cells]
     missing = {}
     for key, cell in zip(keys, cells, strict=True):
-        if damage := store.damage(key):
+        if damage := store.damage(key, cell=cell):
             print(f"{store.path(key)}: damaged run record ({damage}); it is made again", file=sys.stderr, flush=True)
-        if not store.has(key):
+        if not store.has(key, cell=cell):
             missing[key] = cell
     outcomes: dict[str, str | Exception] = {}
     if missing:
@@ -572,6 +611,9 @@ def run_cells(
     errors = {
         key: f"{type(error).__name__}: {error}" for key, error in outcomes.items() if isinstance(error, Exception)
     }
+    for key in keys:
+        if key not in errors and not store.path(key).is_dir():
+            errors[key] = f"its record has gone from {store.folder} while this run was at work: somebody deleted it"
     return pd.DataFrame(
         [
             {

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from audfer.jobs.executors import Pool, opened
 from audfer.jobs.workers import Task
 from audfer.progress import GridProgress
 from audfer.training import records as experiments
-from audfer.training.records import FORMAT, RunRecord, RunStore, load_records, run_cells
+from audfer.training.records import FORMAT, RunRecord, RunStore, load_records, run_cells, write_meta
 
 needs_slurm = pytest.mark.skipif(find_spec("dask_jobqueue") is None, reason="dask-jobqueue is not installed")
 
@@ -156,8 +156,12 @@ def copied(store, study, cells, tmp_path):
         ("history.csv", "changed"),
         ("weights.safetensors", "cut"),
         ("weights.safetensors", "gone"),
+        ("weights.safetensors", "changed"),
         ("record.json", "cut"),
+        ("record.json", "[]"),
+        ("record.json", "[" * 100_000),
     ],
+    ids=lambda value: str(value)[:20],
 )
 def test_a_damaged_record_is_not_taken_for_one(copied, name, how):
     store, path = copied
@@ -166,12 +170,60 @@ def test_a_damaged_record_is_not_taken_for_one(copied, name, how):
         (path / name).unlink()
     else:
         middle = len(content) // 2
-        (path / name).write_bytes(content[:middle] if how == "cut" else content[:middle] + b"?" + content[middle + 1 :])
-    if how != "changed":
-        assert not store.has(path.name) and (name == "record.json" or name in store.state(path.name))
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        (path / name).write_bytes({"cut": content[:middle], "changed": flipped}.get(how, how.encode()))
     if name != "weights.safetensors":
+        assert not store.has(path.name) and (name == "record.json" or name in store.state(path.name))
         with pytest.raises(InputError, match=f"{path.name}: run record: found .*delete the folder"):
             RunRecord.load(path)
+    else:
+        assert store.has(path.name) == (how == "changed")
+        with pytest.raises(InputError, match=f"{path.name}/weights.safetensors: weights: found .*delete the record"):
+            RunRecord.load(path).load_weights()
+
+
+def _changed_number(content: bytes) -> bytes:
+    """JSON that means something else: one digit of a number changed."""
+    place = content.index(b'"seconds": ') + 11
+    return content[:place] + (b"2" if content[place : place + 1] != b"2" else b"3") + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ["sad", "happy", "neutral", "angry", "surprise", "disgust", "fear"]},
+        {"cell": {"seed": 7}},
+        {"key": "0123456789abcdef"},
+        _changed_number,
+    ],
+)
+def test_a_record_of_something_else_is_not_taken_for_the_one_that_is_asked_for(copied, study, cells, change):
+    store, path = copied
+    meta = json.loads((path / "record.json").read_text())
+    if callable(change):
+        (path / "record.json").write_bytes(change((path / "record.json").read_bytes()))
+    else:  # a record of before there was a digest: nothing else gives the change away
+        meta.pop("digest")
+        change = {name: meta[name] | new if isinstance(new, dict) else new for name, new in change.items()}
+        (path / "record.json").write_text(json.dumps(meta | change))
+    frame = run_cells(cells, study.inputs, store, workers=1)
+    assert frame["trained"].tolist() == [True, False]
+    assert RunRecord.load(path).cell == json.loads(json.dumps(asdict(cells[0])))
+    assert {name: bool(value.numel()) for name, value in RunRecord.load(path).load_weights().items()}
+
+
+def test_a_store_that_is_deleted_while_it_is_worked_with_is_an_error(copied, study, cells, tmp_path):
+    store, path = copied
+    shutil.rmtree(path)
+
+    class Deletes(RunStore):
+        def note_failure(self, key, error):  # called when a cell is through
+            shutil.rmtree(self.path(store.key(cells[1], study.inputs["DFEW"])))
+
+    frame = run_cells(cells, study.inputs, Deletes(store.folder), workers=1)
+    assert frame["error"].isna().tolist() == [True, False] and "its record has gone" in frame["error"][1]
+    with pytest.raises(AudferError, match="1 of 2 cells failed"):
+        load_records(frame)
 
 
 def test_a_copy_without_the_weights_is_whole_for_tables_and_not_for_training(copied):
@@ -189,7 +241,7 @@ def test_a_damaged_record_is_named_and_made_again(copied, study, cells, capfd):
     frame = run_cells(cells, study.inputs, store, workers=1)
     assert frame["trained"].tolist() == [True, False]
     np.testing.assert_array_equal(load_records(frame)[0].scores, before)
-    assert f"{path}: damaged run record (test.npz has 2 of" in capfd.readouterr().err
+    assert f"{path}: damaged run record (ValueError: test.npz has 2 of" in capfd.readouterr().err
 
 
 def test_the_first_format_is_read_and_an_unknown_one_refused(copied, study, cells):
@@ -203,7 +255,9 @@ def test_the_first_format_is_read_and_an_unknown_one_refused(copied, study, cell
         ):
             attempt()
     first = {
-        key: value for key, value in meta.items() if key not in ("format", "files", "protocols", "costs", "validation")
+        key: value
+        for key, value in meta.items()
+        if key not in ("format", "files", "digest", "protocols", "costs", "validation")
     }
     (path / "record.json").write_text(json.dumps({**first, "best_epoch": 1}))
     with np.load(path / "test.npz") as arrays:
@@ -215,7 +269,9 @@ def test_the_first_format_is_read_and_an_unknown_one_refused(copied, study, cell
 
 def test_folders_that_are_no_record_of_ours_are_left_alone(copied, study, cells):
     store, path = copied
-    shutil.copytree(path, store.folder / "0123456789abcdef")  # a cell that nobody asks for
+    other = store.folder / "0123456789abcdef"  # a cell that nobody asks for
+    shutil.copytree(path, other)
+    write_meta(other, {**json.loads((other / "record.json").read_text()), "key": other.name})
     (store.folder / "notes").mkdir()
     frame = run_cells(cells, study.inputs, store, workers=1)
     assert not frame["trained"].any() and len(store.records()) == 3 and (store.folder / "notes").is_dir()
@@ -502,6 +558,7 @@ def test_records_of_the_old_form_are_taken_over_or_refused_by_name(store, study,
         packed = open_packed(meta["inputs"]["packed"])
         of_old = files.digest({name: packed.meta[name] for name in ("fingerprint", "num_frames", "size", "rule")})
         meta["inputs"]["fingerprint"] = of_old if number else "of other clips"
+        meta.pop("digest")
         (folder / "record.json").write_text(json.dumps({**meta, "key": folder.name}))
         names.append(folder.name)
     assert cli.main(["records", "migrate", str(old), str(tmp_path / "new")]) == 1

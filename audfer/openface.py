@@ -40,12 +40,14 @@ FACE_RULES = ("longest", "largest", "confident")
 INTENSITY_COLUMNS: tuple[str, ...] = tuple(f"{au}_r" for au in INTENSITY_ACTION_UNITS)
 PRESENCE_COLUMNS: tuple[str, ...] = tuple(f"{au}_c" for au in ACTION_UNITS)
 MAX_INTENSITY = 5.0
+LANDMARK_COLUMNS: tuple[str, ...] = tuple(f"{axis}_{i}" for axis in "xy" for i in range(68))
 
-_LANDMARK_COLUMNS = tuple(f"{axis}_{i}" for axis in "xy" for i in range(68))
 _POSE_COLUMNS = ("pose_Tx", "pose_Ty", "pose_Tz")
 _BOOKKEEPING = ("frame", "face_id", "face", "timestamp", "confidence", "success")
 _WANTED = frozenset((*INTENSITY_COLUMNS, *PRESENCE_COLUMNS, *_BOOKKEEPING))
-_EVERYTHING = _WANTED.union(_LANDMARK_COLUMNS, _POSE_COLUMNS)
+_EVERYTHING = _WANTED.union(LANDMARK_COLUMNS, _POSE_COLUMNS)
+#: of a file without any action unit
+_POINTS = _EVERYTHING.difference(INTENSITY_COLUMNS, PRESENCE_COLUMNS)
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _MISSING = re.compile(r"|[+-]?(nan(\([a-z0-9_]*\))?|inf(inity)?)|na|n/a|null|none", re.IGNORECASE)
 #: these send a file to the tolerant reader: it refuses the first, and ends lines at the others
@@ -93,6 +95,7 @@ def read_openface(
     require_presence: bool = True,
     scale: float | None = None,
     landmarks: bool = True,
+    require_aus: bool = True,
 ) -> AUTrack:
     """Read one OpenFace CSV (or .txt) of any dialect.
 
@@ -120,6 +123,8 @@ def read_openface(
         scale: factor on the intensities, for derived files (5.0 for intensities divided by 5). ``None`` takes them as
             they are and refuses files that were evidently rescaled to 0 to 1.
         landmarks: False leaves the 68 points out, which is faster.
+        require_aus: False takes a file that has landmarks and no AU column at all (``audfer data landmarks``); its AUs
+            are unknown.
 
     Returns:
         An ``AUTrack``. Its report holds: path, separator, columns, rows (read), frames (returned), truncated_rows,
@@ -142,7 +147,9 @@ def read_openface(
     radii = check_choices(path, min_confidence, face, mask_neighbours, scale)
     path = Path(path)
     raw = _read_bytes(path)
-    header, separator, columns, truncated = _parse(path, raw, _EVERYTHING if landmarks else _WANTED, require_presence)
+    pointed = not require_aus and b"AU" not in raw[: raw.find(b"\n")]
+    wanted = _POINTS if pointed else _EVERYTHING if landmarks else _WANTED
+    header, separator, columns, truncated = _parse(path, raw, wanted, require_presence)
     rows = len(columns["row"])
     report = {
         "path": str(path),
@@ -158,7 +165,9 @@ def read_openface(
         "threshold": float(min_confidence),
     }
 
-    if isinstance(face, str) and not landmarks and _face_ids(path, columns).size > 1:  # faces are told apart by place
+    if pointed:
+        columns |= dict.fromkeys(INTENSITY_COLUMNS, np.full(rows, np.nan))
+    elif isinstance(face, str) and not landmarks and _face_ids(path, columns).size > 1:  # told apart by place
         columns = _parse(path, raw, _EVERYTHING, require_presence)[2]
     keep = _choose_face(path, columns, face, report)
     if not keep.all():
@@ -176,8 +185,9 @@ def read_openface(
     intensity = np.clip(intensity, 0.0, MAX_INTENSITY)  # the check lets the rounding of a scale pass
     _check_range(path, PRESENCE_COLUMNS, presence, good, columns["row"], 0.0, 1.0, whole=True)
     have = [i for i, name in enumerate(PRESENCE_COLUMNS) if name in columns]
-    report["unknown_cells"] = int(np.isnan(intensity[good]).sum() + np.isnan(presence[good][:, have]).sum())
-    good &= ~np.isnan(intensity).all(axis=1)
+    lacking = 0 if pointed else np.isnan(intensity[good]).sum()
+    report["unknown_cells"] = int(lacking + np.isnan(presence[good][:, have]).sum())
+    good &= pointed | ~np.isnan(intensity).all(axis=1)
 
     # from here on one row per frame of the whole range
     position = frame - frame[0]
@@ -286,12 +296,9 @@ def _plain_layout(line: bytes, wanted: frozenset[str]):
         return None
     header, separator = _header(line.decode("ascii"))
     known = [name for name in header if name in _EVERYTHING]
+    needed = LANDMARK_COLUMNS if wanted is _POINTS else (*INTENSITY_COLUMNS, *PRESENCE_COLUMNS)
     # pandas and pyarrow drop or shift what follows a separator at the end of the header: not here
-    if (
-        line.rstrip(b" ").endswith(separator.encode())
-        or len(set(known)) < len(known)
-        or not {*INTENSITY_COLUMNS, *PRESENCE_COLUMNS} <= set(known)
-    ):
+    if line.rstrip(b" ").endswith(separator.encode()) or len(set(known)) < len(known) or not set(needed) <= set(known):
         return None
     chosen = [i for i, name in enumerate(header) if name in wanted]
     keys = [str(i) for i in range(len(header))]
@@ -334,7 +341,8 @@ def _parse_tolerant(
         raise InputError(path, "file", "no content (blank lines)", "an OpenFace CSV")
     header, separator = _header(lines[0])
     body, truncated = _body(path, header, separator, lines[1:])
-    _require_openface(path, header, require_presence)
+    if wanted is not _POINTS or not set(LANDMARK_COLUMNS) <= set(header):
+        _require_openface(path, header, require_presence)
     if not body:
         raise InputError(
             path, "rows", "none after the header (OpenFace writes that when it finds no face)", "one row per frame"
@@ -525,8 +533,8 @@ def _places(columns: dict) -> tuple[np.ndarray | None, np.ndarray | None, np.nda
 
     ``None`` where not written.
     """
-    if all(name in columns for name in _LANDMARK_COLUMNS):
-        points = np.stack([columns[name] for name in _LANDMARK_COLUMNS], axis=1).reshape(-1, 2, 68)
+    if all(name in columns for name in LANDMARK_COLUMNS):
+        points = np.stack([columns[name] for name in LANDMARK_COLUMNS], axis=1).reshape(-1, 2, 68)
         low, high = points.min(axis=2), points.max(axis=2)
         size = np.sqrt(np.prod(np.maximum(high - low, 0), axis=1))
         return (low + high) / 2, size, _FOLLOW_DISTANCE * size
@@ -654,10 +662,10 @@ def _timestamps(columns: dict, position: np.ndarray, length: int, report: dict) 
 
 
 def _landmarks(path: Path, columns: dict, position: np.ndarray, ok: np.ndarray) -> np.ndarray | None:
-    if any(name not in columns for name in _LANDMARK_COLUMNS):
+    if any(name not in columns for name in LANDMARK_COLUMNS):
         return None
-    flat = np.stack([columns[name] for name in _LANDMARK_COLUMNS], axis=1)
-    _check_range(path, _LANDMARK_COLUMNS, flat, ok[position], columns["row"], -1e6, 1e6)
+    flat = np.stack([columns[name] for name in LANDMARK_COLUMNS], axis=1)
+    _check_range(path, LANDMARK_COLUMNS, flat, ok[position], columns["row"], -1e6, 1e6)
     return _spread(flat.reshape(-1, 2, 68).transpose(0, 2, 1), position, ok)
 
 

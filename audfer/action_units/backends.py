@@ -26,14 +26,18 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 from .. import __version__
-from ..datasets.manifest import is_video, list_frames
+from ..datasets.landmarks import FacePoints, dlib_model, face_points, frame_seconds, write_points
+from ..datasets.manifest import is_video, list_frames, read_image, video_frames
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
-from ..files import DiskFull, atomic_file, digest
+from ..files import DiskFull, atomic_file, digest, file_digest
 from ..jobs.processes import ONE_THREAD, ChildEnded, OutOfTime, how_it_ended, own_child, run_limited
-from ..openface import DETAILS, PRESENCE_COLUMNS, AUTrack, extraction_command
+from ..openface import DETAILS, FACE_RULES, LANDMARK_COLUMNS, PRESENCE_COLUMNS, AUTrack, extraction_command
+from ..plugins import versions
 from .clips import Clip
 from .importing import ImportOptions, read_clip_file
 
@@ -302,6 +306,71 @@ def _estimate(backend: Estimator, clip: Clip) -> dict[str, AUTrack]:
         for (name, number, _), *values in zip(piece, *judged, strict=True):
             rows[name].append((*values, number))
     return {name: estimated_track(*map(np.array, zip(*parts, strict=True))) for name, parts in rows.items()}
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """dlib's 68 points of a clip's face: no action units, but what faces are cut out by.
+
+    Its results are arrow tables (frame, timestamp, confidence, ok, x_0 .. y_67), which ``write`` brings into the form
+    of OpenFace's files (``running.extract_landmarks``).
+
+    Attributes:
+        model_file: as in ``datasets.landmarks.dlib_model``.
+        face: which of several, as in ``datasets.landmarks.face_points``.
+    """
+
+    model_file: str = ""
+    face: str = "longest"
+    name, packed, group = "landmarks", False, 1
+
+    def settings(self) -> dict:
+        model = file_digest(dlib_model(self.model_file))
+        return {"backend": self.name, "model": model, "face": self.face, "code": versions("landmarks")}
+
+    def check(self) -> None:
+        dlib_model(self.model_file)
+        if self.face not in FACE_RULES:
+            raise InputError("command line", "--face", repr(self.face), f"one of {', '.join(FACE_RULES)}")
+
+    def extract(self, clip: Clip, seconds: float) -> pa.Table:
+        return in_child(_find_points, self, clip, seconds=seconds)
+
+    def write(self, folder: Path, clip: Clip, stored: Path) -> None:
+        """A stored result as ``<clip_id>.csv`` in a folder, unless it is there already; windows of a take share it."""
+        file, when = folder / f"{clip.clip_ids[0].split(':')[0]}.csv", stored.stat().st_mtime_ns
+        if file.is_file() and file.stat().st_mtime_ns == when:  # of this very result: see below
+            return
+        table = {name: column.to_numpy() for name, column in zip(*_columns(stored), strict=True)}
+        points = np.stack([table[name] for name in LANDMARK_COLUMNS], axis=1).reshape(-1, 2, 68).transpose(0, 2, 1)
+        with atomic_file(file) as temporary:
+            write_points(temporary, FacePoints(points, table["confidence"], 0, 0), table["frame"], table["timestamp"])
+            os.utime(temporary, ns=(when, when))
+
+
+def _columns(stored: Path) -> tuple[list[str], list]:
+    table = parquet.read_table(stored)
+    return table.column_names, table.columns
+
+
+def _find_points(backend: Landmarks, clip: Clip) -> pa.Table:
+    if is_video(clip.path):
+        pictures = (picture for _, picture in video_frames(clip.path))
+    else:
+        names = list_frames(clip.path)
+        if not names:
+            raise InputError(clip.path, "clip folder", "no frames", "pictures")
+        pictures = (read_image(clip.path / name) for name in names)
+    found = face_points(pictures, backend.model_file, backend.face)
+    count = len(found.confidence)
+    if not found.confidence.any():
+        raise InputError(clip.path, "faces that dlib finds", f"one in none of {count} frames", "a face in a frame")
+    spans = any(row["stop"] >= 0 for row in clip.rows)  # numbered as annotations are, by the pictures' names
+    numbers = clip.own_numbers() if spans and not is_video(clip.path) else np.arange(1, count + 1)
+    flat = found.points.transpose(0, 2, 1).reshape(count, -1).astype(np.float32)
+    columns = {"frame": numbers, "timestamp": frame_seconds(clip.path, count), "confidence": found.confidence}
+    about = {"ok": found.confidence > 0, "faces": np.full(count, found.faces), "crowded": np.full(count, found.crowded)}
+    return pa.table({**columns, **about, **dict(zip(LANDMARK_COLUMNS, flat.T, strict=True))})
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ..jobs.executors import LOST_WORKERS, opened
 from ..jobs.workers import Run, WorkersDied, chunks
 from ..openface import AUTrack
 from ..progress import LineProgress, progress
-from .backends import Backend, ExtractionFailed
+from .backends import Backend, ExtractionFailed, Landmarks
 from .clips import Clip, sources
 from .table import AUTable, table_writer, to_arrow, write_lists
 
@@ -62,10 +62,11 @@ class Job:
         """Whether there is neither a result nor a failure."""
         return not self.done() and not self.failure.is_file()
 
-    def keep(self, tracks: dict[str, AUTrack], attempts: int, seconds: float) -> None:
+    def keep(self, tracks: dict[str, AUTrack] | pa.Table, attempts: int, seconds: float) -> None:
         """Store a result."""
         about = {"attempts": attempts, "seconds": round(seconds, 2)}
-        table = to_arrow(AUTable.from_tracks(tracks).frames).replace_schema_metadata({"clip": json.dumps(about)})
+        table = tracks if isinstance(tracks, pa.Table) else to_arrow(AUTable.from_tracks(tracks).frames)
+        table = table.replace_schema_metadata({"clip": json.dumps(about)})
         with atomic_file(self.path) as temporary:
             parquet.write_table(table, temporary, compression="zstd")
 
@@ -142,6 +143,34 @@ def extract_manifest(
                 f"{missing[0].clip.clip_ids[0]}); the store has to lie on a disk that all workers share"
             )
         return _gather(jobs, out, backend)
+
+
+def extract_landmarks(
+    manifest: Manifest, folder, backend: Landmarks, *, not_read: dict[str, str] | None = None, **running
+) -> pd.DataFrame:
+    """The landmarks of every clip of a manifest, in a folder of OpenFace's form: ``<clip_id>.csv``.
+
+    Args:
+        folder: to write; ``<folder>_clips/``, ``<folder>_clips.csv`` and ``<folder>_quarantine.csv`` beside it are as
+            those of ``extract_manifest``, and so are the other arguments.
+        not_read: file -> why nobody took it for a clip: listed in the quarantine, too.
+
+    Returns:
+        As ``extract_manifest``.
+
+    Raises:
+        InputError: as there; or the folder holds files that this command did not write.
+    """
+    folder = Path(os.path.abspath(folder))
+    beside = folder.with_name(f"{folder.name}.csv")  # what the engine names its lists after
+    if folder.is_dir() and any(folder.iterdir()) and not folder.with_name(f"{folder.name}_clips").is_dir():
+        raise InputError(folder, "folder to write", "files of another command (OpenFace's?)", "a new folder")
+    states = extract_manifest(manifest, beside, backend, **running)
+    for path, reason in (not_read or {}).items():
+        states.loc[len(states)] = ["", path, "not read", reason, 0, 0, 0, 0.0]
+    refused = states[states["state"] != "done"]
+    write_lists(beside, "clips", states, refused[["clips", "path", "reason"]])
+    return states
 
 
 def _jobs(clips: Manifest | PackedClips, store: Path, backend: Backend) -> list[Job]:
@@ -286,6 +315,11 @@ def _gather(jobs: list[Job], out: Path, backend: Backend) -> pd.DataFrame:
             f"nothing from all {len(states)}, the first: {refused['reason'].iloc[0]}",
             "action units of at least one clip",
         )
+    if isinstance(backend, Landmarks):
+        for job in jobs:
+            if job.done():
+                backend.write(out.with_suffix(""), job.clip, job.path)
+        return states
     about = {"extraction": backend.settings(), "clips": len(states), "refused": len(refused)}
     with table_writer(out, json.dumps(about, sort_keys=True)) as write:
         for job in jobs:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import AudferError, InputError
+from ..files import checkout
 from ..plugins import Registry
 
 #: --backend -> makes the extractor from the parsed options
@@ -67,7 +68,19 @@ def reproduce(options) -> None:
     )
 
 
+def _figures(options) -> Path:
+    """Folder of all profiles' tables and figures."""
+    home = checkout() or Path.cwd()
+    return Path(options.figures or os.environ.get("AUDFER_FIGURES") or home / "figures").expanduser()
+
+
 def report(options) -> int | None:
+    if options.why:
+        from ..results.provenance import why
+        from ..study.profiles import load_profile
+
+        print(why(_figures(options) / load_profile(options.profile).name, options.why))
+        return None
     if options.store:
         from ..results.builder import open_records, rebuild
 
@@ -127,11 +140,47 @@ def data_check(options) -> int:
     return 0 if check.as_published else 1
 
 
+def data_landmarks(options) -> int:
+    from .. import datasets
+    from ..datasets.common import any_clips
+
+    named, not_read = options.clips_of.lower() in map(str.lower, datasets.clip_datasets()), {}
+    if named and not Path(options.clips_of).exists():
+        chosen = _given(options, "clips", "channel")
+        manifest = datasets.read_dataset(options.clips_of, _root(options), missing="keep", **chosen)
+    else:
+        manifest, not_read = any_clips(options.clips_of)
+    name = manifest.name if named else Path(os.path.abspath(options.clips_of)).stem
+    return _landmarks(manifest, Path(options.out or f"{name}_landmarks"), options, not_read)
+
+
+def _landmarks(manifest, out: Path, options, not_read=None) -> int:
+    """Make the landmarks of a manifest in a folder, with a sheet to look at; the exit code."""
+    from ..action_units.backends import Landmarks
+    from ..action_units.running import extract_landmarks
+    from ..datasets.landmarks import points_sheet
+    from ..files import atomic_file
+
+    chosen = _given(options, "workers", *(name for name in ("seconds", "retries", "again") if name in options))
+    backend = Landmarks(str(getattr(options, "model_file", "")), getattr(options, "face", "longest"))
+    clips = extract_landmarks(manifest, out, backend, not_read=not_read, **chosen)
+    done = clips["state"] == "done"
+    sheet = out.with_name(f"{out.name}_sheet.png")
+    with atomic_file(sheet) as temporary:
+        points_sheet(manifest, out).save(temporary)
+    print(f"{out}: a face in {clips['ok'].sum()} of {clips['frames'].sum()} frames of {done.sum()} clips")
+    print(f"{sheet}: look whether the points sit well")
+    return _refused(out.with_name(f"{out.name}.csv"), ~done, clips["reason"], "clips")
+
+
 def data_pack(options) -> None:
     from .. import datasets
 
     manifest = datasets.read_dataset(**_clips(options), fold=options.fold, missing="keep")
     out = Path(options.out)
+    if options.align == "":
+        options.align = f"{options.out.rstrip('/')}_landmarks"
+        _landmarks(manifest, Path(options.align), options)
     packed = datasets.pack(manifest, out, options.frames, options.size, workers=options.workers, align=options.align)
     for note in manifest.notes:
         print(note)

@@ -187,7 +187,7 @@ def clip_alignment(
 ) -> Alignment:
     """``align`` for a clip whose OpenFace file lies in ``folder``."""
     path = find_track(folder, clip_id)
-    return align(read_openface(path, require_presence=False), numbers, path, sizes)
+    return align(read_openface(path, face="longest", require_presence=False, require_aus=False), numbers, path, sizes)
 
 
 def contact_sheet(rows: list[tuple[str, np.ndarray, np.ndarray, Alignment]], cell: int = 112) -> Image.Image:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..errors import InputError, legible
 from ..facs import EXPRESSIONS, LabelSpace
-from .manifest import COLUMNS, LEFTOVERS, VIDEO_SUFFIXES, Manifest, is_frame, is_video
+from .manifest import COLUMNS, IMAGE_SUFFIXES, LEFTOVERS, VIDEO_SUFFIXES, Manifest, is_frame, is_video
 from .registry import DATASETS, Dataset, Finding
 
 
@@ -212,6 +212,50 @@ def make_manifest(listing: Listing) -> Manifest:
         listed_frames=listing.frames,
         lists=listing.lists,
     )
+
+
+def any_clips(path: str | os.PathLike) -> tuple[Manifest, dict[str, str]]:
+    """Anybody's clips without labels: one video, or every video and every folder of pictures below a folder.
+
+    A clip is named by its path below the folder, a video without its ending (which stays where two share the rest).
+
+    Returns:
+        The manifest (every ``expression`` -1), and the files that are no clips: path -> why.
+
+    Raises:
+        InputError: nothing there, or no clip.
+    """
+    path = Path(os.path.abspath(path))
+    if path.is_file():
+        if not is_video(path):
+            raise InputError(path, "clip", f"a {path.suffix or 'nameless'} file", f"a video ({_ENDINGS})")
+        return _unlabelled(path.parent, [(path.stem, path.name)]), {}
+    if not path.is_dir():
+        raise InputError(path, "clips", "nothing there", "a video, or a folder with videos or pictures")
+    clips, not_read = [], {}
+    for place, inner, names in os.walk(path):
+        inner[:] = sorted(name for name in inner if not name.startswith(LEFTOVERS))
+        here = Path(place).relative_to(path)
+        if has_frames(place):
+            clips.append((path.name if here == Path() else here.as_posix(), str(here)))
+        for name in sorted(names):
+            if is_video(name) and not name.startswith(LEFTOVERS):
+                clips.append(((here / Path(name).stem).as_posix(), str(here / name)))
+            elif not name.startswith(LEFTOVERS) and os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
+                not_read[str(here / name)] = "neither a video nor a picture by its ending"
+    if not clips:
+        found = f"none, {len(not_read)} other files" + "".join(f" (the first: {name})" for name in list(not_read)[:1])
+        raise InputError(path, "clips", found, f"videos ({_ENDINGS}) or folders of pictures")
+    count = Counter(name for name, _ in clips)
+    return _unlabelled(path, [(file if count[name] > 1 else name, file) for name, file in clips]), not_read
+
+
+_ENDINGS = ", ".join(sorted(VIDEO_SUFFIXES))
+
+
+def _unlabelled(root: Path, clips: list[tuple[str, str]]) -> Manifest:
+    rows = [{"clip_id": name, "path": file, "start": 0, "stop": -1, "subject": ""} for name, file in clips]
+    return Manifest("folder", root, pd.DataFrame(rows).assign(split="", expression=-1))
 
 
 def _state(path: str) -> int:

@@ -23,6 +23,7 @@ COMMANDS = [
     ["data", "fetch"],
     ["data", "check"],
     ["data", "pack"],
+    ["data", "landmarks"],
     ["data", "synth"],
     ["au", "extract"],
     ["au", "train-lac"],

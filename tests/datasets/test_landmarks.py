@@ -2,20 +2,29 @@
 
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from paths import SHARED
 from PIL import Image
 
 from audfer import datasets, synth
 from audfer.companion import cli
-from audfer.datasets import alignment
+from audfer.datasets import alignment, landmarks
+from audfer.datasets.common import any_clips
 from audfer.datasets.landmarks import dlib_points, openface_points, packed_landmarks
 from audfer.errors import AudferError, InputError
-from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
+from audfer.openface import (
+    INTENSITY_COLUMNS,
+    LANDMARK_COLUMNS,
+    PRESENCE_COLUMNS,
+    SUCCESS_BOUNDARY,
+    read_openface,
+)
 from audfer.study.study import Study
 
 FRAMES, FAILED, DOT = 8, 4, 30
@@ -250,6 +259,203 @@ def test_real_clips_without_openfaces_files_have_unknown_landmarks_and_that_is_s
     real.landmark_source = str(tmp_path)  # a folder, but not of these clips
     with pytest.raises(AudferError, match="landmarks of DFEW: found none in any clip, expected those of its clips"):
         real.landmarks("DFEW")
+
+
+# ------------------------------------------------------------------------------------------ dlib over whole clips
+
+
+def bright(picture) -> np.ndarray:
+    """What the stand-in for dlib finds: (left, top, right, bottom, score) of each of two colours' squares."""
+    found = []
+    for colour in (0, 1):
+        rows, columns = np.nonzero(picture[..., colour] > 128)
+        if len(rows):
+            score = 0.5 + 0.5 * colour
+            found.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1, score))
+    return np.array(found, float).reshape(-1, 5)
+
+
+class StandIn:
+    """dlib's three parts; counts how often faces are looked for."""
+
+    def __init__(self):
+        self.looks = 0
+
+    def run(self, picture, enlarged, threshold):
+        self.looks += 1
+        boxes = bright(picture)
+        box = lambda edge: lambda: int(edge)  # noqa: E731
+        faces = [
+            SimpleNamespace(left=box(a), top=box(b), right=box(c - 1), bottom=box(d - 1)) for a, b, c, d, _ in boxes
+        ]
+        return faces, boxes[:, 4].tolist(), [0] * len(boxes)
+
+    def predict(self, picture, box):
+        return SimpleNamespace(parts=lambda: [SimpleNamespace(x=(box[0] + box[2]) / 2, y=(box[1] + box[3]) / 2)] * 68)
+
+
+def moving(frames: int, faces: list[tuple[int, int, int, range]], side: int = 200) -> list[np.ndarray]:
+    """Pictures with squares: (colour, side of the square, place at the beginning, the frames that show it); each moves
+    by a pixel a frame.
+    """
+    pictures = np.zeros((frames, side, side, 3), np.uint8)
+    for colour, size, place, shown in faces:
+        for n in shown:
+            pictures[n, place + n : place + n + size, place + n : place + n + size, colour] = 255
+    return list(pictures)
+
+
+def points_of(pictures, monkeypatch, tmp_path, **options):
+    dlib, model = StandIn(), tmp_path / "model.dat"
+    model.touch()
+    monkeypatch.setattr(landmarks, "_dlib", lambda file: (dlib, dlib.predict, lambda *box: box))
+    monkeypatch.setattr(landmarks, "dlib_model", lambda file: model)
+    return landmarks.face_points(pictures, model, **options), dlib.looks
+
+
+def test_a_face_is_followed_between_the_frames_that_are_looked_at(monkeypatch, tmp_path):
+    found, looks = points_of(moving(30, [(0, 40, 20, range(30))]), monkeypatch, tmp_path)
+    np.testing.assert_allclose(found.points[:, 0, 0], 40 + np.arange(30), atol=0.51)
+    assert found.faces == 1 and not found.crowded and (found.confidence > SUCCESS_BOUNDARY).all()
+    assert looks == 9  # of frames 0, 4, ... 28 and the last
+
+
+@pytest.mark.parametrize("gone", [range(10, 13), range(9, 11), range(0, 5), range(27, 30), range(12, 13)])
+def test_frames_without_the_face_are_unknown_wherever_they_are(gone, monkeypatch, tmp_path):
+    """Those that a look misses are found where both ends disagree; a single frame between two looks is not seen."""
+    shown = [n for n in range(30) if n not in gone]
+    found, _ = points_of(moving(30, [(0, 40, 20, shown)]), monkeypatch, tmp_path)
+    known = np.isfinite(found.points).all((1, 2))
+    missed = [n for n in gone if n // 4 * 4 not in gone and -(-n // 4) * 4 not in gone]
+    assert np.flatnonzero(~known).tolist() == [n for n in gone if n not in missed]
+    assert ((found.confidence > 0) == known).all() and found.faces == 1
+
+
+@pytest.mark.parametrize("rule, colour", [("longest", 0), ("largest", 1), ("confident", 1)])
+def test_of_several_faces_the_named_rule_chooses(rule, colour, monkeypatch, tmp_path):
+    clip = moving(40, [(0, 30, 5, range(40)), (1, 60, 90, range(8, 33))])
+    found, _ = points_of(clip, monkeypatch, tmp_path, face=rule)
+    known = np.isfinite(found.points).all((1, 2))
+    assert known.sum() == (40, 25)[colour] and found.faces == 2 and found.crowded == 25
+    assert found.points[20, 0, 0] == pytest.approx((5 + 20 + 15, 90 + 20 + 30)[colour], abs=0.51)
+
+
+def test_a_face_that_comes_back_elsewhere_or_late_is_another_one(monkeypatch, tmp_path):
+    near, _ = points_of(moving(60, [(0, 30, 5, [*range(20), *range(30, 60)])]), monkeypatch, tmp_path)
+    late, _ = points_of(moving(90, [(0, 30, 5, [*range(20), *range(50, 90)])]), monkeypatch, tmp_path)
+    far = moving(60, [(0, 30, 5, range(20)), (0, 30, 100, range(24, 60))])
+    assert (near.faces, late.faces, points_of(far, monkeypatch, tmp_path)[0].faces) == (1, 2, 2)
+
+
+def test_no_face_and_no_frame_are_no_error(monkeypatch, tmp_path):
+    for count in (0, 7):
+        found, _ = points_of(moving(count, []), monkeypatch, tmp_path)
+        assert found.points.shape == (count, 68, 2) and np.isnan(found.points).all() and not found.confidence.any()
+
+
+def test_what_is_written_is_read_back_and_serves_alignment_without_any_action_unit(dotted, tmp_path):
+    """The same points with and without AU columns: fast, tolerant and through the packed store."""
+    manifest = datasets.read_dataset("folder", dotted / "clips")
+    for file in (dotted / "openface").rglob("*.csv"):
+        track = read_openface(file)
+        plain = tmp_path / "plain" / file.relative_to(dotted / "openface")
+        plain.parent.mkdir(parents=True)
+        found = landmarks.FacePoints(track.landmarks.astype(float), np.where(track.ok, 0.9, 0), 1, 0)
+        landmarks.write_points(plain, found, track.frame, track.frame / 25)
+        with pytest.raises(InputError, match="header: found no AU column"):
+            read_openface(plain)
+        again = read_openface(plain, require_aus=False, require_presence=False)
+        odd = plain.with_name("odd.csv")
+        odd.write_text(plain.read_text().replace(", ", ";").replace("\n", ";\n", 1))  # through the tolerant reader
+        for read in (again, read_openface(odd, require_aus=False, require_presence=False)):
+            np.testing.assert_allclose(read.landmarks, track.landmarks, atol=0.051)
+            assert read.ok.tolist() == track.ok.tolist() and np.isnan(read.intensity).all()
+            np.testing.assert_allclose(read.timestamp, track.frame / 25, atol=6e-4)
+        odd.unlink()
+    with_aus, without = (
+        datasets.pack(manifest, tmp_path / name, 6, 64, progress=False, align=folder)
+        for name, folder in (("a", dotted / "openface"), ("b", tmp_path / "plain"))
+    )
+    assert np.abs(with_aus.frames.astype(int) - without.frames).mean() < 2
+    found = packed_landmarks(without, openface_points(without, manifest, tmp_path / "plain"), progress=False)
+    assert not found.without and np.isfinite(found.points).any()
+
+
+@pytest.mark.parametrize("lacks", ["x_67", "success and y_0"])
+def test_a_file_with_neither_action_units_nor_all_points_is_refused(tmp_path, lacks):
+    names = ["frame", *(name for name in LANDMARK_COLUMNS if name not in lacks.split())]
+    (tmp_path / "a.csv").write_text(",".join(names) + "\n" + ",".join("1" for _ in names) + "\n")
+    with pytest.raises(InputError, match="no AU column"):
+        read_openface(tmp_path / "a.csv", require_aus=False, require_presence=False)
+
+
+REAL = SHARED / "data" / "real_faces"
+needs_dlib = pytest.mark.skipif(
+    find_spec("dlib") is None, reason="dlib is not installed: pip install audfer[landmarks]"
+)
+needs_clips = pytest.mark.skipif(not REAL.is_dir(), reason="the real clips are not on this machine")
+
+
+@needs_dlib
+@needs_clips
+def test_real_clips_go_to_points_packs_and_a_quarantine_from_the_command_line(tmp_path, monkeypatch, capsys):
+    for name in ("happiness/1001_DFA_HAP_XX.flv", "neutral/rav_zoom_neutral.mp4"):
+        (tmp_path / "clips" / name).parent.mkdir(parents=True)
+        (tmp_path / "clips" / name).symlink_to(REAL / name)
+    (tmp_path / "clips" / "neutral" / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "clips" / "notes.docx").write_bytes(b"no clip")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["data", "landmarks", "clips", "--workers", "1"]) == 1
+    said = capsys.readouterr()
+    assert "a face in 139 of 139 frames of 2 clips" in said.out
+    quarantine = pd.read_csv("clips_landmarks_quarantine.csv").set_index("path")["reason"]
+    assert "unreadable" in quarantine["neutral/broken.mp4"] and "by its ending" in quarantine["notes.docx"]
+    assert Image.open("clips_landmarks_sheet.png").size[0] > 500
+    file = Path("clips_landmarks/happiness/1001_DFA_HAP_XX.csv")
+    found = read_openface(file, require_aus=False, require_presence=False)
+    assert found.ok.all() and len(found) == 56 and found.timestamp[-1] == pytest.approx(55 / 29.97, abs=0.02)
+    eyes = found.landmarks[:, 36:42].mean(1) - found.landmarks[:, 42:48].mean(1)
+    assert np.median(np.abs(eyes[:, 0])) == pytest.approx(43, abs=3)  # pixels
+    # a second run finds everything; another rule for faces writes the files again
+    before = file.stat().st_mtime_ns
+    assert cli.main(["data", "landmarks", "clips", "--workers", "1"]) == 1 and file.stat().st_mtime_ns == before
+    (tmp_path / "clips" / "neutral" / "broken.mp4").unlink()
+    assert cli.main(["data", "pack", "folder", "packed", "--root", "clips", "--align", "clips_landmarks"]) == 0
+    packed = datasets.open_packed("packed")
+    assert len(packed) == 2 and packed.frames.std() > 20
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "clip.csv").write_text("frame")
+    assert cli.main(["data", "landmarks", "clips", "--out", "theirs"]) == 2
+    assert "files of another command" in capsys.readouterr().err
+
+
+def test_landmarks_without_dlib_say_what_to_install(tmp_path, monkeypatch, capsys, dotted):
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    assert cli.main(["data", "landmarks", str(dotted / "clips"), "--out", str(tmp_path / "out")]) == 2
+    assert 'pip install "audfer[landmarks]"' in capsys.readouterr().err
+
+
+def test_any_folder_or_video_names_its_clips_as_the_folder_reader_does(tmp_path, dotted):
+    manifest, not_read = any_clips(dotted / "clips")
+    assert (
+        manifest.table["clip_id"].tolist()
+        == datasets.read_dataset("folder", dotted / "clips").table["clip_id"].tolist()
+    )
+    assert not not_read
+    for name in ("a/one.MP4", "a/one.flv", "a/.hidden.mp4", "two.m4v", "a/note.xyz", "a/sound.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    manifest, not_read = any_clips(tmp_path)
+    assert manifest.table["clip_id"].tolist() == ["two", "a/one.MP4", "a/one.flv"]
+    assert sorted(not_read) == ["a/note.xyz", "a/sound.wav"]
+    assert any_clips(tmp_path / "two.m4v")[0].table["path"].tolist() == ["two.m4v"]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x.xyz").touch()
+    for wrong, sentence in (("b", r"none, 1 other files \(the first: x.xyz\)"), ("nowhere", "nothing there")):
+        with pytest.raises(InputError, match=sentence):
+            any_clips(tmp_path / wrong)
+    with pytest.raises(InputError, match="a .xyz file, expected a video"):
+        any_clips(tmp_path / "b" / "x.xyz")
 
 
 def test_landmarks_for_a_network_without_are_refused_on_the_command_line(capsys, monkeypatch, tmp_path):

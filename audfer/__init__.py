@@ -1,7 +1,7 @@
 """From face clips to every table and figure of "Action Unit Enhance Dynamic Facial Expression Recognition".
 
 Importing the package is cheap: a part of it (``audfer.facs``, ``audfer.knowledge``, ...) is loaded when it is first
-named, and so is ``audfer.open_study``.
+named, and so are ``audfer.open_study`` and ``audfer.predict``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str):
     """Load a part of the package on first use, so that ``import audfer`` does not import torch."""
+    if name == "predict":
+        return import_module(f"{__name__}.companion.predict").predict
     if name == "open_study":
         return import_module(f"{__name__}.study.study").open_study
     if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:

@@ -270,7 +270,7 @@ class Estimator:
     size: int
     device: str = "cpu"
     precision: str = "float32"
-    name, packed, group = "audfer", True, 1
+    name, packed, group, trained_on = "audfer", True, 1, "rendered faces"
 
     def settings(self) -> dict:
         weights = digest([path.read_bytes().hex() for path in sorted(Path(self.folder).glob("estimator.*"))])

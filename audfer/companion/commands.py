@@ -10,6 +10,8 @@ import json
 import os
 import shutil
 import sys
+import tempfile
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -68,10 +70,10 @@ def reproduce(options) -> None:
     )
 
 
-def _figures(options) -> Path:
-    """Folder of all profiles' tables and figures."""
+def _folder(given: str | None, name: str) -> Path:
+    """Folder of all profiles' generated work, or of their tables and figures."""
     home = checkout() or Path.cwd()
-    return Path(options.figures or os.environ.get("AUDFER_FIGURES") or home / "figures").expanduser()
+    return Path(given or os.environ.get(f"AUDFER_{name.upper()}") or home / name).expanduser()
 
 
 def report(options) -> int | None:
@@ -79,7 +81,7 @@ def report(options) -> int | None:
         from ..results.provenance import why
         from ..study.profiles import load_profile
 
-        print(why(_figures(options) / load_profile(options.profile).name, options.why))
+        print(why(_folder(options.figures, "figures") / load_profile(options.profile).name, options.why))
         return None
     if options.store:
         from ..results.builder import open_records, rebuild
@@ -93,6 +95,53 @@ def report(options) -> int | None:
     from .reproduce import rewrite_report
 
     print(rewrite_report(options.profile, work=options.work, figures=options.figures))
+
+
+def verify(options) -> int:
+    from contextlib import ExitStack
+
+    from ..results.provenance import read_sidecars
+    from ..study.profiles import load_profile
+    from .verify import committed
+    from .verify import verify as compared
+
+    profile, work = load_profile(options.profile).name, _folder(options.work, "work")
+    made, fresh = None, _folder(options.figures, "figures") / profile
+    with ExitStack() as stack:
+        if options.store:
+            from ..results.builder import open_records, rebuild
+
+            again = stack.enter_context(tempfile.TemporaryDirectory(prefix="audfer-verify-"))
+            study = open_records(options.store, again)
+            rebuilt, fresh, profile = rebuild(study), study.figures, study.profile.name
+            made = {about["made"]["notebook"] for about in read_sidecars(rebuilt.folder).values()}
+        elif (summary := work / profile / "reproduce.json").is_file():
+            made = {run["name"] for run in json.loads(summary.read_text())["notebooks"]}
+        reference, against = Path(options.reference or ""), options.reference
+        if not options.reference:
+            reference, against = stack.enter_context(committed(profile)), f"figures/{profile} of the last commit"
+        elif (reference / profile).is_dir():
+            reference = reference / profile
+        certificate = compared(fresh, reference, against, made)
+    place = certificate.save(Path(options.out or work / profile))
+    for verdict in certificate.verdicts:
+        if not verdict.passed:
+            print(f"{verdict.name}: {verdict.verdict}: {verdict.why}")
+    counts = Counter(verdict.verdict for verdict in certificate.verdicts)
+    print(", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
+    print(f"{'confirmed' if certificate.passed else 'NOT confirmed'}: {place}")
+    return 0 if certificate.passed else 1
+
+
+def compare(options) -> int:
+    from .compare import compare_runs, records_of
+
+    work = _folder(options.work, "work")
+    result = compare_runs(*(records_of(run, work) for run in options.runs), options.protocol)
+    print(result)
+    if options.csv:
+        result.frame.to_csv(options.csv, index=False, float_format="%.6g")
+    return 0 if len(result.frame) else 1
 
 
 # ---------------------------------------------------------------------------------------------------- data
@@ -195,6 +244,26 @@ def data_pack(options) -> None:
     if options.align:
         print(f"{out / 'contact_sheet.png'}: look whether the faces are cut well")
     print(f"{options.out}: {packed.frames.shape[0]} clips of {options.frames} frames, {options.size} pixels")
+
+
+def predict(options) -> None:
+    from .predict import predict as predict_video
+    from .predict import to_json, write_html
+
+    chosen = {name: getattr(options, name) for name in ("aus", "au_weights", "weights", "face", "landmarks")}
+    extractor = {name: getattr(options, name) for name in ("executable", "container", "engine", "static", "device")}
+    frames = predict_video(options.video, **chosen, baseline=options.baseline, **extractor)
+    about = frames.attrs["about"]
+    if options.csv:
+        frames.to_csv(options.csv, index=False)
+    if options.html:
+        write_html(frames, options.video, options.html)
+    if options.json:
+        print(json.dumps(to_json(frames), indent=1))
+        return
+    print(f"{about['video']}: {about['answer']}" + ", undecided" * about["undecided"])
+    print(*(f"  {name:9}{score:.2f}" for name, score in about["scores"].items()), sep="\n")
+    print(*about["words"], *(f"look out: {flag}" for flag in about["flags"]), sep="\n")
 
 
 def data_synth(options) -> None:

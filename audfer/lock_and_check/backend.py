@@ -40,6 +40,13 @@ class LAC:
         """Clips of one job: enough short ones for some full batches, few enough that a kill costs little."""
         return 4 * self.batch
 
+    @property
+    def trained_on(self) -> str:
+        """What faces the weights are for."""
+        from .training import Recogniser
+
+        return Recogniser.load(self.folder).description.get("trained_on", "rendered faces")
+
     def settings(self) -> dict:
         # where it runs and how many windows at a time does not change the result
         weights = digest([file_digest(path) for path in sorted(Path(self.folder).glob("recogniser.*"))])

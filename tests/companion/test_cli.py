@@ -20,6 +20,7 @@ from audfer.study.study import open_study
 COMMANDS = [
     ["reproduce"],
     ["report"],
+    ["predict"],
     ["data", "fetch"],
     ["data", "check"],
     ["data", "pack"],
@@ -55,6 +56,7 @@ def test_help_lists_every_command(capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_can_reach_what_it_calls(command):
     enough = {
+        "predict": ["x"],
         "data": ["RAVDESS", "x", "y"],
         "au": ["RAVDESS", "x", "y", "z"],
         "knowledge": ["x"],

@@ -142,18 +142,15 @@ def extract_manifest(
                 f"{store}: no result of {len(missing)} clips that workers have done (the first: "
                 f"{missing[0].clip.clip_ids[0]}); the store has to lie on a disk that all workers share"
             )
-        return _gather(jobs, out, backend)
+        return _gather(jobs, out, backend, {} if packed else manifest.not_read)
 
 
-def extract_landmarks(
-    manifest: Manifest, folder, backend: Landmarks, *, not_read: dict[str, str] | None = None, **running
-) -> pd.DataFrame:
+def extract_landmarks(manifest: Manifest, folder, backend: Landmarks, **running) -> pd.DataFrame:
     """The landmarks of every clip of a manifest, in a folder of OpenFace's form: ``<clip_id>.csv``.
 
     Args:
         folder: to write; ``<folder>_clips/``, ``<folder>_clips.csv`` and ``<folder>_quarantine.csv`` beside it are as
             those of ``extract_manifest``, and so are the other arguments.
-        not_read: file -> why nobody took it for a clip: listed in the quarantine, too.
 
     Returns:
         As ``extract_manifest``.
@@ -165,12 +162,7 @@ def extract_landmarks(
     beside = folder.with_name(f"{folder.name}.csv")  # what the engine names its lists after
     if folder.is_dir() and any(folder.iterdir()) and not folder.with_name(f"{folder.name}_clips").is_dir():
         raise InputError(folder, "folder to write", "files of another command (OpenFace's?)", "a new folder")
-    states = extract_manifest(manifest, beside, backend, **running)
-    for path, reason in (not_read or {}).items():
-        states.loc[len(states)] = ["", path, "not read", reason, 0, 0, 0, 0.0]
-    refused = states[states["state"] != "done"]
-    write_lists(beside, "clips", states, refused[["clips", "path", "reason"]])
-    return states
+    return extract_manifest(manifest, beside, backend, **running)
 
 
 def _jobs(clips: Manifest | PackedClips, store: Path, backend: Backend) -> list[Job]:
@@ -287,7 +279,7 @@ def do_clips(
 # ------------------------------------------------------------------------------------------------------------- results
 
 
-def _gather(jobs: list[Job], out: Path, backend: Backend) -> pd.DataFrame:
+def _gather(jobs: list[Job], out: Path, backend: Backend, not_read: dict[str, str]) -> pd.DataFrame:
     rows = []
     for job in jobs:
         row = {"clips": " ".join(job.clip.clip_ids), "path": job.clip.rows[0]["path"]}
@@ -307,7 +299,8 @@ def _gather(jobs: list[Job], out: Path, backend: Backend) -> pd.DataFrame:
         rows.append({**row, "attempts": about["attempts"], "seconds": about["seconds"]})
     states = pd.DataFrame(rows)
     refused = states[states["state"] == "refused"]
-    write_lists(out, "clips", states, refused[["clips", "path", "reason"]])
+    lost = pd.DataFrame({"clips": "", "path": list(not_read), "reason": list(not_read.values())})
+    write_lists(out, "clips", states, pd.concat([refused[["clips", "path", "reason"]], lost], ignore_index=True))
     if len(refused) == len(states):
         raise InputError(
             out,

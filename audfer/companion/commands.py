@@ -193,17 +193,17 @@ def data_landmarks(options) -> int:
     from .. import datasets
     from ..datasets.common import any_clips
 
-    named, not_read = options.clips_of.lower() in map(str.lower, datasets.clip_datasets()), {}
+    named = options.clips_of.lower() in map(str.lower, datasets.clip_datasets())
     if named and not Path(options.clips_of).exists():
         chosen = _given(options, "clips", "channel")
         manifest = datasets.read_dataset(options.clips_of, _root(options), missing="keep", **chosen)
     else:
-        manifest, not_read = any_clips(options.clips_of)
+        manifest = any_clips(options.clips_of)
     name = manifest.name if named else Path(os.path.abspath(options.clips_of)).stem
-    return _landmarks(manifest, Path(options.out or f"{name}_landmarks"), options, not_read)
+    return _landmarks(manifest, Path(options.out or f"{name}_landmarks"), options)
 
 
-def _landmarks(manifest, out: Path, options, not_read=None) -> int:
+def _landmarks(manifest, out: Path, options) -> int:
     """Make the landmarks of a manifest in a folder, with a sheet to look at; the exit code."""
     from ..action_units.backends import Landmarks
     from ..action_units.running import extract_landmarks
@@ -212,17 +212,28 @@ def _landmarks(manifest, out: Path, options, not_read=None) -> int:
 
     chosen = _given(options, "workers", *(name for name in ("seconds", "retries", "again") if name in options))
     backend = Landmarks(str(getattr(options, "model_file", "")), getattr(options, "face", "longest"))
-    clips = extract_landmarks(manifest, out, backend, not_read=not_read, **chosen)
+    clips = extract_landmarks(manifest, out, backend, **chosen)
     done = clips["state"] == "done"
     sheet = out.with_name(f"{out.name}_sheet.png")
     with atomic_file(sheet) as temporary:
         points_sheet(manifest, out).save(temporary)
     print(f"{out}: a face in {clips['ok'].sum()} of {clips['frames'].sum()} frames of {done.sum()} clips")
     print(f"{sheet}: look whether the points sit well")
+    _not_read(manifest, out)
     return _refused(out.with_name(f"{out.name}.csv"), ~done, clips["reason"], "clips")
 
 
+def _not_read(manifest, out: Path) -> None:
+    """Say how many files among the clips were taken for none; ``<out>_quarantine.csv`` names them all."""
+    if manifest.not_read:
+        first, reason = next(iter(manifest.not_read.items()))
+        listed = out.with_name(f"{out.stem if out.suffix == '.parquet' else out.name}_quarantine.csv")
+        print(f"{listed}: {len(manifest.not_read)} files not read, the first: {first} ({reason})", file=sys.stderr)
+
+
 def data_pack(options) -> None:
+    import pandas as pd
+
     from .. import datasets
 
     manifest = datasets.read_dataset(**_clips(options), fold=options.fold, missing="keep")
@@ -243,6 +254,10 @@ def data_pack(options) -> None:
         print(f"{out / 'quarantine.csv'}: why {len(lost)} clips could not be packed")
     if options.align:
         print(f"{out / 'contact_sheet.png'}: look whether the faces are cut well")
+    if manifest.not_read:
+        rows = pd.DataFrame(manifest.not_read.items(), columns=["path", "reason"])
+        rows.to_csv(out.with_name(f"{out.name}_quarantine.csv"), index=False)
+        _not_read(manifest, out)
     print(f"{options.out}: {packed.frames.shape[0]} clips of {options.frames} frames, {options.size} pixels")
 
 

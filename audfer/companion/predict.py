@@ -248,7 +248,7 @@ def _at_rest(intensity: np.ndarray, baseline: str | list, face: str) -> tuple[np
 
 
 def _one_clip(video: str | os.PathLike) -> Clip:
-    manifest, _ = any_clips(video)
+    manifest = any_clips(video)
     if len(manifest) > 1:
         raise InputError(video, "clips", len(manifest), "one video, or a folder with the pictures of one")
     return Clip(manifest.name, Path(manifest.root), (manifest.table.iloc[0].to_dict(),))

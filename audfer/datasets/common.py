@@ -32,6 +32,7 @@ class Listing:
         dropped: label or reason -> clips left out.
         notes: sentences about choices that were made.
         frames: clip_id -> frames that a list promises.
+        not_read: file among the clips -> why it is none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Listing:
     dropped: Counter = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     frames: dict[str, int] = field(default_factory=dict)
+    not_read: dict[str, str] = field(default_factory=dict)
 
     @property
     def dataset(self) -> Dataset:
@@ -211,16 +213,17 @@ def make_manifest(listing: Listing) -> Manifest:
         repeated=tuple(repeated),
         listed_frames=listing.frames,
         lists=listing.lists,
+        not_read={legible(path): reason for path, reason in listing.not_read.items()},
     )
 
 
-def any_clips(path: str | os.PathLike) -> tuple[Manifest, dict[str, str]]:
+def any_clips(path: str | os.PathLike) -> Manifest:
     """Anybody's clips without labels: one video, or every video and every folder of pictures below a folder.
 
     A clip is named by its path below the folder, a video without its ending (which stays where two share the rest).
 
     Returns:
-        The manifest (every ``expression`` -1), and the files that are no clips: path -> why.
+        The manifest; every ``expression`` is -1.
 
     Raises:
         InputError: nothing there, or no clip.
@@ -229,7 +232,7 @@ def any_clips(path: str | os.PathLike) -> tuple[Manifest, dict[str, str]]:
     if path.is_file():
         if not is_video(path):
             raise InputError(path, "clip", f"a {path.suffix or 'nameless'} file", f"a video ({_ENDINGS})")
-        return _unlabelled(path.parent, [(path.stem, path.name)]), {}
+        return _unlabelled(path.parent, [(path.stem, path.name)], {})
     if not path.is_dir():
         raise InputError(path, "clips", "nothing there", "a video, or a folder with videos or pictures")
     clips, not_read = [], {}
@@ -242,20 +245,22 @@ def any_clips(path: str | os.PathLike) -> tuple[Manifest, dict[str, str]]:
             if is_video(name) and not name.startswith(LEFTOVERS):
                 clips.append(((here / Path(name).stem).as_posix(), str(here / name)))
             elif not name.startswith(LEFTOVERS) and os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
-                not_read[str(here / name)] = "neither a video nor a picture by its ending"
+                not_read[str(here / name)] = NO_CLIP
     if not clips:
         found = f"none, {len(not_read)} other files" + "".join(f" (the first: {name})" for name in list(not_read)[:1])
         raise InputError(path, "clips", found, f"videos ({_ENDINGS}) or folders of pictures")
     count = Counter(name for name, _ in clips)
-    return _unlabelled(path, [(file if count[name] > 1 else name, file) for name, file in clips]), not_read
+    return _unlabelled(path, [(file if count[name] > 1 else name, file) for name, file in clips], not_read)
 
 
+#: why a file among the clips is not read
+NO_CLIP = "neither a video nor a folder of pictures by its name"
 _ENDINGS = ", ".join(sorted(VIDEO_SUFFIXES))
 
 
-def _unlabelled(root: Path, clips: list[tuple[str, str]]) -> Manifest:
+def _unlabelled(root: Path, clips: list[tuple[str, str]], not_read: dict[str, str]) -> Manifest:
     rows = [{"clip_id": name, "path": file, "start": 0, "stop": -1, "subject": ""} for name, file in clips]
-    return Manifest("folder", root, pd.DataFrame(rows).assign(split="", expression=-1))
+    return Manifest("folder", root, pd.DataFrame(rows).assign(split="", expression=-1), not_read=not_read)
 
 
 def _state(path: str) -> int:

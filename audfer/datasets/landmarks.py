@@ -23,7 +23,7 @@ from ..errors import AudferError, InputError
 from ..openface import LANDMARK_COLUMNS, SUCCESS_BOUNDARY, read_openface
 from ..progress import progress as progress_bar
 from . import alignment
-from .manifest import Manifest, frame_numbers, is_video, load_frames, picture_sizes
+from .manifest import Manifest, frame_numbers, is_video, load_frames, picture_sizes, video_stream
 from .packing import PackedClips, tracks_of
 
 #: dlib's file, by the name that it is given out under
@@ -350,8 +350,9 @@ def frame_seconds(path: str | os.PathLike, count: int) -> np.ndarray:
     import av
 
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stamps = sorted(packet.pts for packet in container.demux(stream) if packet.size and packet.pts is not None)
+        stream = video_stream(container)
+        shown = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        stamps = sorted(packet.pts for packet in shown if packet.pts is not None)
         rate, unit = float(stream.average_rate or stream.guessed_rate or 25), float(stream.time_base or 1)
     if len(stamps) != count or (np.diff(stamps) <= 0).any():
         return np.arange(count) / rate

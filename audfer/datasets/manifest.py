@@ -21,11 +21,19 @@ from PIL.Image import Transpose
 from .. import published as paper
 from ..errors import InputError
 from ..facs import EXPRESSIONS
+from ..files import require_plain
 from .registry import DATASETS
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
+#: Pillow's names of what is opened, whatever a file is called: others may start programs (EPS: Ghostscript)
+IMAGE_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF")
+#: of a picture or a frame: a file of half a megabyte may unfold to gigabytes. A frame of an 8K video has fewer
+MOST_PIXELS = 2**25
 VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mkv", ".mov", ".webm", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg"))
-VIDEO_SUFFIXES |= {".mts", ".m2ts", ".ts", ".3gp", ".ogv", ".vob", ".asf"}
+VIDEO_SUFFIXES |= {".mts", ".m2ts", ".ts", ".3gp", ".ogv", ".vob", ".asf", ".gif"}
+#: formats of pictures that may move or have pages: which of them a frame would be is not said (MPO, phones' JPEG with a
+#: second picture, is the first)
+_ANIMATED = ("GIF", "WEBP", "PNG", "TIFF")
 #: beginnings of names that file systems and archives leave behind: hidden (``._clip.mp4``), ``@eaDir``, ``__MACOSX``
 LEFTOVERS = (".", "@", "#recycle", "$RECYCLE.BIN", "__MACOSX", "System Volume Information", "lost+found")
 COLUMNS = ("clip_id", "path", "start", "stop", "split", "expression", "subject")
@@ -73,6 +81,7 @@ class Manifest:
             they are refused.
         listed_frames: clip_id -> number of frames that a split list promises, where it does.
         lists: split -> the file or folder that says which clips it has.
+        not_read: file among the clips -> why nobody took it for one.
     """
 
     name: str
@@ -85,6 +94,7 @@ class Manifest:
     repeated: tuple[tuple[str, str, str], ...] = ()
     listed_frames: dict[str, int] = field(default_factory=dict)
     lists: dict[str, Path] = field(default_factory=dict)
+    not_read: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         self.root = Path(self.root)
@@ -277,7 +287,7 @@ def video_frames(path: str | os.PathLike, wanted: Iterable[int] | None = None) -
     needed = None if wanted is None else set(wanted)
     given, number = 0, -1
     with _opened(path) as container:
-        for number, frame in enumerate(container.decode(video=0)):
+        for number, frame in enumerate(container.decode(video_stream(container))):
             if needed is None or number in needed:
                 yield number, _turned(frame.to_ndarray(format="rgb24"), _display_matrix(frame))
                 given += 1
@@ -307,12 +317,24 @@ def _opened(path: str | os.PathLike):
     import av
 
     try:
+        require_plain(path)
         with av.open(str(path)) as container:
+            for stream in container.streams.video:
+                _require_size(stream.width, stream.height)
             yield container
     except (OSError, ValueError, IndexError, av.FFmpegError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(path, "video", f"unreadable ({error})", "a video with at least one frame") from error
+
+
+def video_stream(container):
+    """The video stream; a picture of the cover is none."""
+    attached = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
+    videos = [one for one in container.streams.video if not int(getattr(one, "disposition", 0)) & attached]
+    if not videos:
+        raise ValueError("no video stream in it" + ", only sound" * bool(container.streams.audio))
+    return videos[0]
 
 
 def _frames_lacking(path: str | os.PathLike, count: int) -> InputError:
@@ -349,15 +371,16 @@ def video_shape(path: str | os.PathLike, decode: bool = False) -> tuple[int, tup
         InputError: no video that can be read, or no frames.
     """
     with _opened(path) as container:
-        stream = container.streams.video[0]
-        frames = container.decode(stream) if decode else (packet for packet in container.demux(stream) if packet.size)
-        count = sum(1 for _ in frames)
+        stream = video_stream(container)
+        frames = container.decode(stream) if decode else container.demux(stream)
+        # an edit list cuts frames off that the decoder needs and does not show
+        count = sum(decode or bool(each.size and not each.is_discard) for each in frames)
         shape = stream.width, stream.height
     if not count:
         raise InputError(path, "video", "no frames", "a video with at least one frame")
     try:
         with _opened(path) as container:
-            matrix = _display_matrix(next(container.decode(video=0)))
+            matrix = _display_matrix(next(container.decode(video_stream(container))))
     except (InputError, StopIteration):  # damaged: whoever reads its pictures says so
         return count, shape
     return count, shape[::-1] if abs(matrix[0, 1]) > abs(matrix[0, 0]) else shape
@@ -491,11 +514,30 @@ def picture_sizes(manifest: Manifest, row, numbers: np.ndarray) -> np.ndarray:
     return np.array([sizes[number] for number in np.asarray(numbers).tolist()])
 
 
+def open_image(file) -> Image.Image:
+    """A picture of which only the header has been read.
+
+    Raises:
+        ValueError: it has more pixels than ``MOST_PIXELS``. Any of ``IMAGE_ERRORS``: no picture of ``IMAGE_FORMATS``.
+    """
+    image = Image.open(file, formats=IMAGE_FORMATS)
+    _require_size(*image.size)
+    return image
+
+
+def _require_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, more than {MOST_PIXELS:,}")
+
+
 @contextmanager
 def _picture(path: str | os.PathLike):
     """An image file; whatever goes wrong with it is one sentence."""
     try:
-        with Image.open(path) as image:
+        require_plain(path)
+        with open_image(path) as image:
+            if image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
+                raise ValueError(f"{image.n_frames} pictures in one file")
             yield image
     except IMAGE_ERRORS as error:
         raise InputError(path, "image", f"unreadable ({error})", "a picture that Pillow can decode") from error

@@ -409,7 +409,7 @@ def test_real_clips_go_to_points_packs_and_a_quarantine_from_the_command_line(tm
     said = capsys.readouterr()
     assert "a face in 139 of 139 frames of 2 clips" in said.out
     quarantine = pd.read_csv("clips_landmarks_quarantine.csv").set_index("path")["reason"]
-    assert "unreadable" in quarantine["neutral/broken.mp4"] and "by its ending" in quarantine["notes.docx"]
+    assert "unreadable" in quarantine["neutral/broken.mp4"] and "by its name" in quarantine["notes.docx"]
     assert Image.open("clips_landmarks_sheet.png").size[0] > 500
     file = Path("clips_landmarks/happiness/1001_DFA_HAP_XX.csv")
     found = read_openface(file, require_aus=False, require_presence=False)
@@ -436,19 +436,19 @@ def test_landmarks_without_dlib_say_what_to_install(tmp_path, monkeypatch, capsy
 
 
 def test_any_folder_or_video_names_its_clips_as_the_folder_reader_does(tmp_path, dotted):
-    manifest, not_read = any_clips(dotted / "clips")
+    manifest = any_clips(dotted / "clips")
     assert (
         manifest.table["clip_id"].tolist()
         == datasets.read_dataset("folder", dotted / "clips").table["clip_id"].tolist()
     )
-    assert not not_read
+    assert not manifest.not_read
     for name in ("a/one.MP4", "a/one.flv", "a/.hidden.mp4", "two.m4v", "a/note.xyz", "a/sound.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    manifest, not_read = any_clips(tmp_path)
+    manifest = any_clips(tmp_path)
     assert manifest.table["clip_id"].tolist() == ["two", "a/one.MP4", "a/one.flv"]
-    assert sorted(not_read) == ["a/note.xyz", "a/sound.wav"]
-    assert any_clips(tmp_path / "two.m4v")[0].table["path"].tolist() == ["two.m4v"]
+    assert sorted(manifest.not_read) == ["a/note.xyz", "a/sound.wav"]
+    assert any_clips(tmp_path / "two.m4v").table["path"].tolist() == ["two.m4v"]
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "x.xyz").touch()
     for wrong, sentence in (("b", r"none, 1 other files \(the first: x.xyz\)"), ("nowhere", "nothing there")):

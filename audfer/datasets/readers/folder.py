@@ -11,12 +11,13 @@ from typing import NamedTuple
 from ...errors import InputError, legible
 from ...facs import EXPRESSIONS, LABEL_SPACES
 from ...openface import DETAILS, OUTPUT
-from ..common import Listing, has_frames, listed, people_tested, same_name, subfolders
+from ..common import NO_CLIP, Listing, has_frames, listed, people_tested, same_name, subfolders
 from ..lists import add_from_lists
-from ..manifest import is_video
+from ..manifest import VIDEO_SUFFIXES, is_video
 from ..registry import DATASETS, Dataset
 
 FOLDS = 5
+_ANY = f"a video ({', '.join(sorted(VIDEO_SUFFIXES))}) or a folder of pictures"
 _PARTS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
 
 
@@ -114,6 +115,7 @@ def _clips(listing: Listing, folder: Path, split: str) -> list[_Clip]:
             kind = os.path.splitext(path.name)[1].lower() or "nameless"
             what = "folders named like videos" if os.path.isdir(path) else f"{kind} files, not read"
             listing.dropped[f"{folder.name}: {what}"] += 1
+            listing.not_read[os.path.relpath(path, listing.root)] = NO_CLIP
         elif is_video(path.name) or has_frames(path):
             add(path, person)
         elif not person:
@@ -126,6 +128,9 @@ def _clips(listing: Listing, folder: Path, split: str) -> list[_Clip]:
 
     for entry in listed(folder):
         look(folder / entry)
+    first = next((path for path in listing.not_read if (listing.root / path).is_relative_to(folder)), "")
+    if first and not clips and folder.name.lower() in listing.labels.mapping:
+        raise InputError(folder, "clips", f"none, and files that are not read (the first: {first})", _ANY)
     copies = {clip.path: _openface_copy(clip.path) for clip in clips}
     named = [(clip.clip_id.split("/")[-1], clip) for clip in clips]
     originals, every = {name for name, clip in named if not copies[clip.path]}, {name for name, _ in named}

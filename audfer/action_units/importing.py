@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -178,14 +179,33 @@ def _coverage(manifest, absent: pd.Series, partly: int = 0, without: int = 0, re
     }
 
 
+def table_coverage(manifest, table: AUTable) -> dict:
+    """``_coverage`` of a finished table; frames of clips in it are counted on disk."""
+    clips, by_clip = manifest.table["clip_id"], table.frames.groupby("clip_id", sort=False)["ok"]
+    known, rows = by_clip.any(), by_clip.size()
+    kept = manifest.table[clips.isin(known.index[known])].itertuples(index=False)
+    partly = 0
+    for row in kept:
+        with suppress(InputError):  # a clip that cannot be read is the packing's to name
+            partly += bool(rows[row.clip_id] < len(frame_numbers(manifest, row)))
+    absent = clips[~clips.isin(known.index)]
+    refused = min(table.about.get("coverage", {}).get("refused", 0), len(absent))
+    return _coverage(manifest, absent, partly, int((~known).sum()) - refused, refused)
+
+
+def coverage_words(about: dict) -> str:
+    """A table's ``coverage`` in words."""
+    said = "{with} of {clips} clips of {dataset} with action units, {partly} partly, {without} without ({no_file}), "
+    return (said + "{refused} refused").format(**about)
+
+
 def say_coverage(where, about: dict, file=None) -> None:
-    """Print how many of a dataset's clips have action units (``attrs["coverage"]``).
+    """Print how many of a dataset's clips have action units (``about["coverage"]`` of their table).
 
     Raises:
         InputError: more than ``MOST_WITHOUT`` of the clips have none.
     """
-    said = "{with} of {clips} clips of {dataset} with action units, {partly} partly, {without} without ({no_file}), "
-    said = (said + "{refused} refused").format(**about)
+    said = coverage_words(about)
     print(f"{where}: {said}", file=file)
     if about["without"] > MOST_WITHOUT * about["clips"]:
         raise InputError(where, "clips", said, f"at most {MOST_WITHOUT:.0%} of them without")
@@ -208,21 +228,20 @@ def import_openface(manifest, folder, min_confidence: float | None = None) -> AU
     folder = Path(folder)
     ready = folder.with_name(f"{folder.name}.parquet")
     if ready.is_file():
-        frames = AUTable.load(ready).frames
-        clips = manifest.table["clip_id"]
+        whole = AUTable.load(ready)
+        frames = whole.frames
         newer = [path for path in files_below(folder) if _state(path)[1] > ready.stat().st_mtime_ns]
         if newer := list(openface_files(newer)):
             found = f"a table older than {len(newer)} of the CSVs in {folder}, for example {newer[0].name}"
             expected = "one made of them: run audfer au import again, or delete the table and the CSVs are read"
             raise InputError(ready, "time of change", found, expected)
-        frames = frames[frames["clip_id"].isin(set(clips))]
+        frames = frames[frames["clip_id"].isin(set(manifest.table["clip_id"]))]
         if frames.empty:
             raise InputError(ready, "clips", f"none of {manifest.name}'s", f"an AU table of {manifest.name}")
-        known = frames.groupby("clip_id")["ok"].any()
-        say_coverage(
-            ready, _coverage(manifest, clips[~clips.isin(known.index)], without=int((~known).sum())), sys.stderr
-        )
-        return AUTable(frames.reset_index(drop=True))
+        table = AUTable(frames.reset_index(drop=True), whole.about)
+        table.about["coverage"] = table_coverage(manifest, table)
+        say_coverage(ready, table.about["coverage"], sys.stderr)
+        return table
     options = ImportOptions() if min_confidence is None else ImportOptions(min_confidence=min_confidence)
     with tempfile.TemporaryDirectory(prefix="audfer_import_") as temporary:
         table = Path(temporary) / "table.parquet"

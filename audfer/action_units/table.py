@@ -8,9 +8,10 @@ confidence below which frames count as unknown; NaN where the tool gives none).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +50,14 @@ class AUTable:
 
     Attributes:
         frames: the DataFrame described at the top of this module; rows of a clip are together and in order.
+        about: what is kept with the table in its file: options, and as ``coverage`` how many clips it knows.
 
     Raises:
         InputError: columns are missing, or a clip's rows are scattered or out of order.
     """
 
     frames: pd.DataFrame
+    about: dict = field(default_factory=dict)
 
     def __post_init__(self):
         missing = [name for name in COLUMNS if name not in self.frames]
@@ -135,7 +138,7 @@ class AUTable:
 
     def save(self, path) -> None:
         """Write as parquet, whole or not at all."""
-        with table_writer(path) as write:
+        with table_writer(path, json.dumps(self.about, sort_keys=True) if self.about else "") as write:
             write(to_arrow(self.frames))
 
     @classmethod
@@ -147,10 +150,11 @@ class AUTable:
         """
         path = Path(path)
         try:
-            frames = parquet.read_table(path, read_dictionary=[n for n in PROVENANCE if n != "threshold"]).to_pandas()
+            table = parquet.read_table(path, read_dictionary=[n for n in PROVENANCE if n != "threshold"])
+            about = json.loads((table.schema.metadata or {}).get(b"audfer", b"{}"))
         except Exception as error:  # pyarrow has no common base for "missing", "truncated" and "not parquet"
             raise InputError(path, "file", str(error).splitlines()[0], "an AU table in parquet") from error
-        return cls(frames)
+        return cls(table.to_pandas(), about)
 
 
 def schema() -> pa.Schema:

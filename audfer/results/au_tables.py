@@ -17,6 +17,7 @@ from ..action_units.comparison import (
     presence_rates_with_intervals,
 )
 from ..facs import ACTION_UNIT_NAMES, ACTION_UNITS, EXPRESSIONS
+from ..study.action_units import clips_with_aus
 from .builder import Result, output
 from .drawing import BLUE, EXPRESSION_COLOURS, EXPRESSION_MARKERS, GREEN, au_axis, matrices_by_source
 
@@ -24,7 +25,8 @@ from .drawing import BLUE, EXPRESSION_COLOURS, EXPRESSION_MARKERS, GREEN, au_axi
 @output("presence_rates", "01_au_extraction", elsewhere=True)
 def presence_rates(study) -> Result:
     """How often each AU is present in the frames of every dataset."""
-    caption = f"Share of frames in which the AU is present, by expression. {study.caption}"
+    covered = clips_with_aus(study, study.profile.grid.knowledge_datasets)
+    caption = f"Share of frames in which the AU is present, by expression. {study.caption}{covered}"
     draw = partial(matrices_by_source, label="frames with the AU present (%)", digits=0)
     return Result("presence_rates", study.presence_rates(), caption, draw=draw)
 

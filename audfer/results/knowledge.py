@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from ..evaluation.matrices import matrices, matrix, measured
+from ..study.action_units import clips_with_aus
 from .builder import Result, output
 from .drawing import BY_EXPRESSION, heatmap, matrices_by_source
 
@@ -18,7 +19,8 @@ from .drawing import BY_EXPRESSION, heatmap, matrices_by_source
 @output("knowledge_by_dataset", "02_knowledge_matrix", elsewhere=True)
 def knowledge_by_dataset(study) -> Result:
     """The medians in each dataset."""
-    caption = f"Median AU intensity of the frames of each expression, zeros interpolated. {study.caption}"
+    covered = clips_with_aus(study, study.profile.grid.knowledge_datasets)
+    caption = f"Median AU intensity of the frames of each expression, zeros interpolated. {study.caption}{covered}"
     draw = partial(matrices_by_source, label="median intensity (0 to 5)", digits=2)
     return Result("knowledge_by_dataset", matrices(_knowledge(study).medians), caption, draw=draw)
 

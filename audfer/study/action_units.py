@@ -12,7 +12,7 @@ import pandas as pd
 from .. import datasets, synth
 from ..action_units.estimator import ActionUnitEstimator, evaluate_estimator, train_estimator
 from ..action_units.extraction import extract
-from ..action_units.importing import import_openface
+from ..action_units.importing import coverage_words, import_openface, table_coverage
 from ..action_units.table import AUTable
 from ..datasets.annotated import subject_manifest
 from ..datasets.annotated_frames import AnnotatedFrames, pack_annotated
@@ -145,6 +145,7 @@ def extracted_table(study, name: str) -> AUTable:
         if embedded:
             size = study.profile.data.render_size
             table = extract(clips, study.estimator, size, device=study.device, precision=study.precision)
+            table.about["coverage"] = table_coverage(clips, table)
         else:
             table = import_openface(clips, csvs)
         table.save(folder / "frames.parquet")
@@ -155,6 +156,12 @@ def extracted_table(study, name: str) -> AUTable:
         "code": versions("extraction", "import", "estimator"),
     }
     return AUTable.load(cached_step(study.work / "action_units" / name, made_of, make) / "frames.parquet")
+
+
+def clips_with_aus(study, names: tuple[str, ...]) -> str:
+    """How many of the datasets' clips have action units, a sentence each for a caption; "" of rendered clips."""
+    tables = () if study.profile.embedded else (study.au_table(name) for name in names)
+    return "".join(f" {coverage_words(table.about['coverage'])}." for table in tables if "coverage" in table.about)
 
 
 def planted_table(study, name: str) -> AUTable:

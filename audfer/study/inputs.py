@@ -66,6 +66,7 @@ def _inputs(study, cell: Cell) -> CellInputs:
         au_labels=str(path.with_suffix(".npz")),
         knowledge=str(path.with_suffix(".json")),
         au_fingerprint=digest({name: array.tolist() for name, array in arrays.items()}),
+        au_coverage=study.au_table(cell.dataset, cell.au_source).about.get("coverage"),
         knowledge_fingerprint=digest(matrix.values.tolist()),
     )
 

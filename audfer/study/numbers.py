@@ -19,6 +19,7 @@ from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 from ..sampling import stored_indices
 from ..training.loop import gather_frames
 from ..training.pretraining import load_pretrained, reconstruct
+from .action_units import clips_with_aus
 
 
 def reconstructions(study, clips: int = 3) -> dict:
@@ -89,7 +90,7 @@ def au_clips(study, openface_folder: str = "", second_folder: str = "") -> AUCli
                 first,
                 None,
                 study.manifest(name).table,
-                study.caption,
+                study.caption + clips_with_aus(study, (name,)),
                 "No openface_folder given: the profile's own clips.",
                 ("OpenFace", ""),
             )

@@ -247,6 +247,7 @@ class CellInputs:
             ``models.load_official_state_dict`` takes. ``initial_fingerprint``: its digest.
         landmarks: .npy of ``landmarks.packed_landmarks``, float32 (N, T, 68, 2), rows and frames as in the store, for
             networks that use them; "" = none. ``landmarks_fingerprint``: its digest.
+        au_coverage: how many of the dataset's clips have action units, partly, or none; for the record, of no effect.
     """
 
     packed: str
@@ -259,6 +260,7 @@ class CellInputs:
     knowledge_fingerprint: str = ""
     landmarks: str = ""
     landmarks_fingerprint: str = ""
+    au_coverage: dict | None = None
 
 
 # ---------------------------------------------------------------------------------------------------------- device

@@ -1,5 +1,6 @@
 """AU tables of a manifest: the estimator's, and the same values through OpenFace's CSV format and the disk profile."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 from audfer.action_units.importing import import_openface
 from audfer.errors import InputError
 from audfer.facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
+from audfer.study.action_units import clips_with_aus
 from audfer.study.study import Study
 
 
@@ -82,6 +84,16 @@ def test_the_disk_profile_reaches_a_trained_cell_from_files_alone(study, real_la
     record = disk.run([cell])[0]
     assert len(record.scores) == len(study.packed("DFEW").split("test")) and record.au_scores is not None
     assert "Real datasets" in disk.caption
+    clips = len(disk.manifest("DFEW"))
+    known = {"dataset": "DFEW", "clips": clips, "with": clips, "partly": 0, "without": 0, "refused": 0}
+    written = json.loads((record.path / "record.json").read_text())["inputs"]["au_coverage"]
+    assert written == {**known, "no_file": "0 without a file"}
+    inputs = disk.cell_inputs([cell])[cell.source]
+    counted = replace(inputs, au_coverage={**known, "with": 1})
+    assert disk.store.key(cell, inputs) == disk.store.key(cell, counted) == record.path.name
+    for name in ("presence_rates", "knowledge_by_dataset", "au_coverage"):
+        assert f"{clips} of {clips} clips of DFEW with action units, 0 partly" in disk.results(name).caption
+    assert clips_with_aus(study, ("DFEW",)) == "" and study.au_table("DFEW").about["coverage"]["with"] == clips
 
 
 def test_clip_by_clip_in_processes_gives_the_table_of_the_chain(study, tmp_path):

@@ -420,6 +420,13 @@ def test_clips_with_partly_without_and_refused_are_counted_and_too_few_are_an_er
         "1 of 8 clips of folder with action units, 1 partly, 6 without (5 without a file, the first other), 0 refused"
         in capsys.readouterr().err
     )
+    # a ready table is counted alike, though nothing is read for it
+    (tmp_path / "csvs" / "lost.csv").write_text("of another program\n1\n")
+    import_folder(tmp_path / "csvs", tmp_path / "csvs.parquet", manifest=manifest, workers=1)
+    about = import_openface(manifest, tmp_path / "csvs").about["coverage"]
+    assert [about[name] for name in ("with", "partly", "without", "refused")] == [1, 1, 5, 1]
+    (tmp_path / "csvs.parquet").unlink()
+    (tmp_path / "csvs" / "lost.csv").unlink()
     (tmp_path / "csvs" / "part.csv").unlink()
     with pytest.raises(InputError, match="7 without .* expected at most 75% of them without"):
         import_openface(manifest, tmp_path / "csvs")

@@ -3,6 +3,7 @@
 #   make env                         make .venv and install audfer into it (once; again after a version changes)
 #   make reproduce [PROFILE=laptop]  run all notebooks and write figures/PROFILE and work/PROFILE/report.html
 #   make appendices                  run the appendices A1 to A3 only
+#   make verify                      compare what make reproduce gave with the committed tables and figures: a certificate
 #   make all                         the same as make reproduce: 01 to 05 and the appendices
 #   make test [JOBS=cores]           pytest, then the notebooks through nbval in the smoke profile; JOBS processes
 #   make lab                         open the notebooks in JupyterLab
@@ -32,7 +33,7 @@ INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --no
 # pip would compile the packages on one core; a file that is no Python (templates, other versions' syntax) is none to anybody
 COMPILE = $(PY) -m compileall -q -q -j 0 -x '/tests/' "$(VENV)/lib" audfer || true
 
-.PHONY: help env reproduce appendices all test lab bench clean distclean
+.PHONY: help env reproduce appendices verify all test lab bench clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -70,6 +71,9 @@ reproduce all: $(STAMP)
 
 appendices: $(STAMP)
 	@$(VENV)/bin/audfer reproduce --profile "$(PROFILE)" -n appendices
+
+verify: $(STAMP)
+	@$(VENV)/bin/audfer verify --profile "$(PROFILE)"
 
 test: $(DEV_STAMP)
 	@rm -rf -- $(TEST_WORK)

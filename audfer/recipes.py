@@ -5,7 +5,9 @@ Each network's file lists its own recipes (``models``); ``training.recipes`` fin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 
 from .errors import InputError
 from .sampling import SAMPLING
@@ -144,6 +146,31 @@ class Recipe:
             raise InputError(
                 "recipe", "batch_size, epochs", f"{self.batch_size}, {self.epochs}", "numbers of at least 1"
             )
+
+
+def changed(recipe: Recipe, values: Mapping[str, object], where: str = "recipe") -> Recipe:
+    """A recipe with some fields changed; lists are taken for tuples, whole numbers for numbers.
+
+    Raises:
+        InputError: an unknown field, a value of another kind, or one that is not possible.
+    """
+    known = {
+        one.name: getattr(recipe, one.name) for one in fields(Recipe) if one.name not in ("source", "augmentation")
+    }
+    given = {}
+    for name, value in values.items():
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise InputError(where, f"recipe.{name}", "an unknown field", f"one of {', '.join(known)}{hint}")
+        usual = 0.1 if known[name] is None else known[name]  # drop_path
+        value = tuple(value) if isinstance(value, list) else value
+        if isinstance(usual, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(usual):
+            raise InputError(where, f"recipe.{name}", repr(value), f"a {type(usual).__name__}, for example {usual!r}")
+        given[name] = value
+    return replace(recipe, **given)
 
 
 #: crop and flip of the releases; the same with colours

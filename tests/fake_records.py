@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ import pandas as pd
 from audfer.facs import ACTION_UNITS
 from audfer.files import digest
 from audfer.study.ablations import ABLATIONS, WITH_HEAD
-from audfer.study.outputs import RecordSource
+from audfer.study.outputs import RecordSource, with_cells
 from audfer.study.profiles import load_profile
+from audfer.study.study import Study
+from audfer.training.records import FORMAT, RunStore, _file_state
 
 COUNTS = {
     "DFEW": (60, 46, 66, 54, 37, 4, 23),
@@ -174,3 +177,75 @@ def made(name, records, embedded=True, grid=None, **options):
     if key not in _STUDIES:
         _STUDIES[key] = FakeStudy(records, embedded, **(grid or {}))  # keeps the list, so that no other gets its id
     return _STUDIES[key].results(name, **options)
+
+
+def write_record(store: RunStore, key: str, cell) -> None:
+    """A record with plausible numbers, as ``make_record`` lays it out."""
+    fake = fake_record(
+        cell.model,
+        cell.dataset,
+        cell.au_ratio,
+        cell.strategy,
+        cell.seed,
+        weights=cell.weights,
+        epochs=cell.epochs,
+        noise=len(cell.label),
+        counts=(9, 8, 8, 7, 6, 5, 5),
+        variant=cell.variant,
+    )
+    folder = store.path(key)
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(3)
+    aus = (
+        {}
+        if fake.au_scores is None
+        else {
+            "au_scores": fake.au_scores,
+            "au_labels": (generator.random(fake.au_scores.shape) < 0.4).astype(np.float32),
+            "positive_weights": generator.uniform(1, 9, (7, 18)).astype(np.float32),
+        }
+    )
+    np.savez_compressed(
+        folder / "test.npz",
+        clip_ids=np.array(fake.clip_ids),
+        expressions=fake.expressions,
+        scores=fake.scores,
+        best_scores=fake.best_scores,
+        features=fake.features,
+        groups=np.full(len(fake.clip_ids), ""),
+        **aus,
+    )
+    fake.history.to_csv(folder / "history.csv", index=False)
+    (folder / "record.json").write_text(
+        json.dumps(
+            {
+                "format": FORMAT,
+                "files": {path.name: _file_state(path) for path in folder.iterdir()},
+                "cell": asdict(cell),
+                "protocols": {"best-on-test": {"epoch": fake.best_epoch}},
+                "flops": fake.flops,
+                "seconds": 1.0,
+                "costs": {},
+                "environment": {},
+            }
+        )
+    )
+
+
+def fake_store(root: Path) -> RunStore:
+    """A store with a record of every cell of the smoke profile, below ``root/work``, as a study leaves it."""
+    profile = load_profile("smoke")
+    profile = replace(profile, training=replace(profile.training, device="cpu", precision="float32"))
+    study = Study(profile, root / "work", root)
+    cells = {
+        cell: f"{number:016x}"
+        for number, cell in enumerate(dict.fromkeys(c for name in with_cells() for c in study.cells(name)))
+    }
+    for cell, key in cells.items():
+        write_record(study.store, key, cell)
+    study.store.note_grid(
+        {"profile": study.profile.to_dict(), "device": "cpu", "precision": "float32"},
+        {name: study.cells(name) for name in with_cells()},
+        cells,
+    )
+    return study.store

@@ -51,6 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
             signal.signal(signal.SIGINT, _interrupt)
         options = build_parser().parse_args(arguments)
         options.given = sys.argv[1:] if arguments is None else arguments
+        if changes := getattr(options, "set", None):
+            from ..study.profiles import with_changes
+
+            options.profile = with_changes(options.profile, changes)
         if root := os.environ.get("AUDFER_DATA"):  # kernels and other processes run elsewhere
             os.environ["AUDFER_DATA"] = os.path.abspath(os.path.expanduser(root))
         return command_of(options)(options) or 0

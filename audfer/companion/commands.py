@@ -492,7 +492,7 @@ def grid(options) -> int:
     study = _study(options, work=options.work or "")
     outputs = tuple(options.output) or with_cells()
     if options.dry_run:
-        print(study.grid_summary(*outputs).to_string(index=False))
+        print(study.grid_summary(*outputs, dry=True).to_string(index=False))
         return 0
     cells = study.noted_cells(*outputs)
     log = study.work / "slurm_logs"

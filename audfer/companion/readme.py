@@ -1,6 +1,6 @@
-"""The numbers in README.md, from the tables of the last run: ``python -m audfer.companion.readme`` (for maintainers).
+"""README.md's numbers and codecheck.yml, from the last run's tables: ``python -m audfer.companion.readme``.
 
-Nothing between the markers is typed by hand; a test compares README.md with ``figures/laptop``.
+For maintainers. Nothing between the markers is typed by hand; a test compares both files with ``figures/laptop``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pandas as pd
 from ..files import atomic_file
 from ..models import NETWORKS
 from ..results.builder import markdown_table
+from .verify import codecheck
 
 
 def results(figures: Path) -> str:
@@ -104,3 +105,5 @@ def _fill(text: str, name: str, block: str) -> str:
 if __name__ == "__main__":
     root = Path(__file__).resolve().parents[2]
     write(root / "README.md", root / "figures" / "laptop")
+    with atomic_file(root / "codecheck.yml") as temporary:
+        temporary.write_text(codecheck(root / "figures" / "laptop"), encoding="utf-8")

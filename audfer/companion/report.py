@@ -24,6 +24,7 @@ from pygments.formatters import HtmlFormatter
 from ..errors import InputError
 from ..files import atomic_file
 from ..progress import clock
+from ..results.provenance import first_sentence
 from .notebooks import clean_notebook, read_notebook
 
 _TEMPLATES = FileSystemLoader(Path(__file__).parent / "templates")
@@ -73,9 +74,7 @@ class _Entry:
 
     @property
     def first_sentence(self) -> str:
-        text = re.sub(r"^(Table|Figure|Fig\.) \d+[a-z]?[.:] ", "", self.caption.strip())
-        sentence = re.split(r"(?<!\bFig)(?<!\bEq)(?<!\bEqs)(?<!\bsec)(?<!\bvs)\. ", text, maxsplit=1)[0].rstrip(".")
-        return sentence if len(sentence) <= 160 else sentence[:157].rsplit(" ", 1)[0] + " ..."
+        return first_sentence(self.caption)
 
     def links(self, folder: Path) -> list[tuple[str, str]]:
         """Kind and relative address of each file, for a page in a folder."""

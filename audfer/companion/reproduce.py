@@ -33,11 +33,13 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
+from papermill.iorw import LocalHandler, papermill_io
 from tqdm import tqdm
 
 from .. import __version__
 from ..errors import AudferError, InputError
-from ..files import checkout, locked, write_json
+from ..files import checkout, locked, write_json, write_text
+from ..jobs.processes import following
 from ..progress import clock
 from ..study.profiles import load_profile
 from .notebooks import check_parameters, clean_notebook, declared_parameters, question_of
@@ -177,7 +179,12 @@ def reproduce(
         write_json(here / "reproduce.json", summary)
         if update_notebooks:
             for name, path in paths.items():
-                nbformat.write(clean_notebook(nbformat.read(executed[name], as_version=4)), path)
+                cleaned = nbformat.writes(clean_notebook(nbformat.read(executed[name], as_version=4)))
+                write_text(path, cleaned.rstrip("\n") + "\n")
+        from ..results.long import write_results  # brings torch, which a refusal before the start need not wait for
+        from ..training.records import RunStore
+
+        write_results(figures, RunStore(here / "runs"))
         report = write_report(here / "report.html", list(executed.values()), figures, summary)
     _print_summary(runs, seconds, report, figures)
     return report
@@ -467,11 +474,26 @@ class _Engine(NBClientEngine):
         client.km = execution.manager = client.create_kernel_manager()
         log = execution.log  # what the kernel's process itself prints
         return client.execute(
-            env=execution.environment, cwd=str(execution.path.parent), stdout=log, stderr=log, cleanup_kc=True
+            env=execution.environment,
+            cwd=str(execution.path.parent),
+            stdout=log,
+            stderr=log,
+            cleanup_kc=True,
+            **following(),  # it and its workers end with us, and hold the work folder as long as one of them lives
         )
 
 
 papermill_engines.register("audfer", _Engine)
+
+
+class _WholeFiles(LocalHandler):
+    """papermill's way to local files, with notebooks that are whole whenever the disk is full or a run is killed."""
+
+    def write(self, buf: str, path: str) -> None:
+        write_text(path, buf)
+
+
+papermill_io.register("/", _WholeFiles())  # absolute paths, as ours are
 
 
 def _stamps(folder: Path) -> dict[str, int]:

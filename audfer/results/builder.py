@@ -18,12 +18,12 @@ numbers as text, wide) instead of ``draw`` it is a table; ``picture`` is a table
 
 from __future__ import annotations
 
-import platform
+import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from html import escape
-from importlib import metadata
 from pathlib import Path
 from textwrap import fill
 
@@ -35,15 +35,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import AudferError, InputError
-from ..files import atomic_file, write_json
-from ..study.outputs import OUTPUTS, Output, RecordSource, output_named
+from ..files import atomic_file
+from ..study.outputs import OUTPUTS, SAVED, Output, RecordSource, output_named
 from ..study.profiles import profile_from
 from ..training.records import RunRecord, RunStore
+from .long import write_results
+from .provenance import read_sidecars, write_sidecar
 
 DASH = "—"
 STYLE = Path(__file__).with_name("audfer.mplstyle")
 SHOWN_DPI = 100  # in a notebook; files have more, so that dense screens and paper are sharp
-_PACKAGES = ("numpy", "pandas", "matplotlib", "scipy", "scikit-learn", "torch")
 
 
 def output(
@@ -116,6 +117,8 @@ class Result:
         picture: a table drawn, with files of its own.
         nothing: what the figure says where ``frame`` has no rows.
         folder: where ``save`` writes unless told otherwise.
+        about: what made it, for its sidecar (``RecordSource.results`` fills it in).
+        kept: whether its files were read and lie in ``folder``; ``save`` there leaves them as they are.
     """
 
     name: str
@@ -128,10 +131,15 @@ class Result:
     picture: Result | None = field(default=None, repr=False)
     nothing: str = "no records"
     folder: Path | None = field(default=None, repr=False)
+    about: dict = field(default_factory=dict, repr=False, compare=False)
+    kept: bool = field(default=False, repr=False)
 
-    def placed(self, folder: Path) -> Result:
-        """The same, saved in ``folder`` unless told otherwise."""
-        return replace(self, folder=folder, picture=self.picture and self.picture.placed(folder))
+    def placed(self, folder: Path, about: dict | None = None) -> Result:
+        """The same, saved in ``folder`` unless told otherwise, with what made it."""
+        about = about or {}
+        made = {**about.get("made", {}), "picture_of": self.name}
+        picture = self.picture and self.picture.placed(folder, about and {**about, "made": made})
+        return replace(self, folder=folder, picture=picture, about=about)
 
     @property
     def shown(self) -> pd.DataFrame:
@@ -185,15 +193,23 @@ class Result:
             folder: made if missing; ``None`` = ``self.folder``.
         """
         kinds = (".png", ".svg", ".csv", ".json") if self.draw else (".csv", ".md", ".json")
-        paths = {kind: Path(folder or self.folder or ".") / f"{self.name}{kind}" for kind in kinds}
+        folder = Path(folder or self.folder or ".")
+        paths = {kind: folder / f"{self.name}{kind}" for kind in kinds}
+        if self.kept and folder == self.folder:
+            with plt.style.context(STYLE):
+                html = (
+                    self._picture_html(paths[".png"], plt.rcParams["figure.dpi"]) if self.draw else self._repr_html_()
+                )
+            return Saved(self.name, tuple(paths.values()), self.caption, html)
         html = self._save_pictures(paths) if self.draw else self._repr_html_()
         with atomic_file(paths[".csv"]) as temporary:
             self.frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
         if not self.draw:
             with atomic_file(paths[".md"]) as temporary:
                 temporary.write_text(self.to_markdown(), encoding="utf-8")
-        about = {"name": self.name, "caption": self.caption, "records": list(self.digests), "versions": _versions()}
-        write_json(paths[".json"], about)
+        about = {"name": self.name, "caption": self.caption, **self.about}
+        *written, sidecar = paths.values()
+        write_sidecar(sidecar, about, self.digests, written)
         return Saved(self.name, tuple(paths.values()), self.caption, html)
 
     def _save_pictures(self, paths: dict[str, Path]) -> str:
@@ -206,22 +222,68 @@ class Result:
                     figure.savefig(temporary, format=kind, dpi=figure.dpi, metadata=information)
                 figure.set_layout_engine("none")  # laid out once, for both: half of the time goes there
         plt.close(figure)  # so that a notebook does not show it twice
-        content, text = paths[".png"].read_bytes(), escape(self.caption, quote=True)
+        return self._picture_html(paths[".png"], figure.dpi)
+
+    def _picture_html(self, path: Path, dpi: float) -> str:
+        content, text = path.read_bytes(), escape(self.caption, quote=True)
         pixels = int.from_bytes(content[16:20])  # the width in the file's header
         return (
-            f"<img style='width:{pixels * SHOWN_DPI / figure.dpi:.0f}px;max-width:100%' alt='{text}' "
+            f"<img style='width:{pixels * SHOWN_DPI / dpi:.0f}px;max-width:100%' alt='{text}' "
             f"src='data:image/png;base64,{b64encode(content).decode()}'/><p>{escape(self.caption)}</p>"
         )
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
+def _read_saved(folder: Path, name: str, settings: str) -> Result | tuple[Result, ...] | None:
+    """An output as its files have it: what ``save`` wrote; ``None`` where they are not those of these settings.
+
+    Args:
+        settings: digest of the profile that they have to be of.
+    """
+    found = read_sidecars(folder, name)
+    if not found or any(about.get("made", {}).get("settings") != settings for about in found.values()):
+        return None
+    results, pictures = [], {}
+    for stem, about in found.items():
+        frame, made = pd.read_csv(folder / f"{stem}.csv"), about["made"]
+        words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+        frame[words] = frame[words].fillna("")  # a csv tells no empty text from none
+        more = {"digests": tuple(about["records"]), "folder": folder, "kept": True}
+        if (text := folder / f"{stem}.md").is_file():
+            display, notes = _read_markdown(text.read_text(encoding="utf-8"))
+            results.append(Result(stem, frame, about["caption"], display, notes=notes, **more))
             continue
-    return versions
+        figure = Result(stem, frame, about["caption"], draw=partial(_show, folder / f"{stem}.png"), **more)
+        if "picture_of" in made:
+            pictures[made["picture_of"]] = figure
+        else:
+            results.append(figure)
+    results = [replace(result, picture=pictures.get(result.name)) for result in results]
+    return results[0] if len(results) == 1 else tuple(results) or None
+
+
+SAVED.add("saved", _read_saved)
+
+
+def _read_markdown(text: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """A table's rows and notes, from ``Result.to_markdown``."""
+    lines = text.splitlines()
+    rows = [
+        [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in lines
+        if line.startswith("|")
+    ]
+    notes = tuple(line.removeprefix("- ") for line in lines if line.startswith("- "))
+    return pd.DataFrame(rows[2:], columns=rows[0]), notes
+
+
+def _show(path: Path, _) -> Figure:
+    """A saved picture as a figure of its size."""
+    picture, dpi = plt.imread(path), plt.rcParams["figure.dpi"]
+    figure = plt.figure(figsize=(picture.shape[1] / dpi, picture.shape[0] / dpi))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(picture)
+    axes.set_axis_off()
+    return figure
 
 
 # ------------------------------------------------------------------------------------------------ from records alone
@@ -339,7 +401,8 @@ def _wrapped(text: str, indent: int = 2, **options) -> str:
 def rebuild(study: StoredStudy, protocol: str = "last") -> Rebuilt:
     """Every table and figure that a store of run records allows, into ``study.figures``.
 
-    One that lacks some of its cells is made from the others, with gaps; one that lacks all is not made.
+    One that lacks some of its cells is made from the others, with gaps; one that lacks all is not made. The long table
+    of all results (``long.write_results``) goes with them.
     """
     saved, incomplete, missing = [], {}, {}
     for name, one in sorted(OUTPUTS.items(), key=lambda item: item[1].notebook):
@@ -361,4 +424,5 @@ def rebuild(study: StoredStudy, protocol: str = "last") -> Rebuilt:
                 saved.append(part.save())
                 if lacks:
                     incomplete[part.name] = len(lacks), len(lacks) + len(records)
+    write_results(study.figures, study.store)
     return Rebuilt(study.figures, saved, incomplete, missing)

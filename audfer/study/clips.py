@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 from .. import datasets, synth
 from ..datasets import Manifest, PackedClips
+from ..datasets.packing import made, rows_digest
 from ..errors import InputError
-from ..files import atomic_folder, digest, write_json
+from ..files import atomic_file, atomic_folder, digest, write_json
+from ..synth.layouts import TRUTH
+from .steps import borrow, link
 
 
 def data_root(study) -> Path:
     """Folder with one folder per dataset; renders the embedded benchmark first if it is not there."""
     if study.profile.embedded:
         root = study.work / "data"
+        for name in ("DISFA", *study.dataset_names):
+            _take_over(root, name, study.synth_config)
         synth.write_benchmark(root, study.synth_config, ("DISFA", *study.dataset_names), device=study.device)
         return root
     root = os.environ.get("AUDFER_DATA", "")
@@ -24,6 +28,16 @@ def data_root(study) -> Path:
         expected = "an existing folder that holds DFEW, FERV39k, ... (README, section Real data)"
         raise InputError("AUDFER_DATA", "folder of the real datasets", repr(root), expected)
     return Path(root).resolve()
+
+
+def _take_over(root: Path, name: str, config: synth.SynthConfig) -> None:
+    """Take a rendered dataset from another profile that has the same one, with the truth that lies beside it."""
+    other = borrow(root / name, lambda folder: synth.is_written(folder.parent, name, config), synth.STAMP)
+    for path in (other.parent / TRUTH).glob(f"{name}[._]*") if other else ():
+        (root / TRUTH).mkdir(exist_ok=True)
+        with atomic_file(root / TRUTH / path.name) as temporary:
+            temporary.unlink()
+            link(path, temporary)
 
 
 def dataset_names(study) -> tuple[str, ...]:
@@ -78,24 +92,21 @@ def packed(study, name: str, fold: int = 0) -> PackedClips:
         if set(rows.index) == set(base.clip_ids) | set(base.quarantine["clip_id"]):
             fingerprint = digest([base.meta["fingerprint"], clips.fingerprint()])
             meta = {**base.meta, "fold": fold, "notes": list(clips.notes), "fingerprint": fingerprint}
-            if not _holds(folder, meta):
+            table = rows.loc[base.clip_ids].reset_index()[list(base.manifest)]
+            meta["rows"] = rows_digest(table, base.frame_numbers)
+            if not made(folder, meta):
                 with atomic_folder(folder) as temporary:
                     for file in ("frames.npy", "frame_numbers.npy"):
                         (temporary / file).symlink_to(Path("..") / first.name / file)
-                    table = rows.loc[base.clip_ids].reset_index()[list(base.manifest)]
                     table.to_parquet(temporary / "manifest.parquet")
                     write_json(temporary / "meta.json", meta)
             return datasets.open_packed(folder)
-    return datasets.pack(clips, folder, training.stored_frames, training.image_size)
+    size = {"num_frames": training.stored_frames, "size": training.image_size}
+    wanted = {"fingerprint": clips.fingerprint(), **size}
+    borrow(folder, lambda other: made(other, wanted) is not None, "meta.json")
+    return datasets.pack(clips, folder, **size)
 
 
 def packed_folder(study, name: str, fold: int = 0) -> Path:
     """Where ``packed`` puts a dataset's clips."""
     return study.work / "packed" / (name if fold in (0, study.folds(name)[0]) else f"{name}-fold{fold}")
-
-
-def _holds(folder: Path, meta: dict) -> bool:
-    try:
-        return json.loads((folder / "meta.json").read_text()) == meta
-    except (OSError, ValueError):
-        return False

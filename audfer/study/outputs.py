@@ -5,6 +5,7 @@ Those of the paper are in ``results``, one file each; a plug-in adds its own. No
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from inspect import signature
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import digest
 from ..plugins import Registry
 from ..training.loop import Cell
 from ..training.records import RunRecord
@@ -50,6 +52,8 @@ class Output:
         return "protocol" in signature(self.make).parameters
 
 
+#: "saved" -> ``read(folder, name, settings)``: an output as its files have it
+SAVED: Registry = Registry("results.builder")
 #: name -> output, in the order in which their files are found: those of ``results`` and of every wing's ``results``
 OUTPUTS: Registry = Registry("results.*", "*.results")
 
@@ -109,6 +113,9 @@ class RecordSource:
     def results(self, name: str, **options):
         """A table or figure by its name in ``OUTPUTS``, trained for if need be.
 
+        In a study that has not been worked on yet (no work folder) it is read from ``figures``, if that holds it as
+        made with this profile's numbers; so the published results can be looked at right after installing.
+
         Args:
             options: of the function that makes it, as ``protocol="best-on-test"``.
 
@@ -116,19 +123,52 @@ class RecordSource:
             ``results.builder.Result``: ``.frame``, ``.caption``, ``.plot()``, ``.save()``; a tuple of them where the
             output is made for several datasets.
         """
+        if not options and self.untouched and (kept := SAVED["saved"](self.figures, name, self.settings)):
+            return kept
         output = output_named(name)
         if not output.sources:
-            return self._placed(output.make(self, **options))
+            return self._placed(output, options, lambda: output.make(self, **options))
         records = self.records(*output.sources)
         # several results may be about one table, and its intervals take time
         key = name, repr(options), tuple(str(record.path) for record in records)
         if key not in self._made:
-            self._made[key] = self._placed(output.make(self, records, **options))
+            self._made[key] = self._placed(output, options, lambda: output.make(self, records, **options))
         return self._made[key]
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has been worked on here yet: results are then those that are kept in ``figures``."""
+        return False
+
+    @property
+    def settings(self) -> str:
+        """Digest of the profile's numbers."""
+        return digest(self.profile.to_dict())
 
     @cached_property
     def _made(self) -> dict:
         return {}
 
-    def _placed(self, made):
-        return tuple(map(self._placed, made)) if isinstance(made, tuple | list) else made.placed(self.figures)
+    def _placed(self, output: Output, options: dict, make: Callable):
+        """What an output's maker gives, each part with its place and what its sidecar is to say."""
+        start = time.monotonic()
+        made = make()
+        store = getattr(self, "store", None)
+        about = {
+            "seconds": time.monotonic() - start,
+            "below": store and store.folder.parent,
+            "made": {
+                "output": output.name,
+                "notebook": output.notebook,
+                "command": f"audfer reproduce --profile {self.profile.name} -n {output.notebook}",
+                "profile": self.profile.name,
+                "settings": self.settings,
+                "embedded": self.profile.embedded,
+                **({"protocol": options.get("protocol", "last")} if output.has_protocol else {}),
+            },
+        }
+
+        def placed(part, place: int):
+            return part.placed(self.figures, {**about, "made": {**about["made"], "place": place}})
+
+        return tuple(map(placed, made, range(len(made)))) if isinstance(made, tuple | list) else placed(made, 0)

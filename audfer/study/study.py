@@ -7,6 +7,7 @@ stamp of what it was made from (``steps``), and is made again only if that chang
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Hashable
 from functools import cached_property
@@ -23,6 +24,7 @@ from ..training.records import RunRecord, RunStore, load_records, run_cells
 from . import action_units, clips, inputs, matrices, numbers, scores
 from .outputs import RecordSource, cells_of, with_cells
 from .profiles import Profile, load_profile
+from .steps import borrow
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,6 +69,11 @@ class Study(RecordSource):
         self.precision = resolve_precision(profile.training.precision, self.device)
         self.landmark_source = ""
         self._kept: dict = {}
+
+    @property
+    def untouched(self) -> bool:
+        """Whether there is no work folder yet."""
+        return not self.work.exists()
 
     def once(self, key: Hashable, make: Callable):
         """What ``make`` gave when it was first called for this key; for what one process reads many times."""
@@ -143,6 +150,9 @@ class Study(RecordSource):
         """
         training = self.profile.training
         recipe = recipe or training.recipes.get(model, "")
+        if changes := self.profile.recipe:
+            base = recipe_name(model, training.size, recipe)
+            recipe = " +".join([base, *(f"{field}={json.dumps(value)}" for field, value in sorted(changes.items()))])
         # the paper's networks have sizes of their own (MAE-DFER 160 pixels, the others 112); the store keeps the
         # largest
         side = training.image_size if training.size == "tiny" else default_clip_shape(model, training.size)[2]
@@ -197,9 +207,11 @@ class Study(RecordSource):
             executor: as in ``run_cells``; ``None`` = the Dask scheduler of ``AUDFER_SCHEDULER``, else this machine.
         """
         executor = executor or os.environ.get(SCHEDULER) or None
-        return run_cells(
-            cells, self.cell_inputs(cells, initial_weights), self.store, executor, self.profile.training.workers, desc
-        )
+        inputs = self.cell_inputs(cells, initial_weights)
+        for cell in cells:
+            key = self.store.key(cell, inputs[cell.source])
+            borrow(self.store.path(key), lambda other: RunStore(other.parent).has(other.name), "record.json")
+        return run_cells(cells, inputs, self.store, executor, self.profile.training.workers, desc)
 
     def records(self, *outputs: str) -> list[RunRecord]:
         """Records of all cells that the named tables and figures need, without repetition."""

@@ -9,6 +9,7 @@ Choose one by name in a cell, a profile or on the command line; ``recipe_table``
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from torch import nn
 
 from ..errors import AudferError, InputError
 from ..models.registry import NETWORKS
-from ..recipes import Recipe
+from ..recipes import Recipe, changed
 
 #: name -> class, and which of a recipe's constants it takes
 OPTIMIZERS = {
@@ -31,11 +32,13 @@ OPTIMIZERS = {
 
 
 class _Recipes(Mapping):
-    """``<model>-<name>`` -> recipe, of all networks."""
+    """``<model>-<name>`` -> recipe, of all networks; ``<model>-<name> +batch_size=8`` is that with a field changed."""
 
     def __getitem__(self, name: str) -> Recipe:
+        name, *changes = name.split(" +")
         model, _, own = name.partition("-")
-        return NETWORKS[model].recipes[own]
+        values = dict(change.split("=", 1) for change in changes)
+        return changed(NETWORKS[model].recipes[own], {field: json.loads(text) for field, text in values.items()})
 
     def __iter__(self) -> Iterator[str]:
         return (f"{model}-{own}" for model, network in NETWORKS.items() for own in network.recipes)
@@ -55,7 +58,7 @@ def recipe_name(model: str, size: str, name: str = "") -> str:
     """
     own = [known for known in RECIPES if known.startswith(f"{model}-")]
     name = name or f"{model}-{size}"
-    if name not in own:
+    if name.partition(" +")[0] not in own:
         near = get_close_matches(name, own, 1)
         raise InputError(
             "cell",

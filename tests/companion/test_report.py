@@ -3,102 +3,39 @@
 import json
 import re
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
-from fake_records import fake_record
+from fake_records import fake_store
 from matplotlib import pyplot
 from paths import ROOT
 
 from audfer.companion import cli
 from audfer.errors import AudferError, InputError
 from audfer.results import builder as results
-from audfer.study.outputs import OUTPUTS, with_cells
-from audfer.study.profiles import load_profile
+from audfer.study.outputs import OUTPUTS
 from audfer.study.study import Study
 from audfer.training.loop import Cell
-from audfer.training.records import FORMAT, RunStore, _file_state
-
-
-def write_record(store: RunStore, key: str, cell) -> None:
-    """A record with plausible numbers, as ``make_record`` lays it out."""
-    fake = fake_record(
-        cell.model,
-        cell.dataset,
-        cell.au_ratio,
-        cell.strategy,
-        cell.seed,
-        weights=cell.weights,
-        epochs=cell.epochs,
-        noise=len(cell.label),
-        counts=(9, 8, 8, 7, 6, 5, 5),
-        variant=cell.variant,
-    )
-    folder = store.path(key)
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(3)
-    aus = (
-        {}
-        if fake.au_scores is None
-        else {
-            "au_scores": fake.au_scores,
-            "au_labels": (generator.random(fake.au_scores.shape) < 0.4).astype(np.float32),
-            "positive_weights": generator.uniform(1, 9, (7, 18)).astype(np.float32),
-        }
-    )
-    np.savez_compressed(
-        folder / "test.npz",
-        clip_ids=np.array(fake.clip_ids),
-        expressions=fake.expressions,
-        scores=fake.scores,
-        best_scores=fake.best_scores,
-        features=fake.features,
-        groups=np.full(len(fake.clip_ids), ""),
-        **aus,
-    )
-    fake.history.to_csv(folder / "history.csv", index=False)
-    (folder / "record.json").write_text(
-        json.dumps(
-            {
-                "format": FORMAT,
-                "files": {path.name: _file_state(path) for path in folder.iterdir()},
-                "cell": asdict(cell),
-                "protocols": {"best-on-test": {"epoch": fake.best_epoch}},
-                "flops": fake.flops,
-                "seconds": 1.0,
-                "costs": {},
-                "environment": {},
-            }
-        )
-    )
+from audfer.training.records import RunStore
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A store with a record of every cell of the smoke profile, as a study leaves it."""
-    root = tmp_path_factory.mktemp("records")
-    profile = load_profile("smoke")
-    study = Study(
-        replace(profile, training=replace(profile.training, device="cpu", precision="float32")), root / "work", root
-    )
-    cells = {
-        cell: f"{number:016x}"
-        for number, cell in enumerate(dict.fromkeys(c for name in with_cells() for c in study.cells(name)))
-    }
-    for cell, key in cells.items():
-        write_record(study.store, key, cell)
-    study.store.note_grid(
-        {"profile": study.profile.to_dict(), "device": "cpu", "precision": "float32"},
-        {name: study.cells(name) for name in with_cells()},
-        cells,
-    )
-    return study.store
+    return fake_store(tmp_path_factory.mktemp("records"))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """Name -> content; of a sidecar what does not tell one run from another that gave the same files."""
+    contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    for name in contents:
+        if name.endswith(".json"):
+            about = json.loads(contents[name])
+            assert about.pop("seconds").keys() == {"making", "training"} and about.pop("code") and about.pop("hardware")
+            contents[name] = json.dumps(about).encode()
+    return contents
 
 
 def test_what_a_study_saves_comes_out_of_a_copy_of_its_store_byte_for_byte(study, tmp_path):
@@ -147,6 +84,7 @@ def test_everything_is_made_from_a_whole_store(whole):
         "au_head",
         "calibration",
     } <= names
+    assert len(pd.read_csv(whole.folder / "results.csv")) > 1000
     text = str(whole)
     assert (
         "missing cells" not in text

@@ -1,9 +1,16 @@
 """Profiles are checked before anything is computed."""
 
+import json
+import re
+from dataclasses import replace
+
 import pytest
 
 from audfer.errors import InputError
-from audfer.study.profiles import available_profiles, load_profile
+from audfer.study.profiles import FOLDER, available_profiles, load_profile, profile_from, with_changes
+from audfer.study.study import Study
+from audfer.training.loop import CellInputs
+from audfer.training.records import RunStore
 
 
 def test_all_profiles_load_and_cover_the_same_grid():
@@ -66,3 +73,71 @@ def test_the_paper_profile_has_the_papers_protocol():
     from audfer.study.ablations import WITH_HEAD
 
     assert grid.ablations == WITH_HEAD == load_profile("gpu").grid.ablations
+
+
+@pytest.mark.parametrize(
+    ("changes", "found", "name"),
+    [
+        (["training.epochs=20"], lambda p: p.training.epochs == 20, "laptop+training.epochs=20"),
+        (["data.train_clips.DFEW=60"], lambda p: p.data.train_clips["DFEW"] == 60, "laptop+data.train_clips.DFEW=60"),
+        (["grid.au_ratios=[0,0.5]"], lambda p: p.grid.au_ratios == (0.0, 0.5), ""),
+        (["grid.strategy=minor"], lambda p: p.grid.strategy == "minor", "laptop+grid.strategy=minor"),
+        (['grid.ratio_model="m3dfel"'], lambda p: p.grid.ratio_model == "m3dfel", ""),
+        (
+            ["training.epochs=20", "estimator.epochs=3", "training.epochs=4"],
+            lambda p: (p.training.epochs, p.estimator.epochs) == (4, 3),
+            "laptop+estimator.epochs=3+training.epochs=4",
+        ),
+        (["recipe.learning_rate=1e-3"], lambda p: p.recipe == {"learning_rate": 1e-3}, ""),
+    ],
+)
+def test_a_field_is_changed_by_name_and_the_profile_has_a_name_of_its_own(changes, found, name):
+    profile = load_profile(with_changes("laptop", changes))
+    assert found(profile) and changes[-1] in profile.summary
+    assert profile.name == name if name else re.fullmatch(r"laptop\+[\w.+=-]+", profile.name)
+    back = profile_from(json.loads(json.dumps(profile.to_dict())), "there")
+    assert back == profile  # as it stands in grid.json
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("epochs=20", "--set: found 'epochs=20', expected GROUP.FIELD=VALUE"),
+        ("training.epochs", "--set: found 'training.epochs', expected GROUP.FIELD=VALUE"),
+        ("training.epoch=20", r"training.epoch: found an unknown key.*did you mean epochs\?"),
+        ("trainin.epochs=20", r"trainin: found an unknown key.*did you mean training\?"),
+        ("training.epochs=many", "training.epochs: found 'many', expected a value of type int"),
+        ("training.epochs.more=1", "training.epochs.more: found a field of a field"),
+        ("grid.strategy=best", "grid.strategy: found 'best', expected one of global"),
+        ("recipe.learning_rat=1", r"recipe.learning_rat: found an unknown field.*did you mean learning_rate\?"),
+        ("recipe.batch_size=0", "batch_size, epochs: found 0, 12, expected numbers of at least 1"),
+        ("recipe.batch_size=1.5", "recipe.batch_size: found 1.5, expected a int"),
+    ],
+)
+def test_a_change_is_refused_as_a_profile_would_be(change, message):
+    with pytest.raises(InputError, match=message):
+        load_profile(with_changes("laptop", [change]))
+
+
+def test_a_changed_file_is_found_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "own.toml").write_text((FOLDER / "smoke.toml").read_text())
+    monkeypatch.chdir(tmp_path)
+    name = with_changes("own.toml", ["training.epochs=1"])
+    monkeypatch.chdir("/")
+    assert load_profile(name).name == "own+training.epochs=1" and load_profile(name).training.epochs == 1
+
+
+def test_changed_recipes_reach_every_cell_and_its_key(tmp_path):
+    usual, other = (
+        Study(load_profile(name), tmp_path, tmp_path) for name in ("smoke", "smoke+recipe.learning_rate=0.001")
+    )
+    cells = [study.cell("m3dfel", "DFEW") for study in (usual, other)]
+    assert [cell.training_recipe.learning_rate for cell in cells] == [3e-3, 1e-3]
+    assert replace(cells[1].training_recipe, learning_rate=3e-3) == cells[0].training_recipe
+    inputs = CellInputs("", "", "", "data", "")
+    keys = [RunStore(tmp_path).key(cell, inputs) for cell in cells]
+    assert (
+        keys[0]
+        != keys[1]
+        == RunStore(tmp_path).key(replace(cells[1], recipe="m3dfel-tiny +learning_rate=0.001"), inputs)
+    )

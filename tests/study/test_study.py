@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from audfer import synth
 from audfer.errors import AudferError, InputError
+from audfer.study import steps
 from audfer.study.inputs import _au_arrays
 from audfer.study.study import Study, open_study
 
@@ -77,6 +79,31 @@ def test_a_second_study_on_the_same_folder_makes_nothing_again(study):
     again = Study(study.profile, study.work.parent, study.figures.parent)
     assert again.inputs == study.inputs
     assert {p: p.stat().st_mtime_ns for p in before} == before and len(before) > 100
+
+
+def test_a_copied_profile_takes_what_its_settings_leave_equal_and_makes_the_rest(study, tmp_path, monkeypatch):
+    table = study.au_table("DFEW")
+    (record,) = study.run([study.cell("m3dfel", "DFEW")])
+    profile = study.profile
+    copy = Study(
+        replace(profile, name="copy", training=replace(profile.training, epochs=1)), study.work.parent, tmp_path
+    )
+    monkeypatch.setattr("audfer.synth.layouts._render_all", lambda *_: pytest.fail("rendered again"))
+    monkeypatch.setattr("audfer.study.action_units.train_estimator", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("audfer.study.action_units.extract", lambda *_, **__: pytest.fail("extracted again"))
+    pd.testing.assert_frame_equal(copy.au_table("DFEW").frames, table.frames)
+    copy.packed("DFEW"), copy.truth("DFEW")
+    for place in ("packed/DFEW/frames.npy", "action_units/DFEW/frames.parquet", "data/truth/DFEW.parquet"):
+        assert (copy.work / place).samefile(study.work / place)
+    other = copy.cell("m3dfel", "DFEW")
+    assert other.epochs == 1 and not copy.store.has(copy.store.key(other, copy.cell_inputs([other])[other.source]))
+    monkeypatch.setattr("audfer.study.study.run_cells", lambda cells, *_: cells)
+    copy.train([study.cell("m3dfel", "DFEW")])  # a cell that the change does not touch
+    assert (copy.store.path(record.path.name) / "test.npz").samefile(record.path / "test.npz")
+    monkeypatch.undo()
+    bigger = Study(replace(profile, name="bigger", data=replace(profile.data, seed=9)), study.work.parent, tmp_path)
+    assert not synth.is_written(study.work / "data", "DFEW", bigger.synth_config)
+    assert not steps.borrow(bigger.work / "packed" / "DFEW", lambda folder: False)
 
 
 def test_frame_scores_are_probabilities_of_every_frame(study):

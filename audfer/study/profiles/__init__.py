@@ -7,7 +7,9 @@ real datasets and the paper's protocol.
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,9 +18,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from ...errors import InputError
 from ...facs import EVALUATION_DATASETS, KNOWLEDGE_DATASETS
+from ...files import digest
 from ..ablations import KNOWLEDGE, PLAIN_BCE, WITH_HEAD
 
 FOLDER = Path(__file__).parent
+#: what begins a changed field in a profile's name: laptop+training.epochs=20
+_CHANGE = re.compile(r"\+(?=\w+\.[\w.\- ]+=)")
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,8 @@ class Profile:
     estimator: EstimatorSettings
     training: TrainingSettings
     grid: GridSettings
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """fields of ``audfer.recipes.Recipe`` that differ from every network's recipe: learning_rate, batch_size ..."""
     pretraining: PretrainingSettings = PretrainingSettings()
     keypoint: KeypointSettings = KeypointSettings()
     recognition: RecognitionSettings = RecognitionSettings()
@@ -210,11 +217,15 @@ def available_profiles() -> list[str]:
 def load_profile(name: str) -> Profile:
     """Read a profile by name, or from a path that ends in ``.toml``.
 
+    Fields may be changed behind it: "laptop+training.epochs=20", values as in a profile's file. A changed profile has
+    a name, hence folders, of its own.
+
     Raises:
         InputError: unknown name, unknown or missing key, or a value of the wrong type; the sentence names the nearest
             valid name.
     """
-    path = Path(name) if str(name).endswith(".toml") else FOLDER / f"{name}.toml"
+    name, *changes = _CHANGE.split(str(name))
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         near = get_close_matches(str(name), available_profiles(), 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
@@ -228,7 +239,43 @@ def load_profile(name: str) -> Profile:
         content = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise InputError(path, "TOML syntax", str(error), "a valid TOML file") from None
-    return profile_from({"name": path.stem, **content}, path)
+    return profile_from(_changed({"name": path.stem, **content}, changes), path)
+
+
+def with_changes(profile: str, changes: Sequence[str]) -> str:
+    """The name of a profile with fields changed, "training.epochs=20" each; a path is made absolute.
+
+    Raises:
+        InputError: a change that is not FIELD=VALUE with the field's group.
+    """
+    for change in changes:
+        if not _CHANGE.match(f"+{change}"):
+            raise InputError("command line", "--set", repr(change), "GROUP.FIELD=VALUE, for example training.epochs=20")
+    base, *before = _CHANGE.split(profile)
+    base = str(Path(base).expanduser().resolve()) if base.endswith(".toml") else base
+    return "+".join([base, *before, *changes])
+
+
+def _changed(content: dict, changes: Sequence[str]) -> dict:
+    if not changes:
+        return content
+    chosen = sorted(dict(change.split("=", 1) for change in changes).items())  # the last of one field counts
+    texts = [f"{name}={value}" for name, value in chosen]
+    for name, text in chosen:
+        *groups, last = name.split(".")
+        place = content
+        for group in groups:
+            place = place.setdefault(group, {})
+            if not isinstance(place, dict):
+                raise InputError("profile", name, "a field of a field", f"GROUP.FIELD; {group} is no group")
+        try:
+            place[last] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            place[last] = text
+    name = f"{content['name']}+{'+'.join(texts)}"
+    if len(name) > 80 or re.search(r"[^\w.+=-]", name):  # for folders
+        name = f"{content['name']}+{digest(texts, 8)}"
+    return {**content, "name": name, "summary": f"{content.get('summary', '')}; with {', '.join(texts)}"}
 
 
 def profile_from(content: dict, path: Path) -> Profile:
@@ -270,6 +317,8 @@ def _value(hint: Any, found: Any, path: Path, name: str) -> Any:
             raise InputError(path, name, repr(found), f"a table [{name}]")
         return _build(hint, found, path, name + ".")
     origin = get_origin(hint)
+    if hint is Any:
+        return found
     if origin is UnionType:
         hint, origin = next((a, get_origin(a)) for a in get_args(hint) if a is not type(None))
     if origin is tuple and isinstance(found, list):
@@ -308,6 +357,10 @@ def _check(profile: Profile, path: Path) -> None:
         for model, recipe in training.recipes.items():
             own = [name for name in RECIPES if name.startswith(f"{model}-")]
             allowed.append((f"training.recipes.{model}", (recipe,), own))
+    if profile.recipe:
+        from ...recipes import TINY, changed
+
+        changed(TINY, profile.recipe, str(path))
     if profile.keypoint.variants:
         from ...models import NETWORKS  # as in _own_networks
 

@@ -1,5 +1,10 @@
 """The errors a user can mend. Everything else is a bug and keeps its traceback."""
 
+import re
+
+#: all but line ends and tabs
+_CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
+
 
 class AudferError(Exception):
     """Something the user gave or the machine lacks.
@@ -23,7 +28,7 @@ class InputError(AudferError, ValueError):
 
     def __init__(self, where, field: str, found, expected: str):
         self.where, self.field, self.found, self.expected = str(where), field, found, expected
-        super().__init__(legible(f"{where}: {field}: found {found}, expected {expected}"))
+        super().__init__(harmless(f"{where}: {field}: found {found}, expected {expected}"))
 
     def __reduce__(self):  # so that it survives the trip from a worker process
         return type(self), (self.where, self.field, self.found, self.expected)
@@ -32,6 +37,13 @@ class InputError(AudferError, ValueError):
 def legible(text: str) -> str:
     """A text with the bytes spelled out that are no UTF-8: names out of other systems' archives cannot be printed."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def harmless(text: str) -> str:
+    """A text out of somebody else's file for a terminal: legible, and without what would move its cursor, change its
+    title or turn the direction of reading.
+    """
+    return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], legible(text))
 
 
 def refuse(where, checks) -> None:

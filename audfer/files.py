@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from .errors import AudferError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_SAYS_NO_ROOM = re.compile(r"os error (28|122|27)\b|No space left on device|PytorchStreamWriter failed writing")
+_SAYS_NO_ROOM = re.compile(
+    r"os error (28|122|27)\b|No space left on device|PytorchStreamWriter failed writing"
+    # torch's writer notices a full disk only where the file is shorter than what it has written
+    r"|enforce fail at inline_container\.cc:\d+\] \. unexpected pos"
+)
+#: what a process is writing: the name it will have, eight characters, an ending
+_UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}(\.\w+)?")
+#: what a spreadsheet takes for a formula, and what has been kept from being taken for one
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+#: descriptors of the locks that this process holds; its children keep them, so that none is free while they write
+held_locks: set[int] = set()
 
 
 class DiskFull(AudferError):
@@ -34,16 +49,15 @@ def atomic_file(path: str | os.PathLike):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except Exception as error:
-        _raise_disk_error(path, error)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with _unfinished(path, lambda folder, prefix: _new_file(folder, prefix, path.suffix)) as temporary:
+        try:
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except Exception as error:
+            _raise_disk_error(path, error)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -61,15 +75,98 @@ def atomic_folder(path: str | os.PathLike, stamp: str = ""):
     if stamp and not (path / stamp).is_file():
         require_replaceable(path, ())
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with _unfinished(path, lambda folder, prefix: tempfile.mkdtemp(dir=folder, prefix=prefix)) as temporary:
+        try:
+            yield temporary
+            os.chmod(temporary, 0o777 & ~_umask())
+            ours = [entry.name for entry in path.iterdir()] if (path / stamp).is_file() else ()
+            replace_folder(temporary, path, ours)
+        except Exception as error:
+            _raise_disk_error(path, error)
+        finally:
+            remove_tree(temporary, path.parent)
+
+
+@contextmanager
+def _unfinished(path: Path, make: Callable[[Path, str], str]) -> Iterator[Path]:
+    """A new temporary file or folder beside ``path``, held by a lock that goes with this process, however it ends.
+
+    What is not held there under such a name was left by a process that is dead, and is removed first.
+    """
+    for left in _left_beside(path.parent).pop(path.name, ()):
+        if (handle := _hold(left)) is not None:
+            if left.is_dir():
+                remove_tree(left, left.parent)
+            else:
+                left.unlink(missing_ok=True)
+            os.close(handle)
+    while True:
+        temporary = Path(make(path.parent, f".{path.name}."))
+        handle = _hold(temporary, -1)
+        if handle is not None and temporary.exists():  # not swept by another process before it was held
+            break
     try:
         yield temporary
-        os.chmod(temporary, 0o777 & ~_umask())
-        replace_folder(temporary, path, [entry.name for entry in path.iterdir()] if (path / stamp).is_file() else ())
-    except Exception as error:
-        _raise_disk_error(path, error)
     finally:
-        remove_tree(temporary, path.parent)
+        if handle >= 0:
+            os.close(handle)
+
+
+def _new_file(folder: Path, prefix: str, suffix: str) -> str:
+    handle, name = tempfile.mkstemp(suffix, prefix, folder)
+    os.close(handle)
+    return name
+
+
+@lru_cache(maxsize=1024)
+def _left_beside(folder: Path) -> dict[str, list[Path]]:
+    """Name -> what was unfinished of it when this process first wrote into the folder."""
+    left: dict[str, list[Path]] = {}
+    for name in os.listdir(folder):
+        if match := _UNFINISHED.fullmatch(name):
+            left.setdefault(match[1], []).append(folder / name)
+    return left
+
+
+def _hold(path: Path, otherwise: int | None = None) -> int | None:
+    """A descriptor that locks a file or folder, ``None`` if another process holds it; ``otherwise`` where the file
+    system has no such locks or the path is gone."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return otherwise
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        return None if isinstance(error, BlockingIOError) else otherwise
+    return handle
+
+
+def new_array(path: str | os.PathLike, shape: tuple[int, ...], dtype) -> np.memmap:
+    """A .npy file of zeros, mapped into memory, of which every byte has its place on the disk.
+
+    Writing to a map of a file without room kills the process, without a word (SIGBUS); this fails before.
+
+    Raises:
+        DiskFull: there is no room.
+    """
+    path = Path(path)
+    try:
+        if math.prod(shape) * np.dtype(dtype).itemsize > shutil.disk_usage(path.parent).free:
+            raise OSError(errno.ENOSPC, "")  # before anything is taken
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with open(path, "r+b") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
+            else:  # macOS
+                file.seek(array.offset)
+                for start in range(0, array.nbytes, 1 << 24):
+                    file.write(bytes(min(1 << 24, array.nbytes - start)))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        _raise_disk_error(path, error)
+    return array
 
 
 def replace_folder(new: Path, path: Path, names: Collection[str] = ()) -> None:
@@ -142,6 +239,16 @@ def files_below(folder: str | os.PathLike) -> Iterator[Path]:
             yield from (Path(place, name) for name in sorted(names))
 
 
+def require_plain(path: str | os.PathLike) -> None:
+    """Refuse what is there and no plain file, before it is opened: reading a pipe may wait for ever.
+
+    Raises:
+        OSError: a pipe, socket or device; or nothing is there.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("not a plain file but a folder, pipe or device")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -176,8 +283,23 @@ def checkout() -> Path | None:
 
 def write_json(path: str | os.PathLike, content) -> None:
     """Write ``content`` as indented JSON, atomically."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text in UTF-8, atomically."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def for_spreadsheets(frame):
+    """A table of which no text is a formula to a spreadsheet: one that begins like one gets an apostrophe before it."""
+    return frame.map(lambda value: f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value)
+
+
+def from_spreadsheets(frame):
+    """A table as it was before ``for_spreadsheets``."""
+    return frame.map(lambda value: value[1:] if isinstance(value, str) and _FORMULA.match(value) else value)
 
 
 def digest(content, length: int = 16) -> str:
@@ -194,8 +316,8 @@ def file_digest(path: str | os.PathLike, length: int = 16) -> str:
 
 @contextmanager
 def locked(folder: str | os.PathLike, purpose: str = "run store", how: str = "with AUDFER_WORK"):
-    """Hold ``folder`` for this process, or refuse with a sentence if another process holds it; ``how`` another is
-    chosen.
+    """Hold ``folder`` for this process and the children that it starts meanwhile, or refuse with a sentence if another
+    process holds it; ``how`` another is chosen.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +329,11 @@ def locked(folder: str | os.PathLike, purpose: str = "run store", how: str = "wi
             f"{folder}: another process is using this {purpose} (lock file {folder / '.lock'}); "
             f"wait until it has ended, or choose another folder {how}"
         ) from None
+    handle = os.dup(lock._context.lock_file_fd)  # filelock closes its own in forked children
+    held_locks.add(handle)
     try:
         yield
     finally:
+        held_locks.discard(handle)
+        os.close(handle)
         lock.release()

@@ -26,6 +26,7 @@ from pyarrow import csv as arrow_csv
 
 from .errors import InputError
 from .facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
+from .files import require_plain
 
 #: the boundary above which OpenFace itself writes success = 1 (its sources; the author's rule of thumb is 0.7)
 SUCCESS_BOUNDARY = 0.725
@@ -41,6 +42,9 @@ INTENSITY_COLUMNS: tuple[str, ...] = tuple(f"{au}_r" for au in INTENSITY_ACTION_
 PRESENCE_COLUMNS: tuple[str, ...] = tuple(f"{au}_c" for au in ACTION_UNITS)
 MAX_INTENSITY = 5.0
 LANDMARK_COLUMNS: tuple[str, ...] = tuple(f"{axis}_{i}" for axis in "xy" for i in range(68))
+
+#: a file of more is not OpenFace's
+MOST_COLUMNS = 10_000
 
 _POSE_COLUMNS = ("pose_Tx", "pose_Ty", "pose_Tz")
 _BOOKKEEPING = ("frame", "face_id", "face", "timestamp", "confidence", "success")
@@ -255,12 +259,16 @@ def _parse(
     """Header names, separator, wanted columns as float64 (NaN: missing) with "row" (from 1), truncated last rows."""
     parsed = _parse_plain(raw, wanted) or _parse_tolerant(path, raw, wanted, require_presence)
     columns = parsed[2]
+        require_plain(path)
     if "face" in columns:  # the still-image tool's name for it
         columns.setdefault("face_id", columns["face"])
     return parsed
 
 
 def _parse_plain(raw: bytes, wanted: frozenset[str]) -> tuple[list[str], str, dict[str, np.ndarray], int] | None:
+    head = raw[: raw.find(b"\n") + 1] or raw  # of a file that makes readers slow before they notice what it is
+    if (columns := 1 + max(map(head.count, (b",", b";", b"\t")))) > MOST_COLUMNS:
+        raise InputError(path, "header", f"{columns:,} columns", f"at most {MOST_COLUMNS:,}; OpenFace writes 714")
     """The fast reader, or ``None`` for a file that is not plain numbers under a complete header."""
     start = raw.find(b"\n") + 1
     layout = _plain_layout(raw[:start], wanted) if start else None
@@ -375,7 +383,7 @@ def _body(path: Path, header: list[str], separator: str, body: list[str]) -> tup
         truncated = int(cells < len(header) and number == len(body) - 1)
         if cells != len(header) and not truncated:
             raise InputError(path, f"data row {number + 1}", f"{cells} cells", f"{len(header)}, as in the header")
-    repeated = sorted({name for name in header if header.count(name) > 1 and name in _EVERYTHING})
+    repeated = sorted({name for name in header if name in _EVERYTHING and header.count(name) > 1})
     if repeated:
         raise InputError(path, "header", f"column {repeated[0]} twice", "every column once")
     return body[: len(body) - truncated], truncated

@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from ..errors import AudferError, InputError, refuse
 from ..facs import EXPRESSIONS
-from ..files import atomic_file
+from ..files import atomic_file, for_spreadsheets
 from ..openface import DETAILS, INTENSITY_COLUMNS, PRESENCE_COLUMNS, AUTrack, read_openface
 from ..progress import progress
 
@@ -219,7 +219,7 @@ def write_lists(out: Path, kind: str, every: pd.DataFrame, refused: pd.DataFrame
             path.unlink(missing_ok=True)
         else:
             with atomic_file(path) as temporary:
-                rows.to_csv(temporary, index=False)
+                for_spreadsheets(rows).to_csv(temporary, index=False)
 
 
 def _spans(clip) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..facs import ACTION_UNITS
-from ..files import atomic_folder, digest, write_json
+from ..files import atomic_folder, digest, new_array, write_json
 from ..plugins import versions
 from .annotated import annotated_labels, annotated_landmarks, load_annotated_frames
 from .common import dataset_folder
@@ -101,9 +101,7 @@ def pack_annotated(
     if stored != meta:
         table = table.reset_index(drop=True)
         with atomic_folder(folder) as temporary:
-            frames = np.lib.format.open_memmap(
-                temporary / "frames.npy", mode="w+", dtype=np.uint8, shape=(len(table), size, size, 3)
-            )
+            frames = new_array(temporary / "frames.npy", (len(table), size, size, 3), np.uint8)
             load_annotated_frames(root, table, size, align=align, openface=openface, out=frames, progress=True)
             frames.flush()
             if rendered and not (align or openface):

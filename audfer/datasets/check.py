@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from .. import published as paper
 from ..errors import InputError
 from ..facs import EXPRESSIONS
+from ..files import require_plain
 from ..jobs.workers import chunks, each
 from ..progress import progress as progress_bar
 from .annotated import action_units_of, annotated_labels, read_annotated
@@ -31,6 +31,7 @@ from .manifest import (
     frame_number,
     is_video,
     list_frames,
+    open_image,
     published_counts,
     read_image,
     upright_size,
@@ -241,6 +242,7 @@ def _measure(file: str, deep: bool) -> tuple[int, int, tuple[int, int]]:
         return os.path.getsize(file), *video_shape(file, deep)
     if deep:
         return os.path.getsize(file), 1, read_image(file).shape[1::-1]
+    require_plain(file)
     with open(file, "rb") as handle:
         length = os.fstat(handle.fileno()).st_size
         if not length:
@@ -248,7 +250,7 @@ def _measure(file: str, deep: bool) -> tuple[int, int, tuple[int, int]]:
         handle.seek(max(0, length - 32))
         tail = handle.read()
         handle.seek(0)
-        with Image.open(handle) as image:
+        with open_image(handle) as image:
             end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(image.format, b"")
             if end not in tail:
                 raise OSError(f"{image.format} without its end marker: truncated")

@@ -26,7 +26,7 @@ from .registry import DATASETS
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 #: Pillow's names of what is opened, whatever a file is called: others may start programs (EPS: Ghostscript)
-IMAGE_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF")
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF")
 #: of a picture or a frame: a file of half a megabyte may unfold to gigabytes. A frame of an 8K video has fewer
 MOST_PIXELS = 2**25
 VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mkv", ".mov", ".webm", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from .. import files
 from ..errors import InputError
@@ -50,8 +52,8 @@ class PackedClips:
         frame_numbers: int32 (N, T), the ``frame`` of each packed frame in its clip (as in the AU table).
         manifest: the manifest's table, rows aligned with ``frames``.
         meta: format (of the store), dataset, fold, num_frames, size, rule (how frames were chosen), alignment,
-            fingerprint (of the data), pixels (digest of ``frames.npy``), embedded, dropped, classes, notes, quarantined
-            (how many clips were left out).
+            fingerprint (of the data), pixels (digest of ``frames.npy``), rows (``rows_digest``), embedded, dropped,
+            classes, notes, quarantined (how many clips were left out).
         quarantine: clips that could not be read, with the reason: clip_id, path, split, expression, reason. They are in
             neither ``frames`` nor ``manifest``, so the counts of their classes are smaller by them.
     """
@@ -72,8 +74,7 @@ class PackedClips:
         It does not depend on where the clips lie or when they were packed, so that records survive packing again.
         """
         pixels = self.meta.get("pixels") or files.file_digest(self.frames.filename)
-        rows = self.manifest.drop(columns=["path"], errors="ignore").to_csv(index=False)
-        return files.digest([pixels, self.frame_numbers.tolist(), rows, self.meta["rule"]])
+        return files.digest([pixels, self.frame_numbers.tolist(), _rows(self.manifest), self.meta["rule"]])
 
     def split(self, name: str) -> np.ndarray:
         """Positions of one split's clips, int (n,).
@@ -156,11 +157,11 @@ def pack(
         "notes": list(manifest.notes),
         "code": versions("packing"),
     }
-    if _is_made(out, meta):
-        return open_packed(out)
+    if whole := made(out, meta):
+        return whole
     work = out.with_name(f".{out.name}.packing")
     with files.locked(work, "packed store", "to write"):
-        if not _is_made(out, meta):  # another process may have finished it while this one waited for the lock
+        if not made(out, meta):  # another process may have finished it while this one waited for the lock
             store = work / "store"
             _prepare(work, meta, (len(manifest), num_frames, size, size, 3))
             done = _pack_chunks(manifest, work, num_frames, size, align, workers, progress)
@@ -186,30 +187,52 @@ def open_packed(out: str | os.PathLike) -> PackedClips:
         found = meta.get("format", 1)
     except FileNotFoundError:
         raise InputError(out, "packed clips", "no meta.json", "a folder made by audfer data pack") from None
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise InputError(out / "meta.json", "packed clips", "no JSON object", "what audfer data pack wrote") from None
     if found not in range(1, FORMAT + 1):
         raise InputError(out, "format of the packed clips", found, f"1 to {FORMAT}: pack them again, or update audfer")
-    frames, manifest = np.load(out / "frames.npy", mmap_mode="r"), pd.read_parquet(out / "manifest.parquet")
-    if len(frames) != len(manifest):
-        raise InputError(out, "packed clips", f"{len(frames)} clips for {len(manifest)} rows", "as many rows as clips")
-    packed = PackedClips(frames, np.load(out / "frame_numbers.npy"), manifest, meta)
-    if (out / "quarantine.csv").is_file():
-        packed.quarantine = pd.read_csv(
-            out / "quarantine.csv", dtype={"clip_id": str, "path": str}, keep_default_na=False
-        )
+    try:
+        frames, numbers = np.load(out / "frames.npy", mmap_mode="r"), np.load(out / "frame_numbers.npy")
+        packed = PackedClips(frames, numbers, pd.read_parquet(out / "manifest.parquet"), meta)
+        if (out / "quarantine.csv").is_file():
+            text = {"clip_id": str, "path": str}
+            lost = pd.read_csv(out / "quarantine.csv", dtype=text, keep_default_na=False)
+            packed.quarantine = files.from_spreadsheets(lost)
+        if not len(frames) == len(numbers) == len(packed.manifest):
+            raise ValueError(f"{len(frames)} clips, {len(numbers)} rows of frames, {len(packed.manifest)} of clips")
+        if meta.get("rows", known := rows_digest(packed.manifest, numbers)) != known:
+            raise ValueError("manifest.parquet or frame_numbers.npy is not what was written")
+    except (OSError, ValueError, KeyError, EOFError, pa.ArrowException) as error:
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(out, "packed clips", found, "a whole store (audfer data pack makes one)") from None
     return packed
+
+
+def rows_digest(manifest: pd.DataFrame, frame_numbers: np.ndarray) -> str:
+    """Digest of which clips and frames a store holds, in which order, with which labels; kept as ``rows`` in its
+    ``meta.json``.
+    """
+    return files.digest([frame_numbers.tolist(), _rows(manifest)])
+
+
+def _rows(manifest: pd.DataFrame) -> str:
+    return manifest.drop(columns=["path"], errors="ignore").to_csv(index=False)
 
 
 # -------------------------------------------------------------------------------------------------------- the steps
 
 
-def _is_made(out: Path, meta: dict) -> bool:
+def made(out: Path, meta: dict) -> PackedClips | None:
+    """The store that is there, if its metadata hold all of ``meta`` and it is whole; a damaged one is named."""
     try:
         stored = json.loads((out / "meta.json").read_text())
-        return {key: stored.get(key) for key in meta} == meta
-    except (OSError, ValueError, AttributeError):
-        return False
+        if {key: stored.get(key) for key in meta} == meta:
+            return open_packed(out)
+    except InputError as error:
+        print(f"{error}; it is made again", file=sys.stderr, flush=True)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        pass
+    return None
 
 
 def tracks_of(manifest: Manifest, folder: str | os.PathLike) -> dict:
@@ -229,14 +252,10 @@ def _prepare(work: Path, meta: dict, shape: tuple[int, ...]) -> None:
         files.remove_tree(work / name, work)
         (work / name).mkdir()
     try:
-        array = np.lib.format.open_memmap(work / "store" / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
-        end = array.offset + array.nbytes
-        del array
-        with open(work / "store" / "frames.npy", "r+b") as handle:
-            os.posix_fallocate(handle.fileno(), 0, end)  # a disk that is too small is noticed now
-    except OSError as error:
+        files.new_array(work / "store" / "frames.npy", shape, np.uint8)  # a disk that is too small is noticed now
+    except files.DiskFull:
         files.remove_tree(work, work.parent)
-        raise files.disk_error(work, error) from error
+        raise
     files.write_json(plan, meta)
 
 
@@ -336,13 +355,14 @@ def _finish(manifest: Manifest, store: Path, meta: dict, done: list[dict], align
                     handle.write(whole[part].tobytes())
     np.save(store / "frame_numbers.npy", numbers[kept])
     table.to_parquet(store / "manifest.parquet", index=False)
-    lost[list(QUARANTINE)].to_csv(store / "quarantine.csv", index=False)
+    files.for_spreadsheets(lost[list(QUARANTINE)]).to_csv(store / "quarantine.csv", index=False)
     if align is not None:
         quality = alignment.quality_table([row for chunk in done for row in chunk["quality"]])
-        quality.to_csv(store / "alignment.csv", index=False)
+        files.for_spreadsheets(quality).to_csv(store / "alignment.csv", index=False)
         _contact_sheet(replace(manifest, table=table, listed_frames={}), store, numbers[kept], align)
     pixels = files.file_digest(store / "frames.npy")
-    files.write_json(store / "meta.json", {**meta, "quarantined": len(reasons), "pixels": pixels})
+    known = {"quarantined": len(reasons), "pixels": pixels, "rows": rows_digest(table, numbers[kept])}
+    files.write_json(store / "meta.json", {**meta, **known})
 
 
 def _contact_sheet(manifest: Manifest, store: Path, numbers: np.ndarray, align) -> None:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from weakref import WeakSet
 
+from ..files import held_locks
+
 _PR_SET_PDEATHSIG = 1
 # looked up once, here: between fork and exec a child of a threaded process should do next to nothing
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform.startswith("linux") else None
@@ -86,13 +88,21 @@ def _refuse_if_stopped() -> None:
         raise Stopped
 
 
-def _bind_to_parent() -> None:
-    """Have the kernel kill this process when the thread that started it is gone (Linux; elsewhere nothing happens).
+def following() -> dict[str, object]:
+    """Arguments of ``subprocess.Popen`` for a child that the kernel kills when the thread which starts it is gone
+    (Linux), and that keeps our locks: none is free before the last one that writes has ended.
 
-    Without it the children of a killed worker would go on and do their clip a second time beside the next worker.
+    Without it the children of a killed run would go on beside the next one.
     """
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = os.getpid()
+
+    def bind() -> None:
+        if _LIBC is not None:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it died before that
+                os._exit(1)
+
+    return {"preexec_fn": bind, "pass_fds": tuple(held_locks)}
 
 
 def _start(command: Sequence[str], stdin, stdout, stderr) -> subprocess.Popen:
@@ -105,7 +115,7 @@ def _start(command: Sequence[str], stdin, stdout, stderr) -> subprocess.Popen:
             stderr=stderr,
             env={**os.environ, **ONE_THREAD},
             start_new_session=True,  # Ctrl-C is left to the parent
-            preexec_fn=_bind_to_parent,
+            **following(),
         )
         _living[process.pid] = threading.current_thread()
     return process

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..datasets.annotated_frames import AnnotatedFrames
 from ..errors import InputError
-from ..files import atomic_folder, digest, write_json
+from ..files import atomic_folder, digest, new_array, write_json
 from ..plugins import versions
 from ..progress import progress
 from ..recipes import Augmentation
@@ -123,9 +123,7 @@ def _make(network: LAC, data: AnnotatedFrames, folder: Path, stamp: str, device:
                 with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
                     maps = network.backbone.trunk(shown[:, 0]).permute(0, 2, 3, 1).half().cpu().numpy()
                 if stored is None:
-                    stored = np.lib.format.open_memmap(
-                        temporary / "maps.npy", mode="w+", dtype=np.float16, shape=(2, count, *maps.shape[1:])
-                    )
+                    stored = new_array(temporary / "maps.npy", (2, count, *maps.shape[1:]), np.float16)
                 stored[side, part] = maps
             bar.update(part.stop - start)
         stored.flush()

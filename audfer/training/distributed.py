@@ -12,9 +12,9 @@ they are divided; batch norms see the whole batch.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,10 +26,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import AudferError, InputError
+from ..files import remove_tree
+from ..jobs.processes import following
 
 #: the others wait this long for rank 0, which may render and pack first; a process that dies ends all of them at once
 #: anyway
 _PATIENCE = timedelta(days=7)
+#: environment variable with the file that the processes of ``launch`` meet in
+_MEETING = "AUDFER_MEETING"
 
 
 # ---------------------------------------------------------------------------------------------------------- processes
@@ -72,7 +76,9 @@ def together(device: str) -> Iterator[int]:
         check_gpus(here)
         torch.cuda.set_device(local)
     # objects travel by gloo in any case: it waits without occupying the GPU
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=_PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    place = f"file://{os.environ[_MEETING]}" if _MEETING in os.environ else "env://"
+    dist.init_process_group(backend, place, timeout=_PATIENCE, world_size=launched(), rank=int(os.environ["RANK"]))
     try:
         yield rank()
         if rank() == 0:
@@ -156,13 +162,14 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     """
     if processes < 1:
         raise InputError("command line", "--processes", processes, "at least 1")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    meeting = tempfile.mkdtemp(prefix="audfer-")  # only this user may enter it
+    # nobody outside this machine is to be heard: they meet in a file and talk over loopback
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
     shared = {
         **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        _MEETING: os.path.join(meeting, "store"),
+        "GLOO_SOCKET_IFNAME": loopback,
+        "NCCL_SOCKET_IFNAME": loopback,
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
     }
@@ -175,6 +182,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
             env={**shared, "RANK": str(number), "LOCAL_RANK": str(number)},
             stdout=subprocess.DEVNULL if number else shown,
             stderr=None if number else shown and subprocess.STDOUT,
+            **following(),
         )
         for number in range(processes)
     ]
@@ -195,6 +203,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
             except subprocess.TimeoutExpired:  # in the middle of a collective operation, where no signal is heard
                 process.kill()
                 process.wait()
+        remove_tree(meeting, tempfile.gettempdir())
 
 
 # --------------------------------------------------------------------------------------------------- who has which

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import signal
@@ -375,6 +376,63 @@ time.sleep(600)""",
 
 
 # ------------------------------------------------------------------------------------------------ pieces
+_RUNS = """
+import sys
+from audfer.companion.reproduce import reproduce
+reproduce("smoke", ("a",), source=sys.argv[1], work=sys.argv[2], figures=sys.argv[3], free_gb=0)
+"""
+
+_WORKING = """
+import os, subprocess, sys, time
+from audfer.jobs.processes import PythonChild
+worker = PythonChild().call(os.getpid, seconds=60)
+with open(os.environ["AUDFER_WORK"] + "/pids", "w") as file:
+    file.write(f"{os.getpid()} {worker}\\n")
+time.sleep(120)
+"""
+
+
+def test_nothing_outlives_a_run_that_is_killed(places):
+    """The kernel and its workers end with it, and the folder is free again once they have."""
+    notebook(places["source"] / "a.ipynb", ("code", _WORKING))
+    folders = [str(places[name]) for name in ("source", "work", "figures")]
+    run = subprocess.Popen([sys.executable, "-c", _RUNS, *folders], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    told, until = places["work"] / "pids", time.monotonic() + 90
+    while not (told.is_file() and told.read_text().endswith("\n")):
+        assert run.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    run.kill()
+    run.wait()
+    pids, until = told.read_text().split(), time.monotonic() + 5
+    while any(Path("/proc", pid).exists() for pid in pids):
+        assert time.monotonic() < until, "an orphan"
+        time.sleep(0.02)
+    with locked(places["work"] / "smoke"):
+        pass
+
+
+def test_an_executed_notebook_is_whole_when_the_disk_is_full(places, monkeypatch):
+    """papermill writes the whole notebook again after every cell."""
+    notebook(places["source"] / "a.ipynb", ("code", "print(1)"), ("code", "print(2)"), ("code", "print(3)"))
+    written = []
+
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    put, output = Path.open, places["work"] / "smoke" / "notebooks" / "a.ipynb"
+
+    def opened(path, *arguments, **options):
+        if path.name.startswith(".a.ipynb.") and (written.append(path) or len(written) > 3):
+            return Full()
+        return put(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(NotebookFailed, match="the disk is full"):
+        reproduce("smoke", ("a",), **places)
+    assert len(nbformat.read(output, as_version=4).cells) == 6 and len(list(output.parent.glob("*a.ipynb*"))) == 1
+
+
 def test_a_cleaned_notebook_keeps_results_and_loses_what_changes_from_run_to_run(places):
     code = "import sys; print('no' + 'ise', file=sys.stderr); print('kept')"
     path = notebook(places["source"] / "a.ipynb", ("code", code))

@@ -140,6 +140,42 @@ def test_a_folder_that_is_no_store_is_never_overwritten(tmp_path):
     assert len(datasets.read_dataset("folder", tmp_path / "clips")) == len(found)
 
 
+def _permuted(column: str):
+    def permute(path: Path) -> None:
+        table = pd.read_parquet(path)
+        table[column] = table[column].to_numpy()[::-1]
+        table.to_parquet(path, index=False)
+
+    return permute
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "file, harm",
+    [
+        ("manifest.parquet", _permuted("expression")),
+        ("manifest.parquet", _permuted("split")),
+        ("manifest.parquet", _permuted("clip_id")),
+        *((name, _cut) for name in ("manifest.parquet", "frames.npy", "frame_numbers.npy")),
+        ("frame_numbers.npy", lambda path: np.save(path, np.load(path)[:, ::-1])),
+        ("meta.json", lambda path: path.write_text("[" * 100_000)),
+        ("manifest.parquet", Path.unlink),
+    ],
+)
+def test_a_damaged_store_is_refused_where_it_is_opened_and_made_again_where_it_is_packed(tmp_path, file, harm, capsys):
+    clips = datasets.read_dataset("folder", small.folder(tmp_path / "clips", count=2))
+    before = datasets.pack(clips, tmp_path / "out", 3, 8, progress=False).content
+    assert datasets.open_packed(tmp_path / "out").content == before
+    harm(tmp_path / "out" / file)
+    with pytest.raises(InputError, match="packed clips: found "):
+        datasets.open_packed(tmp_path / "out")
+    assert datasets.pack(clips, tmp_path / "out", 3, 8, progress=False).content == before
+    assert file == "meta.json" or "it is made again" in capsys.readouterr().err
+
+
 def test_stores_of_other_formats_are_opened_or_refused(tmp_path):
     found = datasets.read_dataset("folder", small.folder(tmp_path / "clips"))
     packed = datasets.pack(found, tmp_path / "out", 2, 8, progress=False)

@@ -2,12 +2,16 @@
 
 import os
 import socket
+import sys
+import time
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from paths import ROOT
 from team import NETWORKS, batch_norms, cells_together, fail_together, member, record_or_assist
 
 from audfer.companion import cli
@@ -163,6 +167,7 @@ def test_a_loss_that_is_not_finite_stops_all_processes_with_the_same_sentence(st
 
 def test_several_processes_from_the_command_line_or_from_python(study, tmp_path, monkeypatch, capfd):
     # what the study has made already lies where the command looks for it
+    assert study.inputs
     os.symlink(study.work, tmp_path / study.profile.name)
     for name, value in (("AUDFER_WORK", str(tmp_path)), ("AUDFER_PROGRESS", "off")):
         monkeypatch.setenv(name, value)
@@ -170,6 +175,29 @@ def test_several_processes_from_the_command_line_or_from_python(study, tmp_path,
     shown = capfd.readouterr().out
     assert shown.count("record: ") == 1 and "last, epoch 1: " in shown and "best-on-test, epoch 1: " in shown
     assert RunRecord.load(shown.split("record: ")[1].strip()).costs["processes"] == 2
+
+
+def test_ranks_listen_on_loopback_alone_and_end_with_whoever_started_them(study, tmp_path):
+    assert study.inputs
+    os.symlink(study.work, tmp_path / study.profile.name)
+    arguments = ["train", "--profile", str(_toml(study)), "--epochs", "500", "--processes", "2"]
+    environment = {**os.environ, "AUDFER_WORK": str(tmp_path), "AUDFER_PROGRESS": "off"}
+    launcher = psutil.Popen([sys.executable, "-m", "audfer", *arguments], env=environment, cwd=ROOT)
+    until = time.monotonic() + 90
+    while not (heard := _listening(ranks := launcher.children())) or len({pid for pid, _ in heard}) < 2:
+        assert launcher.poll() is None and time.monotonic() < until, ranks
+        time.sleep(0.1)
+    assert {address for _, address in heard} <= {"127.0.0.1", "::1"}
+    launcher.kill()
+    launcher.wait()
+    _, left = psutil.wait_procs(ranks, 5)
+    assert not left
+
+
+def _listening(processes) -> set[tuple[int, str]]:
+    """(process, address) of every socket on which somebody could be heard."""
+    sockets = [(process.pid, one) for process in processes for one in process.net_connections("inet")]
+    return {(pid, one.laddr.ip) for pid, one in sockets if one.status == psutil.CONN_LISTEN}
 
 
 def _toml(study):

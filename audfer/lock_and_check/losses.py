@@ -93,11 +93,13 @@ def localisation_loss(features: Tensor, boxes: Tensor, variant: str = "bounded")
     """
     _known_variant("L_loc", variant, ("bounded", "paper"))
     features, boxes = _flat(features, boxes)
-    energy = at_least_float32(features.abs()).sum(dim=-3)
+    energy = at_least_float32(features).abs().sum(dim=-3)
     known = _known(boxes)
     if variant == "bounded":
         cover = region_cover(boxes, *energy.shape[-2:]).to(energy.dtype)
-        inside = (energy * cover).sum(dim=(-2, -1)) / energy.sum(dim=(-2, -1)).clamp(min=torch.finfo(energy.dtype).tiny)
+        whole = energy.sum(dim=(-2, -1))
+        # of features that are all 0 no share is inside, and they get no gradient; 1 / tiny would overflow in float16
+        inside = (energy * cover).sum(dim=(-2, -1)) / whole.where(whole > 0, 1)
     else:
         bins = roi_align(energy[:, None], boxes.nan_to_num().flatten(1, 2)[:, None], BINS).sum(dim=(-2, -1))
         inside = (bins[:, 0] * known.flatten(1)).sum(dim=-1)

@@ -62,6 +62,15 @@ def test_bounded_localisation_is_the_share_inside_and_moves_energy_there():
     torch.testing.assert_close(localisation_loss(torch.zeros(1, 3, 4, 4), CORNERS), torch.tensor(0.0))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_features_that_are_all_zero_get_no_gradient_and_spoil_no_others(dtype):
+    features = random(3, 2, 4, 4).to(dtype)
+    features[1] = 0
+    features.requires_grad_()
+    localisation_loss(features, CORNERS.expand(3, -1, -1, -1)).backward()
+    assert torch.isfinite(features.grad).all() and (features.grad[1] == 0).all() and (features.grad[[0, 2]] != 0).any()
+
+
 def test_printed_localisation_is_a_sum_and_has_no_lower_bound():
     features = random(2, 3, 4, 4).requires_grad_()
     loss = localisation_loss(features, CORNERS.repeat(2, 1, 1, 1), "paper")

@@ -1,6 +1,7 @@
 """Profiles are checked before anything is computed."""
 
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -48,6 +49,32 @@ def test_an_unknown_profile_names_the_nearest():
         ("[grid]\nstrategy_datasets = ['AFEW']", "grid.strategy_datasets: found 'AFEW', expected one of DFEW"),
         ("not toml", "TOML syntax"),
         ("[estimator]\nbatch_size = 3", "estimator.epochs: found nothing"),
+        ("[estimator]\nepochs = 0", "estimator.epochs: found 0, expected a number from 1"),
+        (
+            "[data]\nsource = 'embedded'\nrender_size = 1000000",
+            "18 frames of 1000000 pixels, expected a clip of at most 1 GB; this one has 54,000 GB",
+        ),
+        ("[data]\nsource = 'embedded'\nrender_size = -1", "data.render_size: found -1, expected a number from 1"),
+        (
+            "[data]\nsource = 'embedded'\ndisfa_frames = 1000000000",
+            "data.disfa_frames: found 1000000000, expected a number from 0 to 1,000,000",
+        ),
+        (
+            "[data]\nsource = 'embedded'\ndisfa_frames = 1000000\ndisfa_subjects = 1000000",
+            "1,000,000,003,000 rendered frames, expected at most 1 TB of pixels; these have 12,288 TB",
+        ),
+        ("[data]\nsource = 'embedded'\nclip_frames = [3]", "data.clip_frames: found .3,., expected two lengths"),
+        ("[data]\nsource = 'embedded'\nclip_frames = [9, 3]", "the shorter length first"),
+        (
+            "[training]\nsize='tiny'\nepochs=1\nnum_frames=1\nstored_frames=1000000\nimage_size=1000",
+            "training.stored_frames and training.image_size: found 1000000 frames of 1000 pixels, .* has 3,000 GB",
+        ),
+        (
+            "[training]\nsize='tiny'\nepochs=1\nnum_frames=1\nstored_frames=1\nimage_size=1\nseeds=[18446744073709551616]",
+            "training.seeds: found 18446744073709551616",
+        ),
+        ("summary = " + "[" * 10_000, "TOML syntax"),
+        ("summary = 'caf\udce9'", "TOML syntax: found 'utf-8' codec can't decode"),
     ],
 )
 def test_a_wrong_profile_file_gets_a_sentence(tmp_path, line, sentence):
@@ -60,7 +87,8 @@ def test_a_wrong_profile_file_gets_a_sentence(tmp_path, line, sentence):
     given = line[1 : line.index("]")] if line.startswith("[") else None
     text = "summary = 'x'\n" + "".join(f"[{k}]\n{v}\n" for k, v in base.items() if k != given and k != "grid")
     path = tmp_path / "mine.toml"
-    path.write_text(text + ("" if given == "grid" else "[grid]\n") + "\n" + line if given else line)
+    whole = text + ("" if given == "grid" else "[grid]\n") + "\n" + line if given else line
+    path.write_bytes(os.fsencode(whole))
     with pytest.raises(InputError, match=sentence):
         load_profile(str(path))
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from operator import attrgetter
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ...errors import InputError
+from ...errors import InputError, refuse
 from ...facs import EVALUATION_DATASETS, KNOWLEDGE_DATASETS
 from ...files import digest
 from ..ablations import KNOWLEDGE, PLAIN_BCE, WITH_HEAD
@@ -236,9 +237,9 @@ def load_profile(name: str) -> Profile:
             f"one of {', '.join(available_profiles())}, or a path ending in .toml{hint}",
         )
     try:
-        content = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(path, "TOML syntax", str(error), "a valid TOML file") from None
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(path, "TOML syntax", str(error), "a valid TOML file in UTF-8") from None
     return profile_from(_changed({"name": path.stem, **content}, changes), path)
 
 
@@ -341,8 +342,46 @@ def _check(profile: Profile, path: Path) -> None:
         ("training.size", (training.size,), ("tiny", "paper")),
         ("training.device", (training.device,), ("auto", "cpu", "cuda")),
         ("training.precision", (training.precision,), ("auto", "bf16", "float32")),
+def _sizes(profile: Profile) -> Iterator[tuple[bool, str, object, str]]:
+    """Numbers too small to mean anything, or so large that memory or disk would end the run somewhere in the middle."""
+    data, training, recognition = profile.data, profile.training, profile.recognition
+    for name, least in {
+        **dict.fromkeys(("estimator.epochs", "estimator.batch_size", "data.render_size", "data.clip_frames"), 1),
+        **dict.fromkeys((f"training.{name}" for name in ("num_frames", "stored_frames", "image_size")), 1),
+        **dict.fromkeys(("training.epochs", "training.workers", "training.seeds", "recognition.image_size"), 0),
+        **dict.fromkeys(("data.ravdess_actors", "data.affwild2_videos", "data.affwild2_frames"), 0),
+        **dict.fromkeys(("data.disfa_subjects", "data.disfa_frames", "data.train_clips", "data.test_clips"), 0),
+    }.items():
+        value = attrgetter(name)(profile)
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        for one in values:
+            most = 2**32 - 1 if name == "training.seeds" else 1_000_000
+            yield not least <= one <= most, name, one, f"a number from {least} to {most:,}"
+    yield len(data.clip_frames) != 2, "data.clip_frames", data.clip_frames, "two lengths"
+    shortest, longest = data.clip_frames
+    yield shortest > longest, "data.clip_frames", data.clip_frames, "the shorter length first"
+    windows = max(recognition.window, *recognition.windows, 1)
+    for names, frames, side in (
+        ("training.stored_frames and training.image_size", training.stored_frames, training.image_size),
+        ("data.clip_frames and data.render_size", longest, data.render_size),
+        ("recognition.windows and recognition.image_size", windows, recognition.image_size),
+    ):
+        need = frames * side**2 * 3 / 1e9
+        yield (
+            need > 1,
+            names,
+            f"{frames} frames of {side} pixels",
+            f"a clip of at most 1 GB; this one has {need:,.0f} GB",
+        )
+    clips = (sum(data.train_clips.values()) + sum(data.test_clips.values())) * longest
+    pictures = clips + data.affwild2_videos * data.affwild2_frames + data.disfa_subjects * data.disfa_frames
+    need = pictures * data.render_size**2 * 3 / 1e12 * profile.embedded
+    yield need > 1, "data", f"{pictures:,} rendered frames", f"at most 1 TB of pixels; these have {need:,.0f} TB"
+
+
         ("recognition.size", (recognition.size,), ("paper", "small", "tiny", "estimator")),
         ("recognition.folds", recognition.folds, held_out if recognition.size == "estimator" else (1, 2, 3)),
+    refuse(path, _sizes(profile))
         ("estimator.held_out_fold", held_out, (1, 2, 3)),
         ("grid.knowledge", (grid.knowledge,), ("paper", "release")),
         ("grid.strategy", (grid.strategy,), grid.strategies),

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import AudferError, InputError
+from ..errors import AudferError, InputError, harmless
 from ..files import checkout
 from ..plugins import Registry
 
@@ -151,7 +151,7 @@ def data_fetch(options) -> None:
     from ..datasets import download
 
     todo = download.plan(options.what, _root(options, "data"), song=options.song, base_url=options.base_url)
-    print(todo.describe(), flush=True)
+    print(harmless(todo.describe()), flush=True)
     if todo.missing and not options.yes:
         if not sys.stdin.isatty():
             raise _wrong("--yes", "nothing, and nobody to ask", "--yes to download what is listed above")
@@ -185,7 +185,7 @@ def data_check(options) -> int:
 
     folds = None if options.fold is None else (options.fold,)
     check = datasets.check_dataset(**_clips(options, True), folds=folds, deep=options.deep, workers=options.workers)
-    print(json.dumps(check.to_json(), indent=1) if options.json else check)
+    print(json.dumps(check.to_json(), indent=1) if options.json else harmless(str(check)))
     return 0 if check.as_published else 1
 
 
@@ -243,7 +243,7 @@ def data_pack(options) -> None:
         _landmarks(manifest, Path(options.align), options)
     packed = datasets.pack(manifest, out, options.frames, options.size, workers=options.workers, align=options.align)
     for note in manifest.notes:
-        print(note)
+        print(harmless(note))
     lost = packed.quarantine
     all_clips = manifest.table.groupby(["split", "expression"]).size()
     for (split, expression), part in lost.groupby(["split", "expression"]):
@@ -328,6 +328,13 @@ def au_import(options) -> int:
         f"{read['low_confidence'].sum()} of low confidence, {read['contaminated'].sum()} beside failed ones, "
         f"{read['gaps'].sum()} gaps; {(read['faces'] > 1).sum()} files with several faces"
     )
+    if lost := read["left_out"].sum():
+        blind = ((read["faces"] > 1) & read["hand_overs"].isna()).sum()
+        why = f", {blind} of them with neither landmarks nor pose to follow a face by where its number changes"
+        print(
+            f"{(read['left_out'] > 0).sum()} files lose {lost} frames of other faces than the kept one"
+            + why * bool(blind)
+        )
     refused = _refused(out, files["status"] == "refused", files["reason"], "files")
     if manifest is not None:
         say_coverage(out, files.attrs["coverage"])
@@ -362,7 +369,7 @@ def _refused(out: Path, refused, reasons, what: str) -> int:
         return 0
     listed = out.with_name(f"{out.stem}_quarantine.csv")
     count = f"{refused.sum()} of {len(refused)} {what}"
-    print(f"{listed}: {count} refused, the first: {reasons[refused].iloc[0]}", file=sys.stderr)
+    print(harmless(f"{listed}: {count} refused, the first: {reasons[refused].iloc[0]}"), file=sys.stderr)
     return 1
 
 
@@ -421,14 +428,26 @@ def _pyfeat(options):
     return PyFeat()
 
 
-for _name, _make in (("openface", _openface), ("audfer", _estimator), ("pyfeat", _pyfeat)):
+def _blendshapes(options):
+    from ..action_units.blendshapes import Blendshapes
+
+    file = getattr(options, "task_file", "") or options.weights
+    return Blendshapes(str(file and Path(file).absolute()))
+
+
+for _name, _make in (
+    ("openface", _openface),
+    ("audfer", _estimator),
+    ("pyfeat", _pyfeat),
+    ("blendshapes", _blendshapes),
+):
     EXTRACTORS.add(_name, _make)
 
 
 # ---------------------------------------------------------------------------------------------------- matrix, weights
 
 
-def knowledge_build(options) -> None:
+def knowledge_build(options) -> int:
     if options.openface:
         from ..action_units.table import table_from_openface_folder
         from ..knowledge import KnowledgeMatrix
@@ -436,21 +455,27 @@ def knowledge_build(options) -> None:
         if options.theta:
             expected = "0: the filter of Eq. 3 needs expression scores of the clips' own frames"
             raise _wrong("--theta with --openface", options.theta, expected)
-        table, labels = table_from_openface_folder(options.openface)
+        face = int(options.face) if options.face.isdigit() else options.face
+        table, labels = table_from_openface_folder(options.openface, face=face)
         frames = table.labelled(Path(options.openface).name, labels.set_index("clip_id")["expression"])
-        matrix = KnowledgeMatrix.from_frames(frames, variant=options.variant or "paper", au28=options.au28)
+        choices = {"variant": options.variant or "paper", "au28": options.au28, "scaled": options.scaled}
+        matrix, refused = KnowledgeMatrix.from_frames(frames, **choices), labels.attrs["refused"]
     else:
-        matrix = _study(options).knowledge(options.variant, options.theta, options.au28)
+        study, refused = _study(options), {}
+        matrix = study.knowledge(options.variant, options.theta, options.au28, scaled=options.scaled)
     matrix.save(Path(options.out))
     print(matrix.to_frame().round(2).to_string())
     print(options.out)
+    if matrix.flat:
+        print(matrix.flat, file=sys.stderr)
+    return 1 if refused else 0
 
 
 def weights_inspect(options) -> None:
     from ..models import inspect_checkpoint
 
     checkpoint = inspect_checkpoint(options.file, options.model)
-    print(checkpoint)
+    print(harmless(str(checkpoint)))
     if options.model and not checkpoint.fits:
         raise AudferError(f"{options.file}: these weights do not fit {options.model}")
 

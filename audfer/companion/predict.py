@@ -124,7 +124,8 @@ def predict(
         if not ok.any():
             raise InputError(video, f"AU intensities from {source}", "none in any frame", "a face in some frames")
         scores = matrix.expression_scores(_all_aus(intensity - rest))
-        about = read_clip(matrix, np.nanmean(intensity - rest, axis=0)) | {"baseline": said}
+        mean = pd.DataFrame(intensity - rest).mean().to_numpy()  # of known frames; NaN where an AU has none
+        about = read_clip(matrix, mean) | {"baseline": said}
     else:
         named, (scores, of_clip) = f"{network.name}, {weights}", _judge(network, clip, points, numbers, seconds)
         ok, about = np.isfinite(scores).all(1), {"scores": dict(zip(EXPRESSIONS, of_clip.tolist(), strict=True))}
@@ -240,8 +241,8 @@ def _at_rest(intensity: np.ndarray, baseline: str | list, face: str) -> tuple[np
             means += list(table.groupby("clip_id")[list(INTENSITY_COLUMNS)].mean().to_numpy())
         else:
             track = read_clip_file(path, ImportOptions(face=face, require_presence=False))
-            means.append(np.nanmean(track.intensity, axis=0))
-    return np.nan_to_num(np.nanmean(means, axis=0)), "person"
+            means.append(pd.DataFrame(track.intensity).mean().to_numpy())
+    return np.nan_to_num(pd.DataFrame(means).mean().to_numpy()), "person"
 
 
 # ------------------------------------------------------------------------------------------------- faces and AUs

@@ -108,6 +108,7 @@ class KnowledgeMatrix:
         interpolate: bool | str = True,
         offset: float | None = None,
         missing: str = "error",
+        scaled: bool = False,
     ) -> KnowledgeMatrix:
         """Build the matrix from labelled frames (Eqs. 1 to 3 and the rest of section 3.1).
 
@@ -125,6 +126,8 @@ class KnowledgeMatrix:
                 over datasets, which is on another scale.
             interpolate: True or "zeros" (exact zeros are missing values), "failed" (only unknown frames are), False
                 or "none". See ``interpolate_zeros``.
+            scaled: of "paper", count D datasets as the paper's four: the sum times 4 / D, minus 2.5. Without it one
+                dataset's values cannot leave 0.35 to 0.59, which ``flat`` says. It changes nothing for four datasets.
             offset: constant before the last sigmoid. ``None``: "paper" 2.5, in proportion when there are not four
                 datasets (2.5 D / 4); "release" the mid-range of the sum.
             missing: what to do when a dataset has no kept frame of an expression. "error"; or "others": that
@@ -159,7 +162,9 @@ class KnowledgeMatrix:
 
         total = summed_medians(list(medians.values()), variant)
         if variant == "paper":
-            constant = PAPER_OFFSET * len(medians) / PAPER_DATASETS if offset is None else float(offset)
+            counted = PAPER_DATASETS if scaled else len(medians)
+            total = total * (counted / len(medians))
+            constant = PAPER_OFFSET * counted / PAPER_DATASETS if offset is None else float(offset)
         else:
             constant = _mid_range(total) if offset is None else float(offset)
         values = np.empty((len(EXPRESSIONS), len(ACTION_UNITS)))
@@ -180,7 +185,7 @@ class KnowledgeMatrix:
             "filled": filled,
             "frames": kept_frames,
         }
-        return cls(values, medians, total, variant, settings)
+        return cls(values, medians, total, variant, settings | ({"scaled": True} if scaled else {}))
 
     @classmethod
     def from_sum(cls, total, offset: float | None = None) -> KnowledgeMatrix:
@@ -213,6 +218,21 @@ class KnowledgeMatrix:
     def weights(self) -> np.ndarray:
         """(7, 18) weights of the AU loss: 5 K (``losses.AULoss`` applies the 5 itself: give it the matrix)."""
         return KNOWLEDGE_FACTOR * self.values
+
+    @property
+    def flat(self) -> str:
+        """A sentence where the paper's reading of fewer than its four datasets makes K nearly constant; else ""."""
+        few = len(self.medians) < PAPER_DATASETS and not self.settings.get("scaled")
+        if self.variant != "paper" or not self.medians or not few:
+            return ""
+        printed, own = (values[:, _MEASURED] for values in (published.knowledge("figure"), self.values))
+        spans = [f"{values.min():.2f} to {values.max():.2f}" for values in (own, printed)]
+        return (
+            f"LOOK OUT: of {len(self.medians)} dataset(s) the paper's reading gives K from {spans[0]} (Fig. 4, of 4: "
+            f"{spans[1]}), at most {(own.max(axis=0) / own.min(axis=0)).max():.1f} times as much for one expression as "
+            "for another: the loss hardly differs from one without a matrix. Scaled to four datasets (--scaled, "
+            "scaled=True) it does"
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """The values as a table, expressions x AUs."""

@@ -122,7 +122,8 @@ def read_openface(
             presences) or one number for both. OpenFace smooths over failed frames (3-frame mean of intensities,
             7-frame vote of presences), so the default, (1, 3), removes what is contaminated; 0 keeps it. Failed here
             is what OpenFace zeroes: success 0 (without that column: confidence below the boundary of the flag), and
-            frames that the file lacks.
+            frames that the file lacks. Still pictures (neither frame nor timestamp, OpenFace's image tool) are not
+            smoothed: none of theirs is masked.
         require_presence: refuse files without any AU*_c column; False leaves their presence unknown (NaN).
         scale: factor on the intensities, for derived files (5.0 for intensities divided by 5). ``None`` takes them as
             they are and refuses files that were evidently rescaled to 0 to 1.
@@ -132,9 +133,12 @@ def read_openface(
 
     Returns:
         An ``AUTrack``. Its report holds: path, separator, columns, rows (read), frames (returned), truncated_rows,
-        failed (success 0), low_confidence (success, but below the threshold), gaps (frames absent from the file),
+        failed (success 0), low_confidence (success, but below the threshold), gaps (frames that no row of the file,
+        of whichever face, is of),
         contaminated (tracked frames with masked AUs), unknown_cells (nan-like AU cells in good frames), ok (frames),
-        faces (ids seen), face (ids kept), face_rule, mask_neighbours, missing_presence (AU*_c columns that the file
+        faces (ids seen), face (ids kept), face_rule, hand_overs (from one id to another, of several faces; ``None``
+        where rows say no place and a face can't be followed), left_out (frames in which another face was tracked and
+        the kept one was not), mask_neighbours, missing_presence (AU*_c columns that the file
         lacks); tool, version (as far as the columns tell: "2.x", "before 2.x", "unknown"), mode ("unknown": no OpenFace
         file tells whether ``-au_static`` was given) and threshold (``min_confidence``); and the source of frame
         ("file", "row number"), timestamp ("file", "absent", "unusable"), confidence ("file", "absent").
@@ -173,8 +177,15 @@ def read_openface(
         columns |= dict.fromkeys(INTENSITY_COLUMNS, np.full(rows, np.nan))
     elif isinstance(face, str) and not landmarks and _face_ids(path, columns).size > 1:  # told apart by place
         columns = _parse(path, raw, _EVERYTHING, require_presence)[2]
-    keep = _choose_face(path, columns, face, report)
+    still = "frame" not in columns and "timestamp" not in columns
+    radii = (0, 0) if still else radii
+    report["mask_neighbours"] = list(radii)
+    keep, every = _choose_face(path, columns, face, report), np.zeros(0, np.int64)
     if not keep.all():
+        if "frame" in columns:
+            every = np.unique(_whole_frames(path, columns))
+            seen = columns["success"] == 1 if "success" in columns else np.ones(rows, bool)
+            report["left_out"] = len(set(columns["frame"][seen & ~keep]) - set(columns["frame"][seen & keep]))
         columns = {name: values[keep] for name, values in columns.items()}
     frame = _frame_numbers(path, columns, report)
     if (frame[1:] < frame[:-1]).any():
@@ -193,16 +204,19 @@ def read_openface(
     report["unknown_cells"] = int(lacking + np.isnan(presence[good][:, have]).sum())
     good &= pointed | ~np.isnan(intensity).all(axis=1)
 
-    # from here on one row per frame of the whole range
-    position = frame - frame[0]
-    length = int(position[-1]) + 1
-    if length > 1000 * len(frame) + 1000:
-        found = f"{len(frame)} rows numbered {frame[0]} to {frame[-1]}"
+    # from here on one row per frame of the whole range, of all faces
+    first, last = min([frame[0], *every[:1]]), max([frame[-1], *every[-1:]])
+    position = frame - first
+    length = int(last - first) + 1
+    if length > 1000 * max(len(frame), len(every)) + 1000:
+        found = f"{len(frame)} rows numbered {first} to {last}"
         raise InputError(path, "column frame", found, "frame numbers of one clip")
     ok = np.zeros(length, bool)
     ok[position] = good
-    report["gaps"] = length - len(frame)
+    report["gaps"] = length - max(len(frame), len(every))
     zeroed = np.ones(length, bool)
+    # before a face came and after it went nothing is smoothed over
+    zeroed[: position[0]] = zeroed[position[-1] + 1 :] = False
     zeroed[position] = ~written
     near = [ok & ~_within(zeroed, radius) for radius in radii]
     report["contaminated"] = int((ok & ~(near[0] & near[1])).sum())
@@ -210,7 +224,7 @@ def read_openface(
         intensity=_spread(intensity, position, near[0]),
         presence=_spread(presence, position, near[1]),
         ok=ok,
-        frame=np.arange(frame[0], frame[0] + length, dtype=np.int64),
+        frame=np.arange(first, first + length, dtype=np.int64),
         timestamp=_timestamps(columns, position, length, report),
         landmarks=_landmarks(path, columns, position, ok) if landmarks else None,
         report=report,
@@ -244,12 +258,16 @@ def check_choices(
 
 def _read_bytes(path: Path) -> bytes:
     try:
+        require_plain(path)
         raw = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(path, "file", reason, "a readable OpenFace CSV") from error
     if not raw or raw.isspace():
         raise InputError(path, "file", "no content (an empty file)", "an OpenFace CSV")
+    head = raw[: raw.find(b"\n") + 1] or raw  # of a file that makes readers slow before they notice what it is
+    if (columns := 1 + max(map(head.count, (b",", b";", b"\t")))) > MOST_COLUMNS:
+        raise InputError(path, "header", f"{columns:,} columns", f"at most {MOST_COLUMNS:,}; OpenFace writes 714")
     return raw.removeprefix(b"\xef\xbb\xbf")
 
 
@@ -259,16 +277,12 @@ def _parse(
     """Header names, separator, wanted columns as float64 (NaN: missing) with "row" (from 1), truncated last rows."""
     parsed = _parse_plain(raw, wanted) or _parse_tolerant(path, raw, wanted, require_presence)
     columns = parsed[2]
-        require_plain(path)
     if "face" in columns:  # the still-image tool's name for it
         columns.setdefault("face_id", columns["face"])
     return parsed
 
 
 def _parse_plain(raw: bytes, wanted: frozenset[str]) -> tuple[list[str], str, dict[str, np.ndarray], int] | None:
-    head = raw[: raw.find(b"\n") + 1] or raw  # of a file that makes readers slow before they notice what it is
-    if (columns := 1 + max(map(head.count, (b",", b";", b"\t")))) > MOST_COLUMNS:
-        raise InputError(path, "header", f"{columns:,} columns", f"at most {MOST_COLUMNS:,}; OpenFace writes 714")
     """The fast reader, or ``None`` for a file that is not plain numbers under a complete header."""
     start = raw.find(b"\n") + 1
     layout = _plain_layout(raw[:start], wanted) if start else None
@@ -532,7 +546,7 @@ def _follow(path: Path, columns: dict, rule: str, still: bool, report: dict) -> 
     chosen = max(chains, key=score)
     order = [int(ids[pieces[i][0]]) for i in chosen]
     report["face"] = list(dict.fromkeys(order))
-    report["hand_overs"] = sum(a != b for a, b in pairwise(order))
+    report["hand_overs"] = None if place is None else sum(a != b for a, b in pairwise(order))
     return np.isin(np.arange(len(ids)), np.concatenate([pieces[i] for i in chosen]))
 
 

@@ -23,7 +23,9 @@ profile = ""  # smoke, laptop, gpu, paper, or a path to a .toml file; "" = AUDFE
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 faces_seed = 3  # which identities the two contact sheets show
-openface_folder = ""  # a folder of real OpenFace CSVs (RAVDESS's, or with a labels.csv); "" = rendered clips
+openface_folder = (
+    ""  # real OpenFace CSVs (RAVDESS's, or with a labels.csv), or au import's .parquet; "" = rendered clips
+)
 second_openface_folder = ""  # another extractor's CSVs of the same clips; "" = none
 
 # %% [markdown]
@@ -34,7 +36,7 @@ from audfer import facs
 from audfer.companion.panel import face_panel
 from audfer.study.study import open_study
 
-study = open_study(profile, work, figures)
+study = open_study(profile, work, figures).look_at(openface_folder, second_openface_folder)
 study
 
 # %% [markdown]
@@ -65,7 +67,7 @@ study.results("contact_sheet_expressions", seed=faces_seed).save()
 # static picture when the notebook runs without a person).
 
 # %%
-face_panel(seed=faces_seed)
+face_panel(seed=faces_seed) if not openface_folder else "No face is rendered where real AU tables are given."
 
 # %% [markdown]
 # **What is on disk?** Clips as each dataset's reader finds them, with the share of each class beside the real dataset's.
@@ -79,7 +81,7 @@ study.results("class_frequencies").save()
 
 # %%
 estimator = study.results("au_estimator")
-nothing = "No DISFA below AUDFER_DATA: no estimator is trained, AUs come from OpenFace's CSVs."
+nothing = "No DISFA below AUDFER_DATA, or real AU tables are given: no estimator is trained."
 estimator.save() if estimator else nothing
 
 # %% [markdown]

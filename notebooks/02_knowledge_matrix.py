@@ -21,7 +21,7 @@
 profile = ""  # smoke, laptop, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
-openface_folder = ""  # a folder of real OpenFace CSVs with a labels.csv; "" = none
+openface_folder = ""  # a folder of real OpenFace CSVs with a labels.csv, or au import's .parquet of it; "" = none
 
 # %% [markdown]
 # **Which study?** The profile's numbers, and where everything is made.
@@ -33,7 +33,7 @@ from scipy.special import logit
 from audfer import published
 from audfer.study.study import open_study
 
-study = open_study(profile, work, figures)
+study = open_study(profile, work, figures).look_at(openface_folder)
 study
 
 # %% [markdown]

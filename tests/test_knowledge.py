@@ -15,6 +15,7 @@ from audfer.action_units import table_from_openface_folder
 from audfer.errors import InputError
 from audfer.facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
 from audfer.knowledge import KnowledgeMatrix, separating_aus
+from audfer.openface import INTENSITY_COLUMNS
 
 RAVDESS = SHARED / "data" / "ravdess_openface"
 UNITS = [f"{au}_r" for au in INTENSITY_ACTION_UNITS]
@@ -337,6 +338,32 @@ def test_the_real_csvs_give_a_matrix_that_agrees_with_fig_4():
     separating = separating_aus(frames).query("separates")
     assert set(separating["au"]) == {"AU04", "AU06", "AU07", "AU10", "AU12", "AU14"}
     assert separating.set_index("au").loc["AU12", "highest"] == "happy"
+
+
+def labelled_frames(datasets: int, frames: int = 3) -> pd.DataFrame:
+    """Frames of every expression in some datasets, with random intensities."""
+    generator, parts = np.random.default_rng(0), []
+    for number in range(datasets):
+        about = {"dataset": str(number), "clip_id": np.repeat([str(e) for e in range(7)], frames)}
+        table = pd.DataFrame({**about, "expression": np.repeat(np.arange(7), frames)})
+        values = generator.uniform(0.1, 5, (7 * frames, 17))
+        parts.append(table.join(pd.DataFrame(values, columns=list(INTENSITY_COLUMNS))))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("datasets", [1, 2, 3, 4, 5])
+def test_a_matrix_of_few_datasets_says_that_it_is_flat_and_can_be_scaled(datasets):
+    """The paper's reading subtracts 2.5 from a sum over four: with D datasets the sum counts 4 / D times."""
+    frames = labelled_frames(datasets)
+    plain, scaled = (KnowledgeMatrix.from_frames(frames, scaled=scale) for scale in (False, True))
+    assert bool(plain.flat) == (datasets < 4) and not scaled.flat
+    expected = 1 / (1 + np.exp(-(4 / datasets * plain.sum - 2.5)))
+    np.testing.assert_allclose(np.delete(scaled.values, ACTION_UNITS.index("AU28"), axis=1), expected)
+    if datasets == 4:
+        np.testing.assert_array_equal(plain.values, scaled.values)
+    if datasets == 1:
+        assert "of 1 dataset(s)" in plain.flat and np.ptp(plain.values) < 0.25 < 0.6 < np.ptp(scaled.values)
+    assert not KnowledgeMatrix.from_frames(frames, variant="release").flat and not KnowledgeMatrix.published().flat
 
 
 def test_control_matrices_keep_the_numbers_and_lose_the_meaning():

@@ -9,12 +9,13 @@ default.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from ..errors import InputError, refuse
-from ..evaluation import confusion_matrix, mean_recall_interval, proportion_interval, ratio
+from ..evaluation import bootstrap, confusion_matrix, limits, mean_recall_interval, proportion_interval, ratio
 from ..facs import EXPRESSIONS, INTENSITY_ACTION_UNITS
 from ..openface import INTENSITY_COLUMNS
 from .table import AUTable
@@ -101,11 +102,13 @@ def _folds(names: np.ndarray, by: str) -> Iterator[tuple[np.ndarray, np.ndarray]
             yield names != name, names == name
 
 
-def baseline_accuracy(predictions: pd.DataFrame, **identity) -> pd.DataFrame:
+def baseline_accuracy(predictions: pd.DataFrame, over_folds: bool = False, **identity) -> pd.DataFrame:
     """WAR and UAR with 95 % intervals over clips, of the baseline and of always saying the commonest expression.
 
     Args:
         predictions: from ``au_baseline``.
+        over_folds: intervals over the folds (people, where one is left out at a time) instead: whole folds are drawn
+            again, because clips of a person resemble each other.
         **identity: further columns, for example ``source="RAVDESS"``; they come first.
 
     Returns:
@@ -119,14 +122,30 @@ def baseline_accuracy(predictions: pd.DataFrame, **identity) -> pd.DataFrame:
         right = predictions[column].to_numpy() == truth
         by_fold = 100 * pd.Series(right).groupby(predictions["fold"].to_numpy()).mean()
         hits = np.bincount(truth, weights=right, minlength=len(EXPRESSIONS))
+        intervals = proportion_interval(right.sum(), len(right)), mean_recall_interval(hits, counts)
+        if over_folds:
+            intervals = _over_folds(right, truth, predictions["fold"].to_numpy(), intervals)
         for metric, interval, worst, best in (
-            ("WAR", proportion_interval(right.sum(), len(right)), by_fold.min(), by_fold.max()),
-            ("UAR", mean_recall_interval(hits, counts), np.nan, np.nan),
+            ("WAR", intervals[0], by_fold.min(), by_fold.max()),
+            ("UAR", intervals[1], np.nan, np.nan),
         ):
             percent = {end: 100 * getattr(interval, end) for end in ("value", "low", "high")}
             row = {**identity, "classifier": name, "metric": metric, **percent, "worst": worst, "best": best}
             rows.append({**row, "clips": len(right), "folds": len(by_fold)})
     return pd.DataFrame(rows)
+
+
+def _over_folds(right: np.ndarray, truth: np.ndarray, folds: np.ndarray, values: tuple) -> tuple:
+    """The intervals of WAR and UAR with the limits of drawing whole folds again."""
+    fold, names = pd.factorize(folds)
+    sums = np.zeros((len(names), len(EXPRESSIONS), 2))
+    np.add.at(sums, (fold, truth), np.stack([right, np.ones(len(right))], axis=1))
+    recalls = lambda some: ratio(some[..., 0], some[..., 1])  # noqa: E731
+    drawn = bootstrap(lambda some: recalls(some.sum(1)), sums), bootstrap(lambda s: np.nanmean(recalls(s), 1), sums)
+    return tuple(
+        replace(value, low=min(low, value.value), high=max(high, value.value))
+        for value, (low, high) in zip(values, map(limits, drawn), strict=True)
+    )
 
 
 def baseline_confusion(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -47,6 +47,16 @@ class AUClips:
     extractors: tuple[str, str] = ("first", "second")
 
     @property
+    def unit(self) -> str:
+        """What intervals are over: people ("subject") of real clips where they are known, else clips ("clip_id")."""
+        return "subject" if self.stem and self.people > 1 else "clip_id"
+
+    @property
+    def over(self) -> str:
+        """``unit`` in words."""
+        return f"{self.people} people" if self.unit == "subject" else "clips"
+
+    @property
     def people(self) -> int:
         """Subjects of the clips of the seven expressions; 0 where not every clip has one."""
         subjects = self.clips.loc[self.clips["expression"] >= 0, "subject"]
@@ -129,13 +139,13 @@ def coverage_by_expression(table: AUTable, clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def presence_rates_with_intervals(
-    table: AUTable, clips: pd.DataFrame, name: str = "", draws: int = DRAWS
+    table: AUTable, clips: pd.DataFrame, name: str = "", draws: int = DRAWS, unit: str = "clip_id"
 ) -> pd.DataFrame:
     """Percent of frames in which an AU is present, by expression, with 95 % intervals.
 
-    Frames of a clip resemble each other, so whole clips are drawn again (bootstrap). Where all clips agree (an AU that
-    is never, or always, there) the bootstrap sees no uncertainty: there the interval is Wilson's for as many
-    observations as there are clips.
+    Frames of a clip resemble each other, so whole clips are drawn again (bootstrap), or with ``unit`` "subject" whole
+    people. Where all of them agree (an AU that is never, or always, there) the bootstrap sees no uncertainty: there the
+    interval is Wilson's for as many observations as there are clips or people.
 
     Returns:
         One row per expression with clips and AU: source, expression, action_unit, value, low, high (percent; NaN
@@ -150,14 +160,17 @@ def presence_rates_with_intervals(
         mine = counts[counts.index.map(labels).to_numpy() == index]
         if mine.empty:
             continue
+        clip_count = (mine.xs("count", axis=1, level=1).to_numpy() > 0).sum(0)
+        if unit != "clip_id":
+            mine = mine.groupby(clips.set_index("clip_id")[unit].reindex(mine.index).to_numpy()).sum()
         present, known = (mine.xs(kind, axis=1, level=1).to_numpy(np.float64) for kind in ("sum", "count"))
         by_clip, shares = np.stack([present, known], axis=1), equal_shares(len(mine))
         low, high = limits(
             bootstrap(lambda sums: ratio(sums[:, 0], sums[:, 1]), by_clip, draws, generator, shares=shares)
         )
         value = ratio(present.sum(0), known.sum(0))
-        clip_count = (known > 0).sum(0)
-        by_clips = wilson_interval(value * clip_count, clip_count)
+        count = (known > 0).sum(0)
+        by_clips = wilson_interval(value * count, count)
         flat = low == high
         parts.append(
             pd.DataFrame(
@@ -181,8 +194,11 @@ def presence_rates_with_intervals(
 # --------------------------------------------------------------------------------------------------------- agreement
 
 
-def extractor_agreement(first: AUTable, second: AUTable, draws: int = DRAWS) -> pd.DataFrame:
-    """How far two extractors agree on the frames that both have; intervals: bootstrap over clips.
+def extractor_agreement(
+    first: AUTable, second: AUTable, draws: int = DRAWS, units: pd.Series | None = None
+) -> pd.DataFrame:
+    """How far two extractors agree on the frames that both have; intervals: bootstrap over clips, or over ``units``
+    (clip_id -> whose it is).
 
     Frames are matched by clip and frame number, so both tables must count frames alike.
 
@@ -205,7 +221,7 @@ def extractor_agreement(first: AUTable, second: AUTable, draws: int = DRAWS) -> 
             f"none in common ({shared} clips have the same name)",
             "tables of the same clips whose frames are numbered alike",
         )
-    clip, names = pd.factorize(both["clip_id"])
+    clip, names = pd.factorize(both["clip_id"] if units is None else both["clip_id"].map(units))
     shares = equal_shares(len(names))
     first_present, second_present, first_strength, second_strength = (
         both[[f"{column}{end}" for column in columns]].to_numpy(float)

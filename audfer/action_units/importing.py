@@ -23,7 +23,7 @@ from pyarrow import parquet
 
 from ..datasets.alignment import track_names
 from ..datasets.manifest import frame_numbers
-from ..errors import AudferError, InputError
+from ..errors import AudferError, InputError, legible
 from ..files import atomic_file, digest, files_below, locked, remove_tree
 from ..jobs.workers import each
 from ..openface import SMOOTHING_RADII, SUCCESS_BOUNDARY, AUTrack, check_choices, read_details, read_openface
@@ -40,9 +40,21 @@ SCALES = {"0-5": 1.0, "0-1": 5.0}
 MODES = ("calibrated", "static", "unknown")
 #: counts of ``read_openface``'s report that are kept for every file
 COUNTS = ("rows", "frames", "ok", "failed", "low_confidence", "gaps", "contaminated", "unknown_cells", "truncated_rows")
-_FILE_COLUMNS = ["file", "status", "reason", "clips", *COUNTS, "faces", "face", "hand_overs", "version", "mode"]
+_FILE_COLUMNS = [
+    "file",
+    "status",
+    "reason",
+    "clips",
+    *COUNTS,
+    "faces",
+    "face",
+    "hand_overs",
+    "left_out",
+    "version",
+    "mode",
+]
 _FILE_COLUMNS += ["max_intensity", "source", "clip_frames", "matched", "partly", "without"]
-_WHOLE = ["clips", *COUNTS, "faces", "hand_overs", "clip_frames", "partly", "without"]
+_WHOLE = ["clips", *COUNTS, "faces", "hand_overs", "left_out", "clip_frames", "partly", "without"]
 #: a larger share of a dataset's clips without action units is an error
 MOST_WITHOUT = 0.75
 
@@ -114,7 +126,8 @@ def import_folder(
 
     Returns:
         One row per file, in the table's order: file, status ("read", "refused"), reason, clips, the counts of
-        ``COUNTS``, faces (in the file), face (the numbers kept), hand_overs, version, mode, max_intensity, source
+        ``COUNTS``, faces (in the file), face (the numbers kept), hand_overs and left_out (as in ``read_openface``;
+        hand_overs is missing where faces can't be followed), version, mode, max_intensity, source
         (what OpenFace was given, where it noted it). With a manifest also clip_frames (pictures or frames of the
         clip), matched (how rows and frames were), partly and without (clips of which some frames have no row, none is
         known). Missing values for refused files. ``attrs["coverage"]``, which the table keeps, too, counts the
@@ -352,8 +365,10 @@ def _import_chunk(task: tuple) -> int:
     tracks: dict[str, AUTrack] = {}
     reports = []
     for name, rows in chunk:
-        report = {"file": name, "status": "read", "reason": ""}
+        report = {"file": legible(name), "status": "read", "reason": ""}
         try:
+            if report["file"] != name:  # tables are UTF-8
+                raise InputError(folder / name, "name", "bytes that are no UTF-8", "a UTF-8 name (convmv renames)")
             track = read_clip_file(folder / name, options)
             clips, about_clips = _clips(name, track, manifest, rows)
         except AudferError as error:
@@ -369,6 +384,7 @@ def _import_chunk(task: tuple) -> int:
                 "faces": len(about["faces"]),
                 "face": " ".join(map(str, about["face"])),
                 "hand_overs": about.get("hand_overs", 0),
+                "left_out": about.get("left_out", 0),
                 "max_intensity": round(float(known.max()), 4) if len(known) else 0.0,
                 **about_clips,
             }

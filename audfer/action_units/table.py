@@ -9,6 +9,7 @@ confidence below which frames count as unknown; NaN where the tool gives none).
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -267,43 +268,75 @@ def openface_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def table_from_openface_folder(folder, **options) -> tuple[AUTable, pd.DataFrame]:
-    """Read a folder of OpenFace files and its labels.
+    """Read a folder of OpenFace files and its labels, or the AU table that ``audfer au import`` made of it.
 
     The folder holds ``labels.csv`` with the columns ``file`` and ``expression`` (a word such as "happy", "happiness",
     "anger", in any capitals; "calm", "contempt", "other" ... are known and lie outside the seven), and the files
     themselves in ``clips/`` or beside labels.csv (.csv or .txt). Further columns of labels.csv are kept. A folder of
     files named as RAVDESS names its trials needs no labels.csv: the names say expression, actor and channel.
 
+    A file that cannot be read is left out and named on standard error.
+
     Args:
-        folder: the folder.
-        **options: for ``read_openface`` (min_confidence, require_presence, scale ...), the same for every file.
+        folder: the folder; or ``<folder>.parquet``, whose labels.csv lies in that folder or beside the table.
+        **options: for ``read_openface`` (min_confidence, require_presence, scale, face ...), the same for every file.
+            Of several faces the longest seen is taken unless ``face`` says another.
 
     Returns:
         The table (clip_id = file name without its ending), and labels: one row per clip with ``clip_id``,
         ``expression`` (index in ``EXPRESSIONS``, -1 outside the seven) and the further columns.
-        ``table.labelled("RAVDESS", labels.set_index("clip_id")["expression"])`` joins the two.
+        ``table.labelled("RAVDESS", labels.set_index("clip_id")["expression"])`` joins the two. ``labels.attrs`` has
+        under "refused" the files that could not be read, with the reasons.
 
     Raises:
         InputError: no folder, no labels.csv, a missing column, an unknown word, a label without its file or a file
-            without its label, or any error of ``read_openface``.
+            without its label; every file is one that ``read_openface`` refuses. Labels are looked at before any file.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        expected = "a folder with OpenFace's CSVs and a labels.csv"
+    made = folder.suffix == ".parquet"
+    if not made and not folder.is_dir():
+        expected = "a folder with OpenFace's CSVs and a labels.csv, or the .parquet that audfer au import made of it"
         raise InputError(folder, "folder of OpenFace files", "no such folder", expected)
-    label_file = folder / "labels.csv"
-    place = folder / "clips" if (folder / "clips").is_dir() else folder
-    files = {path.name: path for path in sorted(openface_files(place.iterdir()))}
+    home = folder.with_suffix("") if made and folder.with_suffix("").is_dir() else folder.parent if made else folder
+    label_file, ready = home / "labels.csv", AUTable.load(folder) if made else None
+    place = home / "clips" if (home / "clips").is_dir() else home
+    if ready is None:
+        files = {path.name: path for path in sorted(openface_files(place.iterdir()))}
+    else:  # named as the files were below the folder that was imported
+        files = {f"{clip.removeprefix('clips/')}.csv": clip for clip in ready.clip_ids()}
     labels = _read_labels(label_file) if label_file.is_file() else _ravdess_labels(label_file, list(files))
+    refused: dict[str, str] = {}
+    if ready is not None:
+        labels["file"] = labels["file"].str.strip().str.replace(r"\.(csv|txt)$", "", case=False, regex=True) + ".csv"
+        refused = {name: f"not in {folder}" for name in labels["file"] if name not in files}
+        labels = labels[~labels["file"].isin(refused)].reset_index(drop=True)
     named, words = labels.pop("file").str.strip(), labels["expression"].str.strip().str.lower()
-    refuse(label_file, _label_checks(named, labels["expression"], words, files, place))
+    refuse(label_file, _label_checks(named, labels["expression"], words, files, folder if made else place))
     labels["expression"] = words.map(EXPRESSION_WORDS).astype(np.int64)
-    labels.insert(0, "clip_id", [Path(name).stem for name in named])
+    labels.insert(0, "clip_id", [Path(name).with_suffix("").as_posix() for name in named])
     if labels["clip_id"].duplicated().any():
         raise AudferError(f"{place}: two files differ only in their ending; a clip is named by the rest: rename one")
-    options = {"landmarks": False, **options}  # the table keeps none
-    each = progress(list(zip(labels["clip_id"], named, strict=True)), desc=f"OpenFace {folder.name}", unit="file")
-    return AUTable.from_tracks({clip_id: read_openface(files[name], **options) for clip_id, name in each}), labels
+    if ready is not None:
+        names = {clip: name.removesuffix(".csv") for name, clip in files.items()}
+        table = AUTable(ready.frames.assign(clip_id=ready.frames["clip_id"].map(names).astype(str)), ready.about)
+    else:
+        options, tracks = {"landmarks": False, "face": "longest", **options}, {}  # the table keeps no landmarks
+        every = progress(list(zip(labels["clip_id"], named, strict=True)), desc=f"OpenFace {folder.name}", unit="file")
+        for clip_id, name in every:
+            try:
+                tracks[clip_id] = read_openface(files[name], **options)
+            except InputError as error:
+                refused[name] = str(error)
+        if not tracks:
+            found = f"none of {len(refused)} can be read (the first: {next(iter(refused.values()))})"
+            raise InputError(place, "OpenFace CSVs", found, "OpenFace's own output")
+        table = AUTable.from_tracks(tracks)
+        labels = labels[labels["clip_id"].isin(tracks)].reset_index(drop=True)
+    if refused:
+        first = next(iter(refused.values()))
+        print(f"{folder}: {len(refused)} labelled files left out, the first: {first}", file=sys.stderr)
+    labels.attrs["refused"] = refused
+    return table, labels
 
 
 def _label_checks(named: pd.Series, given: pd.Series, words: pd.Series, files: dict, place: Path) -> Iterator[tuple]:

@@ -18,14 +18,14 @@ COMMONEST = "always the commonest expression"
 def au_baseline(study, aus: AUClips | None = None) -> Result:
     """WAR and UAR of the baseline; ``aus`` from ``study.au_clips``, ``None`` = the profile's own clips."""
     aus = aus or study.au_clips()
-    return accuracy_table(study.au_baselines(aus), f"{aus.stem}au_baseline", aus.caption)
+    return accuracy_table(study.au_baselines(aus), f"{aus.stem}au_baseline", aus.caption, aus.over)
 
 
-def accuracy_table(accuracy: pd.DataFrame, name: str, about: str) -> Result:
+def accuracy_table(accuracy: pd.DataFrame, name: str, about: str, over: str = "clips") -> Result:
     """The baseline's accuracies (``study.au_baselines``), one row per set of clips and extractor.
 
     Args:
-        about: what the captions say about the clips.
+        about: what the captions say about the clips. over: what the intervals are over.
     """
     display = []
     for (source, judged, features), rows in accuracy.groupby(["source", "judged", "features"], sort=False):
@@ -42,11 +42,11 @@ def accuracy_table(accuracy: pd.DataFrame, name: str, about: str) -> Result:
                 "Test clips": int(war["clips"]),
             }
         )
-    drawn = f"AU-only baseline, 95 % intervals over clips. {about}"
+    drawn = f"AU-only baseline, 95 % intervals over {over}. {about}"
     return Result(
         name,
         accuracy,
-        f"AU-only baseline (51 numbers a clip, logistic regression); intervals over clips. {about}",
+        f"AU-only baseline (51 numbers a clip, logistic regression); intervals over {over}. {about}",
         pd.DataFrame(display),
         picture=Result(
             f"{name}_plot", accuracy, drawn, draw=draw, nothing="no subjects known: nothing can be left out"

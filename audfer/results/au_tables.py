@@ -44,8 +44,8 @@ def au_coverage(study, aus: AUClips | None = None) -> Result:
 def au_presence(study, aus: AUClips | None = None) -> Result:
     """How often each AU is present by expression, with 95 % intervals; ``aus`` as in ``au_coverage``."""
     aus = aus or study.au_clips()
-    data = presence_rates_with_intervals(aus.first, aus.clips, aus.name)
-    caption = f"Frames with the AU present by {aus.extractors[0]}, with 95 % intervals over clips. {aus.caption}"
+    data = presence_rates_with_intervals(aus.first, aus.clips, aus.name, unit=aus.unit)
+    caption = f"Frames with the AU present by {aus.extractors[0]}, with 95 % intervals over {aus.over}. {aus.caption}"
     return Result(f"{aus.stem}au_presence", data, caption, draw=draw_presence)
 
 
@@ -77,7 +77,8 @@ def au_agreement(study, aus: AUClips | None = None) -> Result | tuple:
     aus = aus or study.au_clips()
     if aus.second is None:
         return ()
-    data = extractor_agreement(aus.first, aus.second)
+    units = aus.clips.set_index("clip_id")["subject"] if aus.unit == "subject" else None
+    data = extractor_agreement(aus.first, aus.second, units=units)
     caption = f"Agreement of {' and '.join(aus.extractors)}, frame by frame. {aus.caption}"
     return Result(f"{aus.stem}au_agreement", data, caption, draw=draw_agreement)
 

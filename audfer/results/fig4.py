@@ -12,6 +12,7 @@ from ..action_units.table import table_from_openface_folder
 from ..evaluation.matrices import matrices, rank_correlations
 from ..facs import EXPRESSIONS
 from ..knowledge import KnowledgeMatrix, separating_aus
+from ..study.numbers import real_stem
 from .builder import DASH, Result, output
 from .drawing import colour_bar, heatmap, wide
 
@@ -23,13 +24,13 @@ def fig4(study) -> Result:
     caption = (
         f"Fig. 4. Knowledge matrix ({matrix.variant} reading), ours above and the paper's printed one below. "
         f"AU28 has no intensity behind it and is left out of the rank correlations. {study.caption}"
-    )
+    ) + f" {matrix.flat}." * bool(matrix.flat)
     return Result("fig4_knowledge", fig4_data(matrix.values), caption, draw=draw)
 
 
 def _real(study, folder: str) -> pd.DataFrame:
-    """One row per frame of somebody's OpenFace CSVs."""
-    table, labels = table_from_openface_folder(folder)
+    """One row per frame of somebody's OpenFace CSVs, or of the table that was made of them."""
+    table, labels = study.once(("real", folder), lambda: table_from_openface_folder(folder))
     return table.labelled("real", labels.set_index("clip_id")["expression"])
 
 
@@ -40,7 +41,8 @@ def real_knowledge(study, openface_folder: str = "") -> Result | tuple:
         return ()
     matrix = KnowledgeMatrix.from_frames(_real(study, openface_folder), variant=study.profile.grid.knowledge)
     caption = f"Knowledge matrix of the real OpenFace CSVs in {openface_folder}, above the paper's Fig. 4."
-    return Result("real_knowledge", fig4_data(matrix.values), caption, draw=draw)
+    caption += f" {matrix.flat}." * bool(matrix.flat)
+    return Result(f"{real_stem(openface_folder)}knowledge", fig4_data(matrix.values), caption, draw=draw)
 
 
 @output("real_separating_aus", "02_knowledge_matrix", elsewhere=True)
@@ -49,7 +51,7 @@ def real_separating_aus(study, openface_folder: str = "") -> Result | tuple:
     if not openface_folder:
         return ()
     caption = f"AUs that separate the expressions in {openface_folder}."
-    return Result("real_separating_aus", separating_aus(_real(study, openface_folder)), caption)
+    return Result(f"{real_stem(openface_folder)}separating_aus", separating_aus(_real(study, openface_folder)), caption)
 
 
 def fig4_data(ours) -> pd.DataFrame:

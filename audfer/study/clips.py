@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from .. import datasets, synth
 from ..datasets import Manifest, PackedClips
+from ..datasets.alignment import track_file
+from ..datasets.manifest import is_video
 from ..datasets.packing import made, rows_digest
 from ..errors import InputError
 from ..files import atomic_file, atomic_folder, digest, write_json
@@ -48,12 +51,13 @@ def dataset_names(study) -> tuple[str, ...]:
 def synth_config(study) -> synth.SynthConfig:
     """What the embedded benchmark of this profile consists of."""
     data = study.profile.data
-    same = ("seed", "ravdess_actors", "affwild2_videos", "affwild2_frames", "disfa_subjects", "disfa_frames")
+    same = ("seed", "test_frames", "ravdess_actors", "affwild2_videos", "affwild2_frames", "disfa_subjects")
     return synth.SynthConfig(
         image_size=data.render_size,
         frames=data.clip_frames,
+        minimum=data.minimum_clips,
         counts={name: {"train": count, "test": data.test_clips[name]} for name, count in data.train_clips.items()},
-        **{name: getattr(data, name) for name in same},
+        **{name: getattr(data, name) for name in (*same, "disfa_frames")},
     )
 
 
@@ -104,7 +108,27 @@ def packed(study, name: str, fold: int = 0) -> PackedClips:
     size = {"num_frames": training.stored_frames, "size": training.image_size}
     wanted = {"fingerprint": clips.fingerprint(), **size}
     borrow(folder, lambda other: made(other, wanted) is not None, "meta.json")
-    return datasets.pack(clips, folder, **size)
+    return datasets.pack(clips, folder, **size, align=None if study.profile.embedded else _tracks(study, name, clips))
+
+
+def _tracks(study, name: str, clips: Manifest) -> Path | None:
+    """The CSVs that cut the faces out of raw videos, where the data folder has them with landmarks; else that is said.
+
+    Clips that are folders of pictures are faces already, as the releases give them.
+    """
+    folder, rows = study.data_root / "openface" / name, clips.table
+    videos = rows[[is_video(path) for path in rows["path"]]]
+    if videos.empty:
+        return None
+    file = next(filter(None, (track_file(folder, clip) for clip in videos["clip_id"])), None)
+    if file is not None and "x_67" in file.open(errors="replace").readline():
+        return folder
+    print(
+        f"{name}: whole pictures, no faces: its clips are raw videos and {folder} has no CSVs with landmarks "
+        "(audfer data landmarks makes some)",
+        file=sys.stderr,
+    )
+    return None
 
 
 def packed_folder(study, name: str, fold: int = 0) -> Path:

@@ -44,15 +44,16 @@ def knowledge(
     fold: int = 0,
     names: tuple[str, ...] = (),
     source: str = "",
+    scaled: bool = False,
 ) -> KnowledgeMatrix:
     """The knowledge matrix; ``variant`` "" takes the profile's. With theta > 0 frames are filtered by Eq. 3.
 
     An expression of which a dataset has no frame borrows the other datasets' row (noted in ``settings["filled"]``).
-    ``fold``, ``names`` and ``source`` as in ``knowledge_frames``.
+    ``fold``, ``names`` and ``source`` as in ``knowledge_frames``; ``scaled`` as in ``KnowledgeMatrix.from_frames``.
     """
     frames = study.knowledge_frames(theta > 0, fold, names, source)
     variant = variant or study.profile.grid.knowledge
-    return KnowledgeMatrix.from_frames(frames, variant=variant, theta=theta, au28=au28, missing="others")
+    return KnowledgeMatrix.from_frames(frames, variant=variant, theta=theta, au28=au28, missing="others", scaled=scaled)
 
 
 def weight_matrix(study, weights: str, dataset: str, fold: int = 0, seed: int = 0, source: str = "") -> KnowledgeMatrix:

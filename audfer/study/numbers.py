@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ from ..action_units.table import AUTable, table_from_openface_folder
 from ..errors import InputError
 from ..evaluation.matrices import matrix, rank_correlations
 from ..facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
+from ..files import digest
 from ..knowledge import KnowledgeMatrix, interpolate_zeros
 from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 from ..sampling import stored_indices
 from ..training.loop import gather_frames
 from ..training.pretraining import load_pretrained, reconstruct
+from ..training.records import cell_json
 from .action_units import clips_with_aus
 
 
@@ -67,6 +70,39 @@ def presence_rates(study) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+class NotShown:
+    """What ``Study.results`` gives for the profile's own clips while somebody's AU tables are looked at; false."""
+
+    def __init__(self, name: str, folder: str):
+        self.said = f"{name}: not made, because only the AU tables in {folder} are looked at (openface_folder)."
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return self.said
+
+    def save(self) -> NotShown:
+        """Nothing is written."""
+        return self
+
+
+def look_at(study, folder: str, second_folder: str = ""):
+    """From now on only somebody's AU tables are looked at: nothing is rendered and nothing trained for them.
+
+    Args:
+        folder: as ``au_clips``; "" changes nothing. It and its labels are read now, so that what is wrong with them is
+            said before anything else is done.
+
+    Raises:
+        InputError: as ``au_clips``.
+    """
+    if folder or second_folder:
+        study.au_clips(folder, second_folder)
+        study.tables = folder
+    return study
+
+
 def au_clips(study, openface_folder: str = "", second_folder: str = "") -> AUClips:
     """AU tables to look at: of a folder of OpenFace's CSVs, or, without one, of the profile's own RAVDESS.
 
@@ -104,13 +140,13 @@ def au_clips(study, openface_folder: str = "", second_folder: str = "") -> AUCli
             "No openface_folder given (papermill -p openface_folder FOLDER): rendered clips instead of real ones.",
             ("the estimator", "the planted truth"),
         )
-    first, labels = table_from_openface_folder(openface_folder)
+    first, labels = study.once(("real", openface_folder), lambda: table_from_openface_folder(openface_folder))
     second = table_from_openface_folder(second_folder)[0] if second_folder else None
     subject = next((labels[column] for column in ("subject", "actor") if column in labels), "")
     name, other = (Path(folder).resolve().name if folder else "" for folder in (openface_folder, second_folder))
     return AUClips(
         name,
-        "real_",
+        real_stem(openface_folder),
         first,
         second,
         labels[["clip_id", "expression"]].assign(subject=subject),
@@ -118,6 +154,11 @@ def au_clips(study, openface_folder: str = "", second_folder: str = "") -> AUCli
         "Real clips.",
         (name, other) if other else ("OpenFace", ""),
     )
+
+
+def real_stem(folder: str) -> str:
+    """What the files of results on somebody's folder begin with: another folder's do not take their place."""
+    return f"real_{re.sub(r'[^A-Za-z0-9]+', '_', Path(folder).resolve().name.removesuffix('.parquet')).strip('_')}_"
 
 
 def au_baselines(study, aus: AUClips) -> pd.DataFrame:
@@ -136,7 +177,8 @@ def au_baselines(study, aus: AUClips) -> pd.DataFrame:
 
     def add(source: str, judged: str, by: str, table: AUTable, features: str, clips: pd.DataFrame) -> None:
         found = au_baseline(clip_features(table), clips, by)
-        parts.append(baseline_accuracy(found, source=source, features=features, judged=judged))
+        over = aus.unit == by == "subject"
+        parts.append(baseline_accuracy(found, over, source=source, features=features, judged=judged))
 
     for features, table in zip(aus.extractors, (aus.first, aus.second), strict=True):
         if table is not None and aus.people > 1:
@@ -242,13 +284,23 @@ def theta_grid(study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def grid_summary(study, *outputs: str) -> pd.DataFrame:
-    """How many cells each table or figure needs, and how many of them are in the store already."""
+def grid_summary(study, *outputs: str, dry: bool = False) -> pd.DataFrame:
+    """How many cells each table or figure needs, and how many of them are in the store already.
+
+    Args:
+        dry: nothing is made to know it, neither clips nor weights: the keys are those that the last run noted, and of
+            a cell without one no record is known.
+    """
     rows, seen = [], set()
+    about = {"profile": study.profile.to_dict(), "device": study.device, "precision": study.precision}
+    noted = study.store.noted_keys(about) if dry else {}
     for output in outputs:
         cells = study.cells(output)
-        inputs = study.cell_inputs(cells)
-        keys = [study.store.key(cell, inputs[cell.source]) for cell in cells]
+        if dry:
+            keys = [noted.get(cell_json(cell)) or digest(cell_json(cell)) for cell in cells]
+        else:
+            inputs = study.cell_inputs(cells)
+            keys = [study.store.key(cell, inputs[cell.source]) for cell in cells]
         rows.append(
             {
                 "output": output,

@@ -58,6 +58,7 @@ class Study(RecordSource):
     Attributes:
         profile: its numbers. store: its run records. figures: where its tables and figures go.
         landmark_source: folder of OpenFace's CSVs, or dlib's model file, to take landmarks from; "" = none.
+        tables: folder of somebody's AU tables, which alone are looked at (``look_at``); "" = none.
     """
 
     def __init__(self, profile: Profile, work: Path, figures: Path):
@@ -67,7 +68,7 @@ class Study(RecordSource):
         self.store = RunStore(self.work / "runs")
         self.device = resolve_device(profile.training.device)
         self.precision = resolve_precision(profile.training.precision, self.device)
-        self.landmark_source = ""
+        self.landmark_source = self.tables = ""
         self._kept: dict = {}
 
     @property
@@ -118,11 +119,19 @@ class Study(RecordSource):
     class_counts = numbers.class_counts
     presence_rates = numbers.presence_rates
     au_clips = numbers.au_clips
+    look_at = numbers.look_at
     au_baselines = numbers.au_baselines
     interpolation_example = numbers.interpolation_example
     knowledge_variants = numbers.knowledge_variants
     theta_grid = numbers.theta_grid
     grid_summary = numbers.grid_summary
+
+    def results(self, name: str, **options):
+        if self.tables and not options.keys() & {"aus", "openface_folder"}:
+            return numbers.NotShown(name, self.tables)
+        return super().results(name, **options)
+
+    results.__doc__ = RecordSource.results.__doc__
 
     def cell(
         self,

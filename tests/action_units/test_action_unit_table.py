@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
 from paths import SHARED
 
 from audfer.action_units import AUTable, clip_presence, table_from_openface_folder
+from audfer.companion import cli
 from audfer.errors import AudferError, InputError
 from audfer.knowledge import interpolate_zeros
 from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS, AUTrack
@@ -182,6 +185,43 @@ def test_wrong_labels_are_named(folder, content, message):
     (folder / "labels.csv").write_text(content)
     with pytest.raises(InputError, match=message):
         table_from_openface_folder(folder)
+
+
+def test_one_bad_file_does_not_stop_the_rest_and_is_named(folder, capsys):
+    (folder / "clips" / "two.csv").write_text("AU01_r;AU02_r\nx;y\n")
+    table, labels = table_from_openface_folder(folder)
+    assert table.clip_ids() == labels["clip_id"].tolist() == ["one"]
+    assert list(labels.attrs["refused"]) == ["two.csv"] and "two.csv" in labels.attrs["refused"]["two.csv"]
+    assert "1 labelled files left out, the first" in capsys.readouterr().err
+    assert cli.main(["knowledge", "build", str(folder / "k.json"), "--openface", str(folder)]) == 2  # of one expression
+    (folder / "clips" / "one.csv").write_text("AU01_r\n1\n")
+    with pytest.raises(InputError, match=r"none of 2 can be read \(the first: .*one.csv"):
+        table_from_openface_folder(folder)
+
+
+def test_labels_are_looked_at_before_any_file_is_opened(folder):
+    """A FIFO would hang whoever opens it."""
+    os.mkfifo(folder / "clips" / "three.csv")
+    with pytest.raises(InputError, match="no row for three.csv"):
+        table_from_openface_folder(folder)
+
+
+@pytest.mark.parametrize("imported", ["", "clips"])
+def test_an_imported_table_serves_wherever_the_folder_does(folder, imported):
+    """``au import`` of the folder, or of the clips in it; the labels lie where they did."""
+    source = folder / imported
+    assert cli.main(["au", "import", str(source), "--workers", "1", "--out", str(folder / "made.parquet")]) == 0
+    first, labels = table_from_openface_folder(folder)
+    second, again = table_from_openface_folder(folder / "made.parquet")
+    pd.testing.assert_frame_equal(labels, again)
+    columns = ["clip_id", "frame", *INTENSITY_COLUMNS, *PRESENCE_COLUMNS, "ok"]
+    pd.testing.assert_frame_equal(first.frames[columns], second.frames[columns], check_dtype=False)
+    (folder / "labels.csv").write_text("file,expression\none.csv,happy\ntwo.csv,sad\nthree.csv,fear\n")
+    _, labels = table_from_openface_folder(folder / "made.parquet")  # the import had refused one
+    assert labels["clip_id"].tolist() == ["one", "two"] and list(labels.attrs["refused"]) == ["three.csv"]
+    (folder / "labels.csv").write_text("file,expression\none.csv,happy\n")
+    with pytest.raises(InputError, match="no row for two.csv"):
+        table_from_openface_folder(folder / "made.parquet")
 
 
 def test_a_folder_without_labels_is_refused(tmp_path):

@@ -15,7 +15,7 @@ from audfer.action_units import baseline, comparison
 from audfer.action_units.table import AUTable, table_from_openface_folder
 from audfer.errors import InputError
 from audfer.facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
-from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
+from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS, AUTrack
 from audfer.results import au_baseline, au_tables
 
 RAVDESS = Path("/work/shared/data/ravdess_openface")
@@ -360,7 +360,8 @@ def test_real_ravdess_tables_go_through_the_section(study):
         len(aus.clips) == 56
         and aus.people == 2
         and aus.second is None
-        and aus.stem == "real_"
+        and aus.stem.startswith("real_")
+        and aus.stem.endswith("_")
         and len(aus.first.frames) == 6241
     )
     assert comparison.coverage(aus.first)["failed"].sum() == 0
@@ -374,6 +375,47 @@ def test_real_ravdess_tables_go_through_the_section(study):
         "value"
     ]
     assert rates["happy", "AU12"] > rates["sad", "AU12"] and rates["happy", "AU06"] > rates["angry", "AU06"]
+
+
+def test_intervals_of_real_clips_are_over_people_where_they_are_known(tmp_path):
+    """Ten clips of each of two people who differ: as ten clips each they look certain, as two people they do not."""
+    generator = np.random.default_rng(0)
+    names = [f"{who}{n}" for who in "ab" for n in range(10)]
+    presence = np.repeat([0.1, 0.9], 10)[:, None] + generator.uniform(-0.05, 0.05, (20, 1))
+    tracks = {}
+    for name, share in zip(names, presence[:, 0], strict=True):
+        on = (generator.random((60, 18)) < share).astype(np.float32)
+        tracks[name] = AUTrack(
+            np.full((60, 17), 1, np.float32), on, np.ones(60, bool), np.arange(60), np.full(60, np.nan)
+        )
+    table = AUTable.from_tracks(tracks)
+    clips = pd.DataFrame({"clip_id": names, "expression": 0, "subject": [name[0] for name in names]})
+    aus = comparison.AUClips("x", "real_x_", table, None, clips, "", "")
+    assert aus.unit == "subject" and aus.over == "2 people" and replace(aus, stem="").unit == "clip_id"
+    assert replace(aus, clips=clips.assign(subject="")).unit == "clip_id"
+    by_clips, by_people = (
+        comparison.presence_rates_with_intervals(table, clips, unit=unit) for unit in ("clip_id", "subject")
+    )
+    assert by_clips["value"].tolist() == by_people["value"].tolist() and (by_people["clips"] == 20).all()
+    widths = [(rates["high"] - rates["low"]).mean() for rates in (by_clips, by_people)]
+    assert widths[1] > 1.5 * widths[0] and by_people["low"].max() < 20 and by_people["high"].min() > 80
+    predictions = clips.assign(predicted=np.where(clips["subject"] == "a", 0, 1), majority=1, fold=clips["subject"])
+    of_clips, of_people = (
+        baseline.baseline_accuracy(predictions, over).query("metric == 'WAR'").iloc[0] for over in (False, True)
+    )
+    assert of_clips["value"] == of_people["value"] == 50 and (of_people["low"], of_people["high"]) == (0, 100)
+    assert of_clips["low"] > 25
+    second = AUTable(table.frames.copy())
+    for units in (None, clips.set_index("clip_id")["subject"]):
+        agreement = comparison.extractor_agreement(table, second, units=units)
+        assert (agreement["kappa"].round(6) == 1).all()
+
+
+def test_another_folders_results_have_other_names(study, tmp_path):
+    from audfer.study.numbers import real_stem
+
+    stems = {real_stem(f"{tmp_path}/{name}") for name in ("one", "two.parquet", "a b-c", "x/")}
+    assert stems == {"real_one_", "real_two_", "real_a_b_c_", "real_x_"}
 
 
 def test_the_rendered_clips_stand_in_for_real_ones(study):

@@ -243,7 +243,8 @@ def test_a_face_is_chosen_by_a_named_rule(write):
     path = write(content, columns)
     for rule, value, frames in (("longest", 1.0, 20), ("largest", 2.0, 10), ("confident", 3.0, 10)):
         track = read_openface(path, face=rule, landmarks=False)
-        assert (track.intensity[:, 1] == value).all() and len(track) == frames
+        assert (track.intensity[track.ok, 1] == value).all() and track.ok.sum() == frames and len(track) == 20
+        assert track.report["left_out"] == 20 - frames and track.report["gaps"] == 0
         assert track.report["face_rule"] == rule and track.report["faces"] == [0, 1, 2]
     with pytest.raises(InputError, match="longest, largest, confident"):
         read_openface(path, face="nicest")
@@ -261,7 +262,9 @@ def test_a_face_whose_number_changes_is_followed_by_its_place(write):
     )
     track = read_openface(write(content, columns), face="longest", mask_neighbours=0)
     assert track.report["face"] == [0, 2] and track.report["hand_overs"] == 1
-    assert track.frame.tolist() == list(range(1, 25)) and track.report["gaps"] == 2
+    # all of the file's frames: of 25 to 29 it has no row, in 10, 11 and from 30 on it has the other person
+    assert track.frame.tolist() == list(range(1, 36)) and track.report["gaps"] == 5
+    assert track.frame[track.ok].tolist() == [*range(1, 10), *range(12, 25)] and track.report["left_out"] == 8
     assert set(track.intensity[track.ok, 1]) == {1.0, 1.5}
     other = read_openface(write(content, columns), face="confident", mask_neighbours=0)  # a tie: the one seen first
     assert other.report["face"] == [0, 2]
@@ -271,8 +274,32 @@ def test_without_places_a_face_is_its_number(write):
     content = rows(6) + [row | {"face_id": "1", "AU02_r": "3.00"} for row in rows(4)]
     track = read_openface(write(content), face="longest")
     assert (track.intensity[:, 1] == 1.5).all() and len(track) == 6
+    assert track.report["hand_overs"] is None and track.report["left_out"] == 0  # can't be followed
     with pytest.raises(InputError, match="neither landmarks"):
         read_openface(write(content), face="largest")
+
+
+def test_frames_before_a_face_comes_and_after_it_goes_are_unknown_and_spoil_nothing(write):
+    """Without places; a hand-over loses the good frames of the other number, which is said."""
+    late = [row | {"face_id": "1", "AU02_r": "3.00"} for row in rows(20)[4:17]]
+    path = write([*rows(20)[:6], *late, *rows(20)[18:]])
+    track = read_openface(path, face="longest")
+    assert track.frame.tolist() == list(range(1, 21)) and np.flatnonzero(track.ok).tolist() == list(range(4, 17))
+    assert (track.intensity[4:17, 1] == 3).all() and not np.isnan(track.presence[4:17]).any()
+    assert track.report["left_out"] == 6 and track.report["gaps"] == 1 and track.report["hand_overs"] is None
+
+
+@pytest.mark.parametrize("also, kept", [([], [0, 2]), (["timestamp"], []), (["frame"], [])])
+def test_still_pictures_are_no_neighbours_in_time(write, also, kept):
+    """OpenFace's image tool: three pictures, the one in the middle uncertain."""
+    content = rows(3)
+    content[1] |= {"confidence": "0.2", "success": "0"}
+    for number, row in enumerate(content):
+        row["timestamp"] = f"{number / 25:.3f}"
+    track = read_openface(write(content, [*also, "confidence", "success", *INTENSITY_COLUMNS, *PRESENCE_COLUMNS]))
+    known = np.flatnonzero(~np.isnan(track.intensity).any(1) & ~np.isnan(track.presence).any(1))
+    assert known.tolist() == kept and track.ok.tolist() == [True, False, True]
+    assert track.report["mask_neighbours"] == ([1, 3] if also else [0, 0])
 
 
 def test_two_rows_of_one_face_in_a_frame_and_faces_without_frames_are_refused(write):

@@ -239,7 +239,9 @@ def list_frames(folder: str | os.PathLike) -> list[str]:
 def is_frame(entry: os.DirEntry) -> bool:
     """Whether an entry of a clip's folder is one of its pictures."""
     picture = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-    return picture and not entry.name.startswith(LEFTOVERS) and not entry.is_dir()
+    # of a link that leads to itself is_dir itself is an error
+    folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+    return picture and not entry.name.startswith(LEFTOVERS) and not folder
 
 
 @lru_cache(maxsize=65536)

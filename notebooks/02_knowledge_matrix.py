@@ -103,3 +103,11 @@ real.save() if real else nobody
 # %%
 separating = study.results("real_separating_aus", openface_folder=openface_folder)
 separating.save() if separating else nobody
+
+# %% [markdown]
+# **Is the matrix worth anything as a prior where few people's clips have labels?** A classifier of AUs whose weights are drawn
+# to Fig. 4, to Fig. 4 with its AUs shuffled, or to zero, judged on the people without labels.
+
+# %%
+few = study.results("few_labels", openface_folder=openface_folder)
+few.save() if few else f"{nobody} It takes clips of two people or more."

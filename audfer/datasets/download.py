@@ -47,9 +47,12 @@ PATIENCE = 120
 TIMEOUT = (15, 60)
 #: an archive that says it unpacks to more than this many times its own size is refused (a CSV of 714 columns: 3.7)
 MOST_TIMES = 50
+#: bytes that a listing may have; Zenodo's have some ten thousand
+MOST_LISTED = 1_000_000
 #: bytes read at once; a chunk that the connection breaks in is lost, so it is small
 _CHUNK = 1 << 14
 _MEGABYTE = 1_000_000
+_OFFLINE = "is this machine on the internet? nothing was downloaded"
 _LATER = "too many requests: run the same command again later, what was downloaded is kept"
 _KEPT = "what was downloaded is kept, run the same command again to resume"
 
@@ -190,7 +193,7 @@ def plan(what: str, root: str | os.PathLike, *, song: bool = False, base_url: st
         source, number = SOURCES[name], SOURCES[name].record
         page, url = f"{base}/records/{number}", f"{base}/api/records/{number}"
         try:
-            content = _get(url, wait, "is this machine on the internet? nothing was downloaded").json()
+            content = _listing(url, wait)
             metadata = content.get("metadata", {})
             listed = [RemoteFile(name, *_listed(file, url, base), root) for file in content["files"]]
             licence = metadata.get("license") or {}
@@ -211,6 +214,24 @@ def plan(what: str, root: str | os.PathLike, *, song: bool = False, base_url: st
         files += wanted
         titles[name] = [f"{name}: {title}"[:79], f"  {page}", f"  licence: {licence or 'none named in the listing'}"]
     return Plan(root, tuple(files), titles, song)
+
+
+def _listing(url: str, wait: float) -> dict:
+    """What the server answers, read to a limit of size and of time."""
+    text, until = bytearray(), time.monotonic() + PATIENCE
+    with _get(url, wait, _OFFLINE, stream=True) as answer:
+        try:
+            for piece in answer.iter_content(64):  # a large one is waited for as long as bytes of it drip
+                text += piece
+                if len(text) > MOST_LISTED or time.monotonic() > until:
+                    found = f"no end after {_size(len(text))}"
+                    raise InputError(url, "listing", found, f"at most {_size(MOST_LISTED)} within {PATIENCE} s")
+        except RequestException as error:
+            raise AudferError(f"{url}: the listing broke off ({type(error).__name__}); {_OFFLINE}") from error
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested without end") from None
 
 
 def _listed(file: dict, url: str, base: str) -> tuple[str, int, str, str]:

@@ -226,16 +226,16 @@ def find_weights(content: dict, which: str = "model") -> Weights:
     if not tensors:
         raise AudferError(
             f"no weights found: expected a dictionary of tensors, bare or under one of {', '.join(CONTAINERS)}, "
-            f"found the entries {some([str(key) for key in content]) or '(none)'}"
+            f"found the entries {some(list(map(_name, content))) or '(none)'}"
         )
     wrong = [key for key, value in tensors.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
     if wrong:
         raise AudferError(
-            f"not only tensors among the weights: {some([f'{key} ({describe(tensors[key])})' for key in wrong])}"
+            f"not only tensors among the weights: {some([f'{_name(key)} ({describe(tensors[key])})' for key in wrong])}"
         )
 
     others = {
-        str(key): describe(value) for key, value in content.items() if key != chosen and (chosen or key not in bare)
+        _name(key): describe(value) for key, value in content.items() if key != chosen and (chosen or key not in bare)
     }
     if "n_averaged" in tensors:  # torch.optim.swa_utils.AveragedModel counts its updates in its state
         tensors = dict(tensors)
@@ -249,11 +249,19 @@ def find_weights(content: dict, which: str = "model") -> Weights:
 
 def _weights_of(value) -> dict | None:
     """The innermost dictionary with tensors, behind one container or several; ``None`` if there is none."""
-    if not isinstance(value, dict):
-        return None
-    if any(isinstance(entry, Tensor) for entry in value.values()):
-        return value
-    return next((inner for name in CONTAINERS if (inner := _weights_of(value.get(name)))), None)
+    waiting, seen = [value], set()
+    while waiting:  # a file may nest them without end, and hold one many times, or itself
+        inner = waiting.pop()
+        if isinstance(inner, dict) and id(inner) not in seen:
+            seen.add(id(inner))
+            if any(isinstance(entry, Tensor) for entry in inner.values()):
+                return inner
+            waiting += [inner.get(name) for name in reversed(CONTAINERS)]
+    return None
+
+
+def _name(key: object) -> str:
+    return key if isinstance(key, str) else describe(key)
 
 
 def describe(value) -> str:

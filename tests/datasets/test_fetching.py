@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import io
@@ -9,6 +10,7 @@ import json
 import re
 import stat
 import threading
+import time
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -112,6 +114,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send_error(int(way))
         if way == "hang up":
             return self.connection.close()
+        if key is None and way.startswith("endless"):
+            return self._never_end(b" " * 10_000 if way == "endless flood" else b" ")
+        if key is None and way.startswith("nested"):
+            opening = way.removeprefix("nested ").encode()
+            return self._send(opening * 100_000)
         if key is None:
             return self._send(
                 b"<html>maintenance</html>" if way == "html" else json.dumps(server.listing(record)).encode()
@@ -134,6 +141,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "longer" in way and "announced" not in way:
             headers["no length"] = ""
         self._send(body, status, headers, stop)
+
+    def _never_end(self, piece: bytes) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):  # until the other side has had enough
+            while True:
+                self.wfile.write(piece)
+                time.sleep(0.01 * (len(piece) == 1))
 
     def _send(self, body: bytes, status: int = 200, headers: dict | None = None, stop: int | None = None):
         headers = dict(headers or {})
@@ -305,6 +320,24 @@ def test_a_listing_that_is_none(zenodo, tmp_path, way, sentence):
     zenodo.misbehave["3255102"] = [way]
     with pytest.raises(AudferError, match=sentence):
         fetch(zenodo, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "way, sentence",
+    [
+        ("endless flood", "no end after 1.00 MB, expected at most 1.00 MB within 2 s"),
+        ("endless drip", "no end after 0.00 MB, expected at most 1.00 MB within 2 s"),
+        ("nested [", "ValueError: nested without end"),
+        ('nested {"files":', "ValueError: nested without end"),
+    ],
+)
+def test_a_listing_without_an_end_is_refused(zenodo, tmp_path, monkeypatch, way, sentence):
+    monkeypatch.setattr("audfer.datasets.download.PATIENCE", 2)
+    zenodo.misbehave["3255102"] = [way]
+    start = time.monotonic()
+    with pytest.raises(AudferError, match=f"listing: found {sentence}"):
+        fetch(zenodo, tmp_path)
+    assert time.monotonic() - start < 30 and everything(tmp_path) == {}
 
 
 def test_a_listing_survives_a_bad_moment_and_a_record_without_the_archives_is_named(zenodo, tmp_path):

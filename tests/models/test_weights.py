@@ -591,6 +591,45 @@ def test_files_of_other_formats_are_refused_with_a_sentence(tmp_path):
 # ---------------------------------------------------------------------------- wrappers, diverged weights
 
 
+def _as_checkpoint(program: bytes) -> bytes:
+    """A file of ``torch.save`` whose pickle is that program."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in (
+            ("data.pkl", b"\x80\x02" + program + b"."),
+            ("version", b"3\n"),
+            ("byteorder", b"little"),
+        ):
+            archive.writestr(f"archive/{name}", content)
+    return stream.getvalue()
+
+
+def _text(word: str) -> bytes:
+    return b"X" + len(word).to_bytes(4, "little") + word.encode()
+
+
+#: as pickles: dictionaries in dictionaries, one in itself, many names for one at every level, and keys nested likewise
+_WITHOUT_END = {
+    "an entry": (b"}" + _text("a")) * 100_000 + b"}" + b"s" * 100_000,
+    "a container": (b"}" + _text("state_dict")) * 100_000 + b"}" + b"s" * 100_000,
+    "itself": b"}q\0" + _text("model") + b"h\0s",
+    "one many times": b"}q\0"
+    + b"".join(
+        b"}" + b"".join(_text(name) + b"h" + bytes([k]) + b"s" for name in CONTAINERS) + b"q" + bytes([k + 1])
+        for k in range(60)
+    ),
+    "a list": b"}" + _text("a") + b"]" * 100_000 + b"a" * 99_999 + b"s",
+    "a key": b"})" + b"\x85" * 100_000 + b"K\1s",
+}
+
+
+@pytest.mark.parametrize("program", _WITHOUT_END.values(), ids=list(_WITHOUT_END))
+def test_a_pickle_that_nests_without_end_is_refused_at_once(tmp_path, program):
+    (tmp_path / "deep.pth").write_bytes(_as_checkpoint(program))
+    with pytest.raises(AudferError, match="no weights found|checkpoint: found"):
+        inspect_checkpoint(tmp_path / "deep.pth")
+
+
 @pytest.mark.parametrize("name", ["m3dfel", "former_dfer", "mae_dfer"])
 @pytest.mark.parametrize(
     "prefix", ["model.", "net.", "_forward_module.module.", "learner.student.backbone_model.", "0."]

@@ -74,8 +74,7 @@ def atomic_folder(path: str | os.PathLike, stamp: str = ""):
     path = Path(path)
     if stamp and not (path / stamp).is_file():
         require_replaceable(path, ())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _unfinished(path, lambda folder, prefix: tempfile.mkdtemp(dir=folder, prefix=prefix)) as temporary:
+    with scratch_folder(path) as temporary:
         try:
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
@@ -83,6 +82,18 @@ def atomic_folder(path: str | os.PathLike, stamp: str = ""):
             replace_folder(temporary, path, ours)
         except Exception as error:
             _raise_disk_error(path, error)
+
+
+@contextmanager
+def scratch_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A folder beside ``path`` that only this user may enter and that is gone after the block; those that killed
+    processes left there go first.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _unfinished(path, lambda folder, prefix: tempfile.mkdtemp(dir=folder, prefix=prefix)) as temporary:
+        try:
+            yield temporary
         finally:
             remove_tree(temporary, path.parent)
 
@@ -101,7 +112,10 @@ def _unfinished(path: Path, make: Callable[[Path, str], str]) -> Iterator[Path]:
                 left.unlink(missing_ok=True)
             os.close(handle)
     while True:
-        temporary = Path(make(path.parent, f".{path.name}."))
+        try:
+            temporary = Path(make(path.parent, f".{path.name}."))
+        except OSError as error:
+            _raise_disk_error(path, error)
         handle = _hold(temporary, -1)
         if handle is not None and temporary.exists():  # not swept by another process before it was held
             break

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 from .. import __version__
-from ..errors import AudferError, InputError
+from ..errors import AudferError, InputError, harmless
 
 _TYPES = {"int": int, "float": float, "lower": str.lower}
 _COMMANDS = dict(title="commands", metavar="COMMAND", required=True)
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         return command_of(options)(options) or 0
     except AudferError as error:
         if speaks:
-            print(f"audfer: error: {error}", file=sys.stderr)
+            print(harmless(f"audfer: error: {error}"), file=sys.stderr)
         return getattr(error, "exit_code", 2)
     except KeyboardInterrupt:
         if speaks:

@@ -11,20 +11,24 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import AudferError, InputError
+from ..files import scratch_folder
 from .processes import ChildEnded, end_children, own_child, stop_children
 
 #: environment variable with the address of the Dask scheduler that studies train on
 SCHEDULER = "AUDFER_SCHEDULER"
 #: a job is given up when this many workers have died with it; Dask counts by itself, to the same number
 LOST_WORKERS = 3
+_HERE = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
 _NO_LIMIT = 30 * 86400.0  # seconds; ``select`` takes no infinity
 
 
@@ -184,9 +188,13 @@ def dask_client(scheduler: str = "", slurm: Mapping[str, object] | None = None, 
 
     Args:
         scheduler: address, for example ``tcp://node17:8786``.
-        slurm: options of ``dask_jobqueue.SLURMCluster`` (queue, cores, memory, walltime ...) and ``jobs``, how many
-            jobs to ask for (default 1).
-        log: folder for SLURM's own output files.
+        slurm: options of ``dask_jobqueue.SLURMCluster`` (queue, cores, memory, walltime ...), ``jobs``, how many jobs
+            to ask for (default 1), and ``dashboard``, the port of Dask's dashboard on this machine alone (default:
+            none). Scheduler and workers know each other by certificates (TLS) that are made for this run: whoever can
+            talk to a scheduler can run code. It listens on ``interface`` if that is given, else on this machine's
+            address in the default network.
+        log: folder for SLURM's own output files, and for the certificates as long as the cluster lives; on a disk that
+            the workers share.
 
     Raises:
         AudferError: Dask is not installed, or nobody answers at the address.
@@ -194,34 +202,80 @@ def dask_client(scheduler: str = "", slurm: Mapping[str, object] | None = None, 
     try:
         from distributed import Client
 
-        SLURMCluster = import_slurm_cluster() if slurm is not None else None
+        if slurm is not None:
+            import cryptography  # noqa: F401  (for certificates)
+
+            SLURMCluster = import_slurm_cluster()
     except ImportError as error:
         raise AudferError(
             f"a Dask cluster needs packages that are not here ({error.name}): pip install audfer[dask]"
         ) from error
     if slurm is not None and shutil.which("sbatch") is None:
         raise AudferError("SLURM: no sbatch on PATH; start this on a machine from which jobs are submitted")
-    cluster = None
-    try:
-        if slurm is not None:
-            options = {"cores": 1, "processes": 1, "memory": "4GB", **_logged(log), **slurm}
-            jobs = int(options.pop("jobs", 1))
-            cluster = SLURMCluster(**options)
-            cluster.scale(jobs=jobs)
-        client = Client(scheduler if cluster is None else cluster, timeout=20)
-    except (OSError, TimeoutError, TypeError, ValueError, RuntimeError) as error:
-        if cluster is not None:
-            cluster.close()
-        raise AudferError(f"{scheduler or 'SLURM'}: no Dask scheduler there ({str(error).splitlines()[0]})") from error
-    try:
+    with ExitStack() as stack:
+        cluster = None
+        try:
+            if slurm is not None:
+                options = {"cores": 1, "processes": 1, "memory": "4GB", **_logged(log), **slurm}
+                jobs = int(options.pop("jobs", 1))
+                keys = stack.enter_context(scratch_folder(Path(log or ".").absolute() / "tls"))
+                cluster = stack.enter_context(SLURMCluster(**_private(options), **_with_certificates(keys)))
+                cluster.scale(jobs=jobs)
+            client = stack.enter_context(Client(scheduler if cluster is None else cluster, timeout=20))
+        except (OSError, TimeoutError, TypeError, ValueError, RuntimeError) as error:
+            what = f"no Dask scheduler there ({str(error).splitlines()[0]})"
+            raise AudferError(f"{scheduler or 'SLURM'}: {what}") from error
         yield client
-    finally:
-        client.close()
-        if cluster is not None:
-            cluster.close()
 
 
 # --------------------------------------------------------------------------------------------------------------- SLURM
+
+
+def _private(options: Mapping[str, object]) -> dict[str, object]:
+    """Options of a cluster with which nobody else can talk: one named address, no dashboard unless asked for."""
+    chosen = dict(options)
+    port = chosen.pop("dashboard", 0)
+    where = {
+        "dashboard": bool(port),
+        "dashboard_address": f"127.0.0.1:{port}",
+    }  # Dask serves something there in any case
+    if "interface" not in chosen:
+        where["host"] = _own_address()
+    extra = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    return {**chosen, "scheduler_options": where, "worker_extra_args": [*chosen.get("worker_extra_args", []), *extra]}
+
+
+def _with_certificates(folder: Path) -> dict[str, object]:
+    from distributed import Security
+
+    made, files = Security.temporary().get_tls_config_for_role("worker"), {}
+    for name in ("ca_file", "cert", "key"):  # everybody's, and of nobody who cannot read the folder
+        files[name] = str(folder / f"{name}.pem")
+        Path(files[name]).write_text(made[name])
+    roles = {
+        f"tls_{role}_{name}": files[name] for role in ("client", "scheduler", "worker") for name in ("cert", "key")
+    }
+    return {
+        "security": Security(tls_ca_file=files["ca_file"], require_encryption=True, **roles),
+        "protocol": "tls://",
+    }
+
+
+def _own_address() -> str:
+    """This machine's address in the default network.
+
+    Raises:
+        AudferError: it has none that others could reach.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address of nobody; nothing is sent
+            return probe.getsockname()[0]
+        except OSError:
+            raise AudferError(
+                "SLURM: this machine has no default network on which its jobs could reach it; name one, for example "
+                "--slurm interface=ib0 ..."
+            ) from None
 
 
 def import_slurm_cluster():
@@ -302,7 +356,8 @@ def job_script(options: Mapping[str, object], log: str = "") -> str:
         raise AudferError(f"SLURM needs packages that are not here ({error.name}): pip install audfer[dask]") from error
     chosen = {name: value for name, value in slurm_cluster(options, log).items() if name != "jobs"}
     try:
-        with SLURMCluster(**chosen, scheduler_options={"dashboard_address": None}) as cluster:
+        chosen = _private({"interface": None, **chosen}) | {"scheduler_options": _HERE}  # nobody is to reach it
+        with SLURMCluster(**chosen) as cluster:
             return cluster.job_script()
     except (TypeError, ValueError) as error:
         raise InputError(

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import AudferError, InputError
-from ..files import remove_tree
+from ..files import scratch_folder
 from ..jobs.processes import following
 
 #: the others wait this long for rank 0, which may render and pack first; a process that dies ends all of them at once
@@ -162,12 +163,16 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     """
     if processes < 1:
         raise InputError("command line", "--processes", processes, "at least 1")
-    meeting = tempfile.mkdtemp(prefix="audfer-")  # only this user may enter it
+    with scratch_folder(Path(tempfile.gettempdir(), "audfer")) as meeting:
+        return _together_in(meeting, arguments, processes)
+
+
+def _together_in(meeting: Path, arguments: Sequence[str], processes: int) -> int:
     # nobody outside this machine is to be heard: they meet in a file and talk over loopback
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     shared = {
         **os.environ,
-        _MEETING: os.path.join(meeting, "store"),
+        _MEETING: str(meeting / "store"),
         "GLOO_SOCKET_IFNAME": loopback,
         "NCCL_SOCKET_IFNAME": loopback,
         "WORLD_SIZE": str(processes),
@@ -203,7 +208,6 @@ def launch(arguments: Sequence[str], processes: int) -> int:
             except subprocess.TimeoutExpired:  # in the middle of a collective operation, where no signal is heard
                 process.kill()
                 process.wait()
-        remove_tree(meeting, tempfile.gettempdir())
 
 
 # --------------------------------------------------------------------------------------------------- who has which

@@ -368,29 +368,21 @@ class RunStore:
         """
         distinct = list(dict.fromkeys(cell for cells in outputs.values() for cell in cells))
         numbers = {cell: number for number, cell in enumerate(distinct)}
-        networks = {name: network.version for name, network in NETWORKS.items()}
-        made_with = digest([about, versions("training", "au loss"), networks, torch.__version__.split("+")[0]])
         (self.folder / ".locks").mkdir(parents=True, exist_ok=True)
         with FileLock(str(self.folder / ".locks" / "grid")):
-            try:
-                before = json.loads(self.grid_path.read_text())
-            except (OSError, ValueError):
-                before = {}
-            known = {}
-            if before.get("made_with") == made_with:
-                known = {json.dumps(entry["cell"], sort_keys=True): entry["key"] for entry in before["cells"]}
+            before, known = self._noted(), self.noted_keys(about)
             cells = [
                 {
                     "cell": asdict(cell),
                     "label": f"{cell.label}, seed {cell.seed}",
-                    "key": keys.get(cell) or known.get(json.dumps(asdict(cell), sort_keys=True)),
+                    "key": keys.get(cell) or known.get(cell_json(cell)),
                 }
                 for cell in distinct
             ]
             content = {
                 "format": GRID_FORMAT,
                 "audfer": version("audfer"),
-                "made_with": made_with,
+                "made_with": _made_with(about),
                 **about,
                 "cells": cells,
                 "outputs": {name: [numbers[cell] for cell in needed] for name, needed in outputs.items()},
@@ -398,6 +390,17 @@ class RunStore:
             content = json.loads(json.dumps(content))
             if content != before:
                 write_json(self.grid_path, content)
+
+    def _noted(self) -> dict:
+        with suppress(OSError, ValueError):
+            return json.loads(self.grid_path.read_text())
+        return {}
+
+    def noted_keys(self, about: dict) -> dict[str, str | None]:
+        """``cell_json`` -> key of the cells whose key ``note_grid`` was told with the same code and ``about``."""
+        before = self._noted()
+        same = before.get("made_with") == _made_with(about)
+        return {json.dumps(entry["cell"], sort_keys=True): entry["key"] for entry in before["cells"]} if same else {}
 
     def read_grid(self) -> dict:
         """What ``note_grid`` wrote last.
@@ -451,6 +454,16 @@ class RunStore:
         """All records of the store, in order of their keys."""
         # a folder with a dot is what a killed process was writing
         return [RunRecord.load(p.parent) for p in sorted(self.folder.glob("[!.]*/record.json"))]
+
+
+def cell_json(cell) -> str:
+    """A cell's fields as text, the same for equal cells."""
+    return json.dumps(asdict(cell), sort_keys=True)
+
+
+def _made_with(about: dict) -> str:
+    networks = {name: network.version for name, network in NETWORKS.items()}
+    return digest([about, versions("training", "au loss"), networks, torch.__version__.split("+")[0]])
 
 
 def make_record(store_folder: str, key: str, cell: Cell, inputs: CellInputs, report=None) -> str:

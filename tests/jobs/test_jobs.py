@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
+import psutil
 import pytest
 
 from audfer.errors import AudferError, InputError
@@ -206,6 +208,50 @@ def test_a_scheduler_that_does_not_answer_and_wrong_slurm_words_are_sentences(mo
     monkeypatch.setenv("PATH", "")
     with pytest.raises(AudferError, match="no sbatch on PATH"), dask_client(slurm={"jobs": 1}):
         pass
+
+
+@pytest.fixture
+def slurm_here(tmp_path, monkeypatch):
+    """Programs in SLURM's place that run a job on this machine and end it."""
+    programs = {
+        "sbatch": 'cp "$1" "${0%/*}/script"; setsid bash "${0%/*}/script" > "${0%/*}/out" 2>&1 &\n'
+        'echo $! > "${0%/*}/job"; echo Submitted batch job $!',
+        "scancel": "kill -- -$1 2>/dev/null; true",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    yield tmp_path
+    with contextlib.suppress(OSError, ValueError):
+        os.killpg(int((tmp_path / "job").read_text()), signal.SIGKILL)
+
+
+@needs_slurm
+def test_nobody_without_the_runs_certificate_can_talk_to_its_cluster(slurm_here):
+    from distributed import Client
+
+    log = slurm_here / "logs"
+    before = {one.laddr for one in psutil.Process().net_connections("inet")}
+    options = slurm_cluster({"jobs": 1, "memory": "1GB", "python": sys.executable}, str(log))
+    with dask_client(slurm=options, log=str(log)) as client:
+        assert client.submit(divmod, 7, 2).result(60) == (3, 1), (slurm_here / "out").read_text()
+        opened = {one for one in psutil.Process().net_connections("inet") if one.laddr not in before}
+        listening = {one.laddr.ip for one in opened if one.status == psutil.CONN_LISTEN}
+        (worker,) = client.scheduler_info()["workers"].values()
+        address = client.scheduler.address
+        assert (
+            address.startswith("tls://")
+            and worker["id"]
+            and client.scheduler_info()["services"].keys() <= {"dashboard"}
+        )
+        assert listening == {"127.0.0.1", address.split("/")[-1].rsplit(":", 1)[0]}
+        (keys,) = log.glob(".tls.*")
+        assert keys.stat().st_mode & 0o077 == 0
+        for stranger in (address, address.replace("tls", "tcp")):
+            with pytest.raises((OSError, TypeError, ValueError, TimeoutError)):
+                Client(stranger, timeout=2)
+    assert not list(log.glob(".tls.*"))
 
 
 @needs_slurm

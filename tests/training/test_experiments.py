@@ -29,6 +29,7 @@ from audfer.jobs import workers
 from audfer.jobs.executors import Pool, opened
 from audfer.jobs.workers import Task
 from audfer.progress import GridProgress
+from audfer.study.study import Study
 from audfer.training import records as experiments
 from audfer.training.records import FORMAT, RunRecord, RunStore, load_records, run_cells, write_meta
 
@@ -350,6 +351,7 @@ def test_a_full_disk_is_said_once_and_no_further_cell_is_begun(study, cells, tmp
             "[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/3: file write "
             "failed"
         ),
+        RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 1234624 vs 1234518"),
         ValueError("I/O error: No space left on device (os error 28)"),
     ],
 )
@@ -452,6 +454,29 @@ def test_a_worker_of_another_version_and_a_disk_that_is_not_shared_are_sentences
     monkeypatch.setattr(experiments, "do_cell", lambda *_, **__: "made")  # it wrote somewhere else
     frame = run_cells(cells[:1], study.inputs, store, workers=1)
     assert "has to lie on a disk that all workers share" in frame["error"][0] and not frame["trained"][0]
+
+
+def test_a_dry_run_makes_nothing_and_counts_what_an_earlier_run_has_made(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("AUDFER_WORK", str(tmp_path / "work"))
+    profile = str(study.work.parent.parent / "tests.toml")
+
+    def counted() -> list[str]:
+        began = time.monotonic()
+        assert cli.main(["grid", "fig5", "table1", "pretraining", "--profile", profile, "--dry-run"]) == 0
+        assert time.monotonic() - began < 10
+        return [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+
+    first = counted()
+    assert not (tmp_path / "work").exists() and [row[0] for row in first] == ["fig5", "table1", "pretraining"]
+    assert all(row[-1] == "0" and int(row[1]) > 0 for row in first)
+    own = Study(study.profile, tmp_path / "work", tmp_path / "figures")
+    own.store.note_grid(
+        {"profile": own.profile.to_dict(), "device": own.device, "precision": own.precision},
+        {"fig5": own.cells("fig5")},
+        {cell: f"{number:016x}" for number, cell in enumerate(own.cells("fig5"))},
+    )
+    monkeypatch.setattr(RunStore, "has", lambda self, key: key == f"{0:016x}")  # no cell has been trained here
+    assert counted()[0][-1] == "1"
 
 
 def test_the_command_line_trains_the_cells_of_a_figure_and_says_what_failed(study, tmp_path, capsys, monkeypatch):

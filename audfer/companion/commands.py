@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -18,18 +17,11 @@ from pathlib import Path
 
 from ..errors import AudferError, InputError, harmless
 from ..files import checkout
-from ..plugins import Registry
-
-#: --backend -> makes the extractor from the parsed options
-EXTRACTORS = Registry()
+from .extractors import extractor, given, reading
 
 
 def _wrong(field: str, found, expected: str) -> InputError:
     return InputError("command line", field, found, expected)
-
-
-def _given(options, *names: str) -> dict[str, object]:
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 def _root(options, default: str | None = None) -> str:
@@ -133,6 +125,12 @@ def verify(options) -> int:
     return 0 if certificate.passed else 1
 
 
+def completion(options) -> None:
+    from .cli import completion_script
+
+    print(completion_script(options.shell))
+
+
 def compare(options) -> int:
     from .compare import compare_runs, records_of
 
@@ -177,7 +175,7 @@ def _clips(options, annotated: bool = False) -> dict[str, object]:
             "a dataset of expression clips; frames annotated with AUs are looked at by audfer data check and read by "
             "audfer.datasets.read_annotated",
         )
-    return {"name": options.dataset, "root": root, **_given(options, "splits", "clips", "classes", "channel")}
+    return {"name": options.dataset, "root": root, **given(options, "splits", "clips", "classes", "channel")}
 
 
 def data_check(options) -> int:
@@ -195,7 +193,7 @@ def data_landmarks(options) -> int:
 
     named = options.clips_of.lower() in map(str.lower, datasets.clip_datasets())
     if named and not Path(options.clips_of).exists():
-        chosen = _given(options, "clips", "channel")
+        chosen = given(options, "clips", "channel")
         manifest = datasets.read_dataset(options.clips_of, _root(options), missing="keep", **chosen)
     else:
         manifest = any_clips(options.clips_of)
@@ -210,7 +208,7 @@ def _landmarks(manifest, out: Path, options) -> int:
     from ..datasets.landmarks import points_sheet
     from ..files import atomic_file
 
-    chosen = _given(options, "workers", *(name for name in ("seconds", "retries", "again") if name in options))
+    chosen = given(options, "workers", *(name for name in ("seconds", "retries", "again") if name in options))
     backend = Landmarks(str(getattr(options, "model_file", "")), getattr(options, "face", "longest"))
     clips = extract_landmarks(manifest, out, backend, **chosen)
     done = clips["state"] == "done"
@@ -294,16 +292,6 @@ def data_synth(options) -> None:
 # ---------------------------------------------------------------------------------------------------- action units
 
 
-def _reading(options, **more):
-    """How OpenFace's files are read, and who wrote them."""
-    from ..action_units.importing import ImportOptions
-
-    given = _given(options, "min_confidence", "mask_neighbours")
-    if "mask_neighbours" in given:
-        given["mask_neighbours"] = tuple(given["mask_neighbours"])
-    return ImportOptions(version=options.openface_version, **given, **more)
-
-
 def au_import(options) -> int:
     from .. import datasets
     from ..action_units.importing import SCALES, import_folder, say_coverage
@@ -314,14 +302,14 @@ def au_import(options) -> int:
     if (options.dataset is None) != (options.root is None) and not (options.dataset and os.environ.get("AUDFER_DATA")):
         raise _wrong("--dataset and --root", "one of them", "both or neither (or AUDFER_DATA)")
     manifest = datasets.read_dataset(options.dataset, _root(options), missing="drop") if options.dataset else None
-    reading = _reading(
+    chosen = reading(
         options,
         face=int(options.face) if options.face.isdigit() else options.face,
         mode=options.au_mode,
         require_presence=not options.without_presence,
         scale=SCALES[options.intensity_scale] if options.intensity_scale else None,
     )
-    files = import_folder(folder, out, reading, manifest=manifest, workers=options.workers)
+    files = import_folder(folder, out, chosen, manifest=manifest, workers=options.workers)
     read = files[files["status"] == "read"]
     print(
         f"{out}: {read['frames'].sum()} frames of {read['clips'].sum()} clips; {read['failed'].sum()} failed, "
@@ -349,7 +337,7 @@ def au_extract(options) -> int:
     backend = extractor(options)
     out = Path(options.out or f"{name}_{backend.name}.parquet")
     slurm = slurm_options(options.slurm) if options.slurm else None
-    running = _given(options, "workers", "seconds", "retries", "again")
+    running = given(options, "workers", "seconds", "retries", "again")
     with _cluster(options.scheduler, slurm, out.absolute().parent / "slurm_logs") as client:
         clips = extract_manifest(manifest, out, backend, **running, client=client)
     done = (clips["state"] == "done").sum()
@@ -391,57 +379,6 @@ def _extracted_clips(options):
                 raise _wrong(f"--{key}", repr(chosen[key]), expected)
         return packed, name
     return datasets.read_dataset(**chosen, fold=options.fold, missing="keep"), name
-
-
-def extractor(options):
-    """The extractor that the options name, or the one that is here; says which, where nobody named it."""
-    chosen = options.backend
-    if not chosen:
-        program = shutil.which(options.executable or "FeatureExtraction")
-        where = (f"container {options.container}" if options.container else program) or options.executable
-        chosen = "openface" if where else "lac" if "lac" in EXTRACTORS else "audfer"
-        print(f"extractor: {chosen} ({where or 'no FeatureExtraction on PATH, no --container'})", flush=True)
-    if chosen not in EXTRACTORS:
-        raise _wrong("--backend", repr(chosen), f"one of {', '.join(EXTRACTORS)}")
-    return EXTRACTORS[chosen](options)
-
-
-def _openface(options):
-    from ..action_units.backends import OpenFace
-
-    csvs = options.csvs and str(Path(options.csvs).absolute())
-    reading = _reading(options, mode="static" if options.static else "calibrated")
-    return OpenFace(options.executable, options.container, options.engine, csvs=csvs, reading=reading)
-
-
-def _estimator(options):
-    from ..action_units.backends import Estimator
-
-    study = _study(options)
-    _ = study.estimator  # trained now if it is not there
-    return Estimator(str(study.work / "estimator"), study.profile.data.render_size, study.device, study.precision)
-
-
-def _pyfeat(options):
-    from ..action_units.backends import PyFeat
-
-    return PyFeat()
-
-
-def _blendshapes(options):
-    from ..action_units.blendshapes import Blendshapes
-
-    file = getattr(options, "task_file", "") or options.weights
-    return Blendshapes(str(file and Path(file).absolute()))
-
-
-for _name, _make in (
-    ("openface", _openface),
-    ("audfer", _estimator),
-    ("pyfeat", _pyfeat),
-    ("blendshapes", _blendshapes),
-):
-    EXTRACTORS.add(_name, _make)
 
 
 # ---------------------------------------------------------------------------------------------------- matrix, weights
@@ -559,15 +496,15 @@ def train(options) -> int | None:
 def _train_cell(study, options) -> None:
     from ..evaluation import PROTOCOLS, summary
 
-    for name, value in _given(options, "data", "mask_ratio", "out").items():
+    for name, value in given(options, "data", "mask_ratio", "out").items():
         raise _wrong(f"--{name.replace('_', '-')}", repr(value), "nothing, unless with --objective mae")
     named = ("au_ratio", "strategy", "weights", "reading", "au_source", "fold", "seed", "recipe", "variant")
     start = "weights" if options.initial_weights else options.initialisation
-    cell = study.cell(options.model or "m3dfel", options.dataset, initialisation=start, **_given(options, *named))
+    cell = study.cell(options.model or "m3dfel", options.dataset, initialisation=start, **given(options, *named))
     if options.landmarks and not cell.uses_landmarks:
         raise _wrong("--landmarks", repr(options.landmarks), f"nothing for {cell.model}: it looks at no landmarks")
     study.landmark_source = options.landmarks
-    cell = replace(cell, **_given(options, "epochs", "accumulate", "evaluate_every", "validation"))
+    cell = replace(cell, **given(options, "epochs", "accumulate", "evaluate_every", "validation"))
     (record,) = study.run([cell], initial_weights=options.initial_weights or "")
     print(f"{cell.label}: WAR and UAR, 95 % intervals")
     for protocol in PROTOCOLS:
@@ -586,7 +523,7 @@ def _pretrain(study, options) -> None:
 
     if options.model not in ("", "mae_dfer"):
         raise _wrong("--model with --objective mae", repr(options.model), "mae_dfer")
-    chosen = _given(options, "epochs", "mask_ratio", "seed")
+    chosen = given(options, "epochs", "mask_ratio", "seed")
     if options.out:
         out, start = Path(options.out), f"--initial-weights {options.out}"
         pretrain(replace(study.pretraining, **chosen), options.data or study.pretraining_stores(), out)

@@ -39,6 +39,7 @@ from ..files import atomic_file
 from ..knowledge import KnowledgeMatrix, control_matrix
 from ..openface import INTENSITY_COLUMNS, AUTrack, read_openface
 from ..sampling import uniform_indices
+from .extractors import EXTRACTORS
 
 #: what is said of the matrix that nobody has to name
 FIGURE = "the paper's knowledge matrix (Fig. 4), without any training"
@@ -296,8 +297,6 @@ def _action_units(clip: Clip, aus, points: AUTrack | None, options: Namespace, f
             return table.clip(names[0]), str(aus)
         track = read_clip_file(aus, ImportOptions(face=face, require_presence=False))
         return clip.cut(track, clip.rows_of_frames(track)[0])[name], str(aus)
-    from .commands import EXTRACTORS
-
     if aus not in EXTRACTORS:
         expected = f"a CSV, an AU table (.parquet) or one of {', '.join(EXTRACTORS)}"
         raise InputError("predict", "aus", repr(str(aus)), expected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..companion.commands import EXTRACTORS
+from ..companion.extractors import EXTRACTORS
 from ..plugins import COMPONENTS, Component
 from ..training.loop import AU_SOURCES
 from .commands import lac_extractor

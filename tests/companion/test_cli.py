@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +22,9 @@ from audfer.study.study import open_study
 COMMANDS = [
     ["reproduce"],
     ["report"],
+    ["verify"],
+    ["compare"],
+    ["completion"],
     ["predict"],
     ["data", "fetch"],
     ["data", "check"],
@@ -54,9 +59,46 @@ def test_help_lists_every_command(capsys):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example_that_it_understands(command, capsys):
+    for arguments in ([], command):
+        with pytest.raises(SystemExit):
+            cli.main([*arguments, "--help"])
+        lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+        name = f"audfer {' '.join(command)}"
+        (example,) = (line for line in lines if name in line and not line.startswith("usage:"))
+    words = shlex.split(re.sub(r'^eval "\$\((.*)\)"$', r"\1", example))
+    assert callable(cli.command_of(cli.build_parser().parse_args(words[1:])))
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["rep"], {"reproduce", "report"}),
+        (["data", ""], {"fetch", "check", "pack"}),
+        (["data", "check", "--de"], {"--deep"}),
+        (["report", "--w"], {"--why", "--work"}),
+    ],
+)
+def test_the_shell_completes_commands_and_options(typed, expected):
+    words = " ".join(shlex.quote(word) for word in ("audfer", *typed))
+    script = [cli.completion_script("bash"), f"COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _audfer"]
+    script = "\n".join([*script, 'echo "${COMPREPLY[@]}"'])
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert expected <= set(done.stdout.split()) and (len(typed[-1]) < 2 or expected == set(done.stdout.split()))
+
+
+def test_dir_shows_the_parts_of_the_package():
+    code = "import sys, audfer; print(*dir(audfer)); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"open_study", "predict", "knowledge", "losses", "models", "facs", "__version__"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_can_reach_what_it_calls(command):
     enough = {
         "predict": ["x"],
+        "compare": ["x", "y"],
+        "completion": ["bash"],
         "data": ["RAVDESS", "x", "y"],
         "au": ["RAVDESS", "x", "y", "z"],
         "knowledge": ["x"],
@@ -123,7 +165,7 @@ def test_help_needs_no_torch():
 def test_an_extractor_that_nobody_has_is_refused_with_the_names_of_those_that_are(tmp_path, capsys):
     (tmp_path / "DFEW").mkdir()
     options = cli.build_parser().parse_args(["au", "extract", "DFEW", "--backend", "mine"])
-    with pytest.raises(InputError, match="--backend: found 'mine', expected one of openface, audfer, pyfeat, lac"):
+    with pytest.raises(InputError, match="--backend: found 'mine', expected one of openface, audfer, pyfeat, blendshapes, lac"):
         commands.extractor(options)
 
 

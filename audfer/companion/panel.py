@@ -110,7 +110,7 @@ class FacePanel(widgets.HBox):
         frames, _ = render(self._identity, values[None], self._scene, size=self._size)
         self.image.value = _png(frames[0])
         self.expression_scores = self._knowledge.expression_scores(values.numpy())
-        self.scores.value = _bars(self.expression_scores)
+        self.scores.value = score_bars(self.expression_scores)
 
 
 def face_panel(knowledge: KnowledgeMatrix | None = None, seed: int = 0, size: int = 160) -> FacePanel | Figure:
@@ -155,7 +155,8 @@ def _png(frame: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _bars(scores) -> str:
+def score_bars(scores) -> str:
+    """Scores (7,) as a table with a bar each, HTML."""
     best = int(scores.argmax())
     rows = []
     for index, (name, score) in enumerate(zip(EXPRESSIONS, scores, strict=True)):

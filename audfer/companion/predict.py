@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 from argparse import Namespace
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -520,13 +521,18 @@ def write_html(frames: pd.DataFrame, video: str | os.PathLike, path: str | os.Pa
         changed=changed,
         evidence=[{**row, "width": 50 * abs(row["part"]) / largest} for row in about.get("evidence", [])],
         scores=sorted(about["scores"].items(), key=lambda pair: -pair[1]),
-        picture=_traces(frames, _one_clip(video)),
+        picture=traces(frames, video),
     )
     with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
-def _traces(frames: pd.DataFrame, clip: Clip, shown: int = 9) -> str:
+def clip_pictures(video: str | os.PathLike, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, picture) of some frames of a video or of a folder with the pictures of one clip, in order."""
+    return _pictures(_one_clip(video), wanted)
+
+
+def traces(frames: pd.DataFrame, video: str | os.PathLike, shown: int = 9) -> str:
     """Thumbnails, scores and AUs over time as a PNG in base64."""
     import matplotlib.pyplot as plt
 
@@ -544,7 +550,7 @@ def _traces(frames: pd.DataFrame, clip: Clip, shown: int = 9) -> str:
         )
         wanted = np.unique(np.linspace(0, len(frames) - 1, shown).round().astype(int))
         span = max(time[-1] - time[0], 1e-9)
-        for number, picture in _pictures(clip, wanted.tolist()):
+        for number, picture in clip_pictures(video, wanted.tolist()):
             place = (time[number] - time[0]) / span * (1 - 1 / shown)
             inset = axes[0].inset_axes([place, 0, 0.98 / shown, 1])
             inset.imshow(picture)

@@ -17,7 +17,7 @@ from small_layouts import video as write_video
 
 import audfer
 from audfer.action_units.table import AUTable, table_from_openface_folder
-from audfer.companion import cli
+from audfer.companion import cli, video_panel
 from audfer.companion.predict import ALONE, accuracy_alone, read_clip, to_json, write_html
 from audfer.datasets import alignment
 from audfer.errors import AudferError, InputError
@@ -218,6 +218,18 @@ def test_the_command_writes_page_table_and_plain_json(tmp_path, capsys):
     assert cli.main(command[:4]) == 0
     said = capsys.readouterr().out
     assert "happy" in said and "mean recall" in said and "Take one AU away" in said
+
+
+def test_the_panel_goes_through_the_frames_and_stands_still_where_nobody_moves_it(clip, tmp_path, monkeypatch):
+    frames = audfer.predict(clip, aus=write_csv(tmp_path / "clip.csv", {"AU12": 2.0}, failed=(5,)))
+    monkeypatch.setattr(video_panel, "headless", lambda: False)
+    panel = video_panel.video_panel(frames, clip)
+    first = panel.image.value
+    assert "happy" in panel.scores.value and "AU12" in panel.units.value and panel.slider.max == FRAMES - 1
+    panel.slider.value = 5
+    assert panel.scores.value == "no face in this frame" and panel.image.value != first
+    monkeypatch.setattr(video_panel, "headless", lambda: True)
+    assert video_panel.video_panel(frames, clip).size[0] > 800
 
 
 @pytest.mark.skipif(not RAVDESS.is_dir(), reason="RAVDESS's OpenFace tables are not on this machine")

@@ -36,7 +36,7 @@ from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
 from ..models.output import kaiming_init, local_contrast
 from ..models.resnet import residual_stage
 from ..recipes import Recipe
-from ..training.engine import Task, autocast, epoch_bar, seeded, train
+from ..training.engine import Task, autocast, epoch_bar, same_threads, seeded, train
 
 #: FACS code from which an AU counts as present
 PRESENT_FROM = 2
@@ -224,7 +224,8 @@ def train_estimator(
     scratch: str | Path | None = None,
     report=None,
 ) -> tuple[ActionUnitEstimator, pd.DataFrame]:
-    """Train and calibrate an estimator; the same arguments give the same estimator on the same machine.
+    """Train and calibrate an estimator; the same arguments give the same estimator, whatever the number of
+    cores (of one kind).
 
     Args:
         images: (N, H, W, 3) uint8, square.
@@ -308,6 +309,7 @@ class EstimatorTask(Task):
         self.images, self.for_training, self.for_calibration = images, for_training, for_calibration
         self.pictures = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         self.codes = torch.from_numpy(codes)
+        same_threads(),
         self.presence = torch.where(self.codes.isnan(), self.codes, (self.codes >= PRESENT_FROM).float())
         # a rare AU would otherwise be answered with "never"; the root keeps thresholds and rates from drifting apart
         rate = self.presence[for_training].nanmean(dim=0).nan_to_num(0.5).clamp(0.01, 0.99)
@@ -466,7 +468,8 @@ def evaluate_estimator(
         predicted, and intensity of AU28.
     """
     images, codes, subjects = _checked(images, intensity_codes, subjects)
-    intensity, presence = predict(estimator, images, batch_size, device, precision)
+    with same_threads():
+        intensity, presence = predict(estimator, images, batch_size, device, precision)
     return agreement(intensity, presence, codes, subjects, resamples=resamples)
 
 

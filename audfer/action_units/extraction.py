@@ -12,6 +12,7 @@ import numpy as np
 from ..datasets import Manifest, frame_numbers, load_frames
 from ..jobs.workers import ahead
 from ..progress import progress
+from ..training.engine import same_threads
 from .backends import estimated_track
 from .estimator import ActionUnitEstimator, predict
 from .table import AUTable
@@ -76,10 +77,11 @@ def extract_clips(
 
     rows = manifest.table.itertuples(index=False)
     clips = progress(ahead(read, rows), total=len(manifest.table), desc=f"{desc} {manifest.name}", unit="clip")
-    return AUTable.from_tracks(
-        {
-            name: estimated_track(*values, numbers, tool, mode)
-            for names, every, frames in gathered(clips)
-            for name, numbers, values in zip(names, every, judge(list(frames)), strict=True)
-        }
-    )
+    with same_threads():
+        return AUTable.from_tracks(
+            {
+                name: estimated_track(*values, numbers, tool, mode)
+                for names, every, frames in gathered(clips)
+                for name, numbers, values in zip(names, every, judge(list(frames)), strict=True)
+            }
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from ..errors import InputError
 from ..facs import ACTION_UNITS
@@ -98,19 +100,23 @@ def pack_annotated(
         stored = json.loads((folder / "meta.json").read_text())
     except (OSError, ValueError):
         stored = None
-    if stored != meta:
-        table = table.reset_index(drop=True)
-        with atomic_folder(folder) as temporary:
-            frames = new_array(temporary / "frames.npy", (len(table), size, size, 3), np.uint8)
-            load_annotated_frames(root, table, size, align=align, openface=openface, out=frames, progress=True)
-            frames.flush()
-            if rendered and not (align or openface):
-                points = drawn(root, table)
-            else:
-                points = annotated_landmarks(root, table, align=align, openface=openface)
-            np.save(temporary / "landmarks.npy", points)
-            table.to_parquet(temporary / "table.parquet")
-            write_json(temporary / "meta.json", meta)
+    if stored == meta:
+        try:
+            return open_annotated(folder)
+        except InputError as error:
+            print(f"{error}: they are made again", file=sys.stderr, flush=True)
+    table = table.reset_index(drop=True)
+    with atomic_folder(folder) as temporary:
+        frames = new_array(temporary / "frames.npy", (len(table), size, size, 3), np.uint8)
+        load_annotated_frames(root, table, size, align=align, openface=openface, out=frames, progress=True)
+        frames.flush()
+        if rendered and not (align or openface):
+            points = drawn(root, table)
+        else:
+            points = annotated_landmarks(root, table, align=align, openface=openface)
+        np.save(temporary / "landmarks.npy", points)
+        table.to_parquet(temporary / "table.parquet")
+        write_json(temporary / "meta.json", meta)
     return open_annotated(folder)
 
 
@@ -122,13 +128,18 @@ def open_annotated(folder: str | Path) -> AnnotatedFrames:
     """
     folder = Path(folder)
     try:
-        return AnnotatedFrames(
+        packed = AnnotatedFrames(
             np.load(folder / "frames.npy", mmap_mode="r"),
             pd.read_parquet(folder / "table.parquet"),
             np.load(folder / "landmarks.npy"),
             json.loads((folder / "meta.json").read_text()),
         )
-    except (OSError, ValueError) as error:
+        if not len(packed.frames) == len(packed.table) == len(packed.landmarks):
+            raise ValueError(
+                f"{len(packed.frames)} frames, {len(packed.table)} rows, {len(packed.landmarks)} of landmarks"
+            )
+        return packed
+    except (OSError, ValueError, EOFError, pa.ArrowException) as error:
         raise InputError(
             folder,
             "packed annotated frames",

@@ -23,6 +23,7 @@ from ..plugins import versions
 from ..progress import progress
 from ..recipes import Augmentation
 from ..training.augmentation import augment_with_points, resize
+from ..training.engine import same_threads
 from .network import LAC
 
 _MIRROR = Augmentation("mirror", flip=1.0)
@@ -109,6 +110,7 @@ def _make(network: LAC, data: AnnotatedFrames, folder: Path, stamp: str, device:
     network.to(device, memory_format=torch.channels_last).eval()
     points = torch.from_numpy(data.landmarks)[:, None]
     with (
+        same_threads(),
         atomic_folder(folder) as temporary,
         progress(total=count, desc="maps of the frozen stages", unit="frame") as bar,
     ):

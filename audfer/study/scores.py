@@ -12,6 +12,7 @@ from ..datasets import PackedClips, frame_numbers
 from ..models import build_model
 from ..plugins import versions
 from ..progress import progress
+from ..training.engine import same_threads
 from ..training.loop import Cell, gather_frames
 from ..training.records import RunRecord, cells_at_once
 from .steps import cached_step
@@ -35,7 +36,8 @@ def frame_scores(study, name: str) -> pd.DataFrame:
     record, packed = study.run(cells[:at_once])[0], study.packed(name)
 
     def make(folder: Path) -> None:
-        starts, scores = _window_scores(cells[0], record, packed, study.device, f"Eq. 3 scores {name}")
+        with same_threads():
+            starts, scores = _window_scores(cells[0], record, packed, study.device, f"Eq. 3 scores {name}")
         table = _scores_of_frames(study.manifest(name), packed, starts + (cells[0].num_frames - 1) / 2, scores)
         table.to_parquet(folder / "scores.parquet")
 

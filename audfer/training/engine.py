@@ -121,6 +121,13 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def same_threads():
+    """As many threads on every machine, for work that one would be too slow for: sums over another number of them
+    round otherwise. The networks here gain little from more than two.
+    """
+    return threads(2)
+
+
 @contextmanager
 def seeded(seed: int, device: str) -> Iterator[None]:
     """A block that begins with torch's global generators seeded, and puts them back as they were afterwards."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+import small_layouts
 import torch
 from scipy.stats import pearsonr
 from sklearn.metrics import f1_score, precision_score
@@ -19,9 +21,13 @@ from audfer.action_units.estimator import (
     predict,
     train_estimator,
 )
+from audfer.action_units.extraction import extract
+from audfer.datasets import read_dataset
 from audfer.errors import AudferError
 from audfer.evaluation import icc_3_1
 from audfer.facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
+from audfer.synth.face import neutral_scene, render, sample_identities
+from audfer.training.engine import threads
 
 
 def toy(subjects: int = 6, frames: int = 40, side: int = 32, seed: int = 0):
@@ -79,6 +85,28 @@ def test_same_seed_same_estimator_and_another_seed_another():
     ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert not torch.equal(weights[0]["presence.weight"], weights[2]["presence.weight"])
+
+
+def test_the_number_of_cores_changes_nothing_along_the_chain(tmp_path):
+    """Rendering, training, judging and extracting with one thread and with three."""
+    people, scene = sample_identities(37, seed=1), neutral_scene(37)
+    moved = torch.rand(37, 18, generator=torch.Generator().manual_seed(0)) * 5
+    images, codes, subjects = toy(3, 20)
+    clips = read_dataset("folder", small_layouts.folder(tmp_path / "clips"))
+    results = []
+    for count in (1, 3):
+        with threads(count):
+            pixels = render(people, moved, scene, 48)[0]
+            estimator, _ = train_estimator(images, codes, subjects, epochs=1, batch_size=20, progress=False)
+            weights = torch.cat([value.flatten() for value in estimator.parameters()])
+            quality = evaluate_estimator(estimator, images, codes, subjects, resamples=5)
+            frames = extract(clips, estimator, 32).frames
+            results.append((pixels, weights, quality, frames))
+            assert torch.get_num_threads() == count
+    for pixels, weights, quality, frames in results[1:]:
+        assert torch.equal(pixels, results[0][0]) and torch.equal(weights, results[0][1])
+        pd.testing.assert_frame_equal(quality, results[0][2], check_exact=True)
+        pd.testing.assert_frame_equal(frames, results[0][3], check_exact=True)
 
 
 def test_training_leaves_the_global_generator_alone():

@@ -136,6 +136,26 @@ def test_ctrl_c_kills_what_runs_and_nothing_of_another_pool(deeds, tmp_path):
     other.close()
 
 
+@pytest.mark.parametrize("late", [0.0, 0.3])
+def test_workers_do_not_outlive_a_run_that_is_killed_whatever_they_are_at(deeds, tmp_path, late):
+    """At once: they may not have begun to import what they are to do."""
+    code = (
+        "import sys, psutil; from audfer.jobs.executors import opened; from audfer.jobs.workers import Run\n"
+        "import deeds\n"
+        "with opened(workers=2) as pool, Run(deeds.sleep, sys.argv[1:], pool, tick=lambda: print(\n"
+        "        *[one.pid for one in psutil.Process().children(recursive=True)], flush=True)) as run:\n"
+        "    list(run)"
+    )
+    items = [str(tmp_path / name) for name in "ab"]
+    parent = psutil.Popen([sys.executable, "-c", code, *items], stdout=-1, text=True)
+    wait_for(lambda: len(parent.children(recursive=True)) >= 2)
+    time.sleep(late)
+    workers = parent.children(recursive=True)
+    parent.kill()
+    parent.wait()
+    assert not psutil.wait_procs(workers, 5)[1]
+
+
 def test_an_item_that_another_runner_holds_is_waited_for_and_then_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "LOOK", 0.02)
     done = []

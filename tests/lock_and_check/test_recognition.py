@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from dataclasses import asdict, replace
@@ -147,6 +148,19 @@ def test_packed_frames_have_labels_landmarks_and_subjects(data, tmp_path):
     assert data.meta["faces"] == "rendered faces"
     with pytest.raises(InputError, match="packed annotated frames"):
         open_annotated(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["frames.npy", "landmarks.npy", "table.parquet"])
+def test_damaged_packed_frames_are_named_and_made_again(data, tmp_path, name, capsys):
+    source = Path(data.frames.filename).parent
+    shutil.copytree(source, tmp_path / "packed")
+    content = (source / name).read_bytes()
+    (tmp_path / "packed" / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="packed annotated frames"):
+        open_annotated(tmp_path / "packed")
+    table = read_annotated("DISFA", source.parent / "DISFA")
+    pack_annotated(table, source.parent / "DISFA", tmp_path / "packed", 32, drawn=drawn_landmarks)
+    assert "made again" in capsys.readouterr().err and (tmp_path / "packed" / name).read_bytes() == content
 
 
 def test_no_subject_is_in_two_splits_and_the_calibration_people_are_the_estimators(data):

@@ -24,7 +24,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from urllib.parse import quote
+from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -33,7 +33,7 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
 from .. import __version__
-from ..errors import AudferError, InputError
+from ..errors import AudferError, InputError, harmless
 from ..files import atomic_folder, locked, remove_tree, write_json
 from ..progress import progress
 from .readers.ravdess import parse_name
@@ -271,8 +271,6 @@ def fetch(todo: Plan, *, wait: float = 1) -> dict[str, int]:
     except OSError as error:
         raise InputError(stage, "--root", error.strerror or str(error), "a folder that can be written") from error
     with locked(stage, "download folder", "with --root"):
-        for left in stage.glob(".*.unpacked.*"):  # of a run that was killed while it unpacked
-            remove_tree(left, stage)
         missing = todo.missing
         _require_room(todo.root, sum(max(0, file.size - file.received) for file in missing), "the downloads")
         for file in missing:
@@ -311,12 +309,34 @@ class _Patient(Retry):
         return seconds
 
 
+class _Session(requests.Session):
+    """Says where a server sends us on to; a listing is taken from nobody else, and nothing without encryption after
+    it.
+
+    Of a file it does no harm: its checksum is that of the listing.
+    """
+
+    def __init__(self, listing: bool):
+        super().__init__()
+        self.listing = listing
+
+    def get_redirect_target(self, answer) -> str | None:
+        target = super().get_redirect_target(answer)
+        here, there = urlsplit(answer.url), urlsplit(urljoin(answer.url, target or ""))
+        if there.hostname != here.hostname or (here.scheme, there.scheme) == ("https", "http"):
+            said = harmless(f"{here.hostname} sends us on to {there.scheme}://{there.netloc}")
+            if self.listing or there.scheme != here.scheme:
+                raise AudferError(f"{said}, which is not followed; nothing was downloaded")
+            print(said, file=sys.stderr, flush=True)
+        return target
+
+
 def _get(url: str, wait: float, advice: str, start: int = 0, stream: bool = False) -> requests.Response:
     """One answered request; what may pass (no connection, 429, 5xx) is tried again, other answers are final."""
     retry = _Patient(RETRIES, backoff_factor=wait, status_forcelist=(429, *range(500, 600)), raise_on_status=False)
     headers = {"User-Agent": f"audfer/{__version__}", "Accept-Encoding": "identity"}
     headers |= {"Range": f"bytes={start}-"} if start else {}
-    session = requests.Session()
+    session = _Session(listing=advice == _OFFLINE)
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 
 from audfer.companion import cli
 from audfer.datasets import download as fetching
@@ -78,6 +79,7 @@ class Zenodo(http.server.ThreadingHTTPServer):
         self.requests: Counter = Counter()
         self.ranges: list[str] = []
         self.licence = {"id": "cc-by-nc-sa-4.0"}
+        self.title = ""
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def listing(self, record: int) -> dict:
@@ -91,7 +93,11 @@ class Zenodo(http.server.ThreadingHTTPServer):
             | self.listed.get(key, {})
             for key, data in self.files[record].items()
         ]
-        return {"id": record, "metadata": {"title": f"Record {record}", "license": self.licence}, "files": files}
+        return {
+            "id": record,
+            "metadata": {"title": self.title or f"Record {record}", "license": self.licence},
+            "files": files,
+        }
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -112,6 +118,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.end_headers()
         if way.isdigit():
             return self.send_error(int(way))
+        if way.startswith("go to "):
+            self.send_response(302)
+            self.send_header("Location", way[6:].replace("PORT", str(server.server_port)) + self.path)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         if way == "hang up":
             return self.connection.close()
         if key is None and way.startswith("endless"):
@@ -394,6 +405,33 @@ def test_an_archive_that_means_harm_is_refused_whole(zenodo, tmp_path, kind):
     with pytest.raises(InputError, match=re.escape(sentence)):
         fetch(zenodo, root)
     assert everything(tmp_path) == {} and not list((root / ".fetch").rglob("*.csv"))
+
+
+def test_a_listing_is_taken_from_no_other_host_and_a_files_host_is_shown(zenodo, tmp_path, capsys):
+    zenodo.misbehave["3255102"] = ["go to http://localhost:PORT"]
+    with pytest.raises(AudferError, match=r"127.0.0.1 sends us on to http://localhost:\d+, which is not followed"):
+        fetching.plan("tracking", tmp_path, base_url=zenodo.url)
+    assert zenodo.requests[3255102] == 1
+    todo = fetching.plan("tracking", tmp_path, base_url=zenodo.url)
+    zenodo.misbehave["FacialTracking_Actors_01-24.zip"] = ["go to http://localhost:PORT"]
+    assert fetching.fetch(todo, wait=0) == {"tracking": len(SPEECH)}
+    assert "127.0.0.1 sends us on to http://localhost:" in capsys.readouterr().err
+
+
+def test_nothing_is_taken_without_encryption_once_there_was_one():
+    answer = requests.Response()
+    answer.url, answer.status_code, answer.headers["location"] = "https://zenodo.org/a", 302, "http://zenodo.org/a"
+    for listing in (True, False):
+        with pytest.raises(AudferError, match="sends us on to http://zenodo.org, which is not followed"):
+            fetching._Session(listing).get_redirect_target(answer)
+
+
+def test_a_foreign_title_moves_no_cursor(zenodo, tmp_path, capsys):
+    zenodo.title = "safe\x1b[2J\x1b]0;owned\x07\u202egpj.exe\r"
+    command = ["data", "fetch", "ravdess", "--root", str(tmp_path), "--base-url", zenodo.url]
+    assert cli.main(command) == 2  # nobody to ask
+    shown = capsys.readouterr().out
+    assert "safe\\x1b[2J" in shown and not set(shown) & set("\x1b\x07\u202e\r")
 
 
 def test_two_runs_at_once_do_not_mix(zenodo, tmp_path):

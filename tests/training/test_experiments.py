@@ -461,9 +461,7 @@ def test_a_dry_run_makes_nothing_and_counts_what_an_earlier_run_has_made(study, 
     profile = str(study.work.parent.parent / "tests.toml")
 
     def counted() -> list[str]:
-        began = time.monotonic()
         assert cli.main(["grid", "fig5", "table1", "pretraining", "--profile", profile, "--dry-run"]) == 0
-        assert time.monotonic() - began < 10
         return [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
 
     first = counted()

@@ -38,7 +38,7 @@ from ..evaluation import mean_recall_interval
 from ..facs import ACTION_UNIT_NAMES, ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
 from ..files import atomic_file
 from ..knowledge import KnowledgeMatrix, control_matrix
-from ..openface import INTENSITY_COLUMNS, AUTrack, read_openface
+from ..openface import FACE_RULES, INTENSITY_COLUMNS, AUTrack, read_openface
 from ..sampling import uniform_indices
 from .extractors import EXTRACTORS
 
@@ -56,6 +56,8 @@ _MARGIN = 0.1
 _WINDOW, _STRIDE, _WHOLE = 4.0, 1.0, 6.0
 #: a face is small below so many pixels between its eyes
 _SMALL = 25
+#: how to come by action units of real faces
+_REAL_AUS = "audfer au train-lac DISFA --weights ... fine-tunes Lock and Check"
 #: what every extractor of ``audfer au extract`` may be asked, where nobody says
 _EXTRACTOR = dict(
     executable="", container="", engine="", csvs="", static=False, min_confidence=None, mask_neighbours=None,
@@ -103,6 +105,8 @@ def predict(
         >>> frames = audfer.predict("clip.mp4", aus="clip.csv")                                   # doctest: +SKIP
         >>> frames.attrs["about"]["answer"]                                                       # doctest: +SKIP
     """
+    if face not in FACE_RULES:
+        raise InputError("predict", "face", repr(face), f"one of {', '.join(FACE_RULES)}")
     clip = _one_clip(video)
     network = _open_network(weights) if weights and Path(weights).suffix != ".json" else None
     if not aus and network is None:
@@ -137,6 +141,7 @@ def predict(
     frames = frames.join(pd.DataFrame(scores, columns=list(EXPRESSIONS)))
     frames["expression"] = [EXPRESSIONS[row.argmax()] if np.isfinite(row).all() else "" for row in scores]
     about |= {"video": str(video), "model": named, "action_units": source, "frames": len(numbers), "ok": int(ok.sum())}
+    about["tool"] = "none" if track is None else track.report.get("tool", "unknown")
     about |= {"flags": _flags(clip, frames, points), **_words(about)}
     frames.attrs["about"] = json.loads(json.dumps(about))
     return frames
@@ -295,7 +300,11 @@ def _action_units(clip: Clip, aus, points: AUTrack | None, options: Namespace, f
             table = AUTable.load(aus)
             names = [one for one in table.clip_ids() if one in alignment.track_names(name)] or table.clip_ids()
             refuse(aus, [(len(names) > 1, "clips", f"{len(names)}, none called {name}", "this video's among them")])
-            return table.clip(names[0]), str(aus)
+            if table.provenance().loc[names[0], "tool"] == "audfer":
+                raise _rendered(f"{aus}, made by the estimator of rendered faces", _REAL_AUS)
+            track = table.clip(names[0])
+            track.report["tool"] = table.provenance().loc[names[0], "tool"]
+            return track, str(aus)
         track = read_clip_file(aus, ImportOptions(face=face, require_presence=False))
         return clip.cut(track, clip.rows_of_frames(track)[0])[name], str(aus)
     if aus not in EXTRACTORS:
@@ -305,7 +314,7 @@ def _action_units(clip: Clip, aus, points: AUTrack | None, options: Namespace, f
         backend = None if aus == "audfer" else EXTRACTORS[aus](options)
     trained_on = getattr(backend, "trained_on", "" if backend else "rendered faces")
     if trained_on == "rendered faces":
-        raise _rendered(options.weights or aus, "audfer au train-lac DISFA --weights ... fine-tunes them on real ones")
+        raise _rendered(options.weights or aus, _REAL_AUS)
     backend.check()
     said = f"{aus}, {trained_on}" if trained_on else str(aus)
     if not backend.packed:
@@ -447,6 +456,10 @@ def _words(about: dict) -> dict:
                 f"{measured['uar']:.2f} [{measured['low']:.2f}, {measured['high']:.2f}], where guessing gives "
                 f"{1 / len(EXPRESSIONS):.2f} and matrices with shuffled AUs {measured['shuffled']:.2f}"
             )
+            if about["tool"] != "OpenFace":
+                known = (
+                    f"with AUs of {about['tool']} nobody has measured how often it is right; with OpenFace's, {known}"
+                )
         said = [
             f"The matrix reads this clip as {words}. It was not trained; {known}. A hint, no finding about the person.",
             "Of {draws} matrices with shuffled AU columns {same} give the same answer here.".format(**about["control"]),

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from paths import SHARED
 from safetensors.torch import save_file
+from small_layouts import clip as small_clip
 from small_layouts import video as write_video
 
 import audfer
@@ -117,6 +118,35 @@ def test_every_source_of_action_units_gives_the_same_table(clip, tmp_path):
         audfer.predict(clip, aus=tmp_path / "strange.parquet")
 
 
+def test_a_table_of_the_rendered_faces_estimator_is_refused(clip, tmp_path):
+    track = read_openface(write_csv(tmp_path / "clip.csv", {"AU12": 2.0}))
+    track.report["tool"] = "audfer"
+    AUTable.from_tracks({"clip": track}).save(tmp_path / "au.parquet")
+    with pytest.raises(AudferError, match="estimator of rendered faces: these weights were trained on rendered faces"):
+        audfer.predict(clip, aus=tmp_path / "au.parquet")
+
+
+def test_openfaces_program_is_run_on_the_video_or_on_pictures(clip, tmp_path):
+    """A program that takes OpenFace's arguments and writes what a file beside it holds."""
+    write_csv(tmp_path / "made.csv", {"AU12": 2.0, "AU06": 1.0})
+    program = tmp_path / "FeatureExtraction"
+    program.write_text(
+        "#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in -out_dir) out=$2;; -of) name=$2;; esac; shift; done\n"
+        f'mkdir -p "$out"; cp "{tmp_path}/made.csv" "$out/$name.csv"\n'
+    )
+    program.chmod(0o755)
+    frames = audfer.predict(clip, aus="openface", executable=str(program))
+    assert frames["ok"].all() and (frames["AU12_r"] == 2).all() and frames.attrs["about"]["action_units"] == "openface"
+    pictures = small_clip(tmp_path / "pictures", count=FRAMES, side=SIDE)
+    of_pictures = audfer.predict(pictures, aus="openface", executable=str(program))
+    assert of_pictures["seconds"].isna().all() and (of_pictures["happy"] == frames["happy"]).all()
+    write_html(of_pictures, pictures, tmp_path / "page.html")  # over frames, where no time is known
+    assert to_json(of_pictures)["rows"][0]["seconds"] is None
+    program.write_text("#!/bin/sh\necho no models >&2\nexit 3\n")
+    with pytest.raises(AudferError, match="exit status 3"):
+        audfer.predict(clip, aus="openface", executable=str(program))
+
+
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
@@ -128,6 +158,7 @@ def test_every_source_of_action_units_gives_the_same_table(clip, tmp_path):
         ({"aus": "clip.csv", "weights": "nowhere.json"}, "a saved knowledge matrix"),
         ({"weights": "nowhere.pth"}, "no such file"),
         ({"aus": "clip.csv", "face": "prettiest"}, "longest, largest, confident"),
+        ({"aus": "blendshapes", "face": "nicest"}, "longest, largest, confident"),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(wrong, sentence, clip, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ this was written.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import lzma
@@ -438,7 +439,11 @@ def _unpack(file: RemoteFile, song: bool) -> dict[str, int]:
                 for target, member in progress(members.items(), desc=f"unpack {file.key}", unit="file"):
                     with content.open(member) as source, open(temporary / Path(target).name, "wb") as out:
                         shutil.copyfileobj(source, out)  # zipfile compares the checksum at the end
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except AudferError:
+        raise
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk, not of an offset
+            raise
         expected = "a zip file without password; nothing of it was unpacked"
         raise InputError(file.key, "archive", str(error)[:100], expected) from error
     # all members are whole: now, and only now, files appear in their places

@@ -106,7 +106,13 @@ def read_checkpoint(path: str | os.PathLike, *, mmap: bool = False) -> dict:
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(path, "checkpoint", _first_line(error), "a whole safetensors file") from error
     zipped = zipfile.is_zipfile(path)
-    foreign = _other_format(path, zipped, start)
+    try:
+        foreign = _other_format(path, zipped, start)
+        spoilt = "" if mmap or foreign or not zipped else _spoilt(path)
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        raise InputError(path, "checkpoint", f"damage ({_first_line(error)})", "a whole file of torch.save") from error
+    if spoilt:
+        raise InputError(path, "checkpoint", f"{spoilt} with another checksum", "a whole file of torch.save")
     if foreign:
         raise InputError(path, "checkpoint", foreign, "a file of torch.save (or of safetensors, and so named)")
     try:
@@ -144,6 +150,27 @@ def _other_format(path: Path, zipped: bool, start: bytes) -> str:
     if start.startswith(b"PK"):
         return "a zip archive without its end (a download that broke off, perhaps)"
     return "" if start.startswith(b"\x80") else f"something that begins with {start!r}" if start else "an empty file"
+
+
+def _spoilt(path: Path) -> str:
+    """An entry of the zip archive that is not what was written, which torch does not notice; "" if there is none.
+
+    Where every checksum is wrong nobody has made any (``torch.serialization.set_crc32_options``).
+    """
+
+    def wrong(archive: zipfile.ZipFile, entry: str) -> bool:
+        try:
+            with archive.open(entry) as stream:
+                while stream.read(1 << 20):
+                    pass
+        except zipfile.BadZipFile:
+            return True
+        return False
+
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.namelist()
+        found = [entry for entry in entries if wrong(archive, entry)]
+    return found[0] if 0 < len(found) < len(entries) else ""
 
 
 def _plain_data_of(path: Path, zipped: bool) -> set[tuple[str, str]]:

@@ -591,6 +591,25 @@ def test_files_of_other_formats_are_refused_with_a_sentence(tmp_path):
 # ---------------------------------------------------------------------------- wrappers, diverged weights
 
 
+def test_tensors_that_are_not_what_was_written_are_refused_where_there_are_checksums(tmp_path):
+    state = {"a": torch.arange(6.0), "b": torch.ones(3)}
+    before = torch.serialization.get_crc32_options()
+    try:
+        for checksums in (True, False):
+            torch.serialization.set_crc32_options(checksums)
+            torch.save(state, tmp_path / "weights.pth")
+            assert read_checkpoint(tmp_path / "weights.pth")["a"].tolist() == state["a"].tolist()
+            if checksums:
+                raw = (tmp_path / "weights.pth").read_bytes()
+                five = np.float32(5).tobytes()
+                assert raw.count(five) == 1
+                (tmp_path / "weights.pth").write_bytes(raw.replace(five, np.float32(4).tobytes()))
+                with pytest.raises(AudferError, match="weights/data/0 with another checksum"):
+                    read_checkpoint(tmp_path / "weights.pth")
+    finally:
+        torch.serialization.set_crc32_options(before)
+
+
 def _as_checkpoint(program: bytes) -> bytes:
     """A file of ``torch.save`` whose pickle is that program."""
     stream = io.BytesIO()

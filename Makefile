@@ -33,7 +33,7 @@ INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --no
 # pip would compile the packages on one core; a file that is no Python (templates, other versions' syntax) is none to anybody
 COMPILE = $(PY) -m compileall -q -q -j 0 -x '/tests/' "$(VENV)/lib" audfer || true
 
-.PHONY: help env reproduce appendices verify all test lab bench clean distclean
+.PHONY: help env reproduce appendices pretrained verify all test lab bench clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -66,11 +66,19 @@ $(DEV_STAMP): $(STAMP)
 	@$(INSTALL) -e '.[dev]' && { $(COMPILE); }
 	@touch $@
 
-reproduce all: $(STAMP)
-	@$(VENV)/bin/audfer reproduce --profile "$(PROFILE)"
+reproduce: $(STAMP)
+	@$(VENV)/bin/audfer reproduce --profile "$(PROFILE)" -n main
 
+# the appendices have sizes of their own beside the laptop's
 appendices: $(STAMP)
-	@$(VENV)/bin/audfer reproduce --profile "$(PROFILE)" -n appendices
+	@$(VENV)/bin/audfer reproduce --profile "$(if $(filter laptop,$(PROFILE)),appendices,$(PROFILE))" -n appendices
+
+all: reproduce
+	@$(MAKE) --no-print-directory appendices
+
+# what ships trained (audfer/pretrained), again: about an hour
+pretrained: $(STAMP)
+	@$(VENV)/bin/audfer pretrained
 
 verify: $(STAMP)
 	@$(VENV)/bin/audfer verify --profile "$(PROFILE)"

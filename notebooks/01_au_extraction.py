@@ -76,8 +76,9 @@ face_panel(seed=faces_seed) if not openface_folder else "No face is rendered whe
 study.results("class_frequencies").save()
 
 # %% [markdown]
-# **How good is the AU estimator on people it has not seen?** A small residual network with two linear heads (presence of 18,
-# intensity of 17), trained on the annotated set in DISFA's layout; a third of its subjects are held out.
+# **How good is the AU extractor on people it has not seen?** A small residual network with two linear heads (presence of 18,
+# intensity of 17). The one that ships with the package has learned from other rendered people (`audfer/pretrained`, with a card;
+# `make pretrained` trains it again) and is judged here on everybody of an annotated set in DISFA's layout.
 
 # %%
 estimator = study.results("au_estimator")

@@ -48,8 +48,9 @@ for name in ("AU-DFER Table 2", "AU-DFER Table 3"):
 # trained again.
 
 # %%
-study.records("table1", "table2", "table3", "ablations", "fig5", "fig8")
-study.grid_summary("table1", "table2", "table3", "ablations", "fig5", "fig8", "pretraining")
+outputs = ("table1", "table2", "table3", "controls", "ablations", "fig5", "fig8", "pretraining")
+study.records(*outputs)
+study.grid_summary(*outputs)
 
 # %% [markdown]
 # **Table 1: does the AU head change WAR and UAR?** Every number of ours with its 95 % interval, the paper's beside it.
@@ -63,6 +64,26 @@ table1.save()
 
 # %%
 table1.picture.save()
+
+# %% [markdown]
+# **Against what?** Always the commonest expression costs nothing; a regression on the extractor's AUs needs no network that sees
+# the clip; the same on planted AUs is what perfect action units would give.
+
+# %%
+references = study.results("table1_references", protocol=protocol)
+references.save()
+
+# %% [markdown]
+# **The same as a picture.**
+
+# %%
+references.picture.save()
+
+# %% [markdown]
+# **How far away are the networks?**
+
+# %%
+study.results("table1_gap", protocol=protocol).save()
 
 # %% [markdown]
 # **Table 2: which expressions gain, and what does it cost?**
@@ -96,7 +117,26 @@ study.results("cost").save()
 study.results("fig6", protocol=protocol).save()
 
 # %% [markdown]
-# ## Appendix: self-supervised pre-training
+# ## What networks start from
+#
+# M3DFEL starts from Kinetics, MAE-DFER from masked pre-training on unlabelled faces, Former-DFER from random weights. Tiny networks
+# start from weights that ship with the package: the seven expressions of other rendered people's clips, no action unit
+# (`audfer/pretrained`, each with a card). How much of Table 1 is that start?
+
+# %% [markdown]
+# **What ships, and what is it worth on clips of people it has not seen?**
+
+# %%
+study.results("pretrained_cards").save()
+
+# %% [markdown]
+# **Does fine-tuning gain from the start, and does AU-DFER gain as much from scratch?** The same cells from random weights.
+
+# %%
+study.results("pretraining", protocol=protocol).save()
+
+# %% [markdown]
+# ## Appendix: masked pre-training
 #
 # MAE-DFER comes pre-trained on unlabelled clips: most of each clip is hidden, and a decoder predicts what the hidden places show
 # and how they move. Here the tiny network does so on the training clips of the three rendered datasets (`audfer train --objective mae`
@@ -107,9 +147,3 @@ study.results("fig6", protocol=protocol).save()
 
 # %%
 study.results("pretraining_reconstruction").save()
-
-# %% [markdown]
-# **Does fine-tuning gain from it?** The same cells from random weights and from the pre-trained ones.
-
-# %%
-study.results("pretraining", protocol=protocol).save()

@@ -43,6 +43,24 @@ for name in ("DFEW", "FERV39k", "MAFW"):
     print(f"{name}:", *(e for e, yes in zip(facs.EXPRESSIONS, major, strict=True) if yes))
 
 # %% [markdown]
+# ## Could this run show an effect?
+#
+# A positive control: the action units that were planted, with their matrix, must help. A negative control: those of other clips
+# must not. Where either fails, no verdict below is worth anything, and it says so.
+
+# %%
+controls = study.results("controls", protocol=protocol)
+controls.save()
+
+# %% [markdown]
+# **The same as a picture.**
+
+# %%
+controls.picture.save()
+
+# %% [markdown]
+# ## The strategies
+#
 # **What are the weights?** From the training clips' AU labels (Eq. 4); a weight of 1 leaves an AU as it is.
 
 # %%

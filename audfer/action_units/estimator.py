@@ -43,6 +43,8 @@ PRESENT_FROM = 2
 #: calibrated intensities below this are written as exactly 0
 ZERO_BELOW = 0.15
 CHANNELS = (16, 32, 64, 96)
+#: what ships with the package: lips are told by colour, lids and lips by details of two or three pixels
+FINE = {"channels": (8, 16, 32, 64), "colour": True, "stem_stride": 1, "squeezed": 24}
 
 
 class ActionUnitEstimator(nn.Module):
@@ -50,35 +52,47 @@ class ActionUnitEstimator(nn.Module):
 
     Args:
         image_size: side of the pictures it is made for, at least 32.
-        channels: of the stem, which works at half of the side, and of three residual stages of one block, each at half
-            of the one before. A block at the stem's resolution would cost as much as all that follows and gains
-            nothing.
+        channels: of the stem and of three residual stages of one block, each at half of the side of the one before. A
+            block at the stem's resolution would cost as much as all that follows and gains nothing.
+        colour: whether it sees how red each place is beside how bright.
+        stem_stride: 2, or 1 for a stem at the pictures' own resolution: half again the time, and lids and lips are told
+            better.
+        squeezed: channels of the map that keeps where something happens.
 
     Attributes:
         thresholds: (18,) presence logits from which an AU counts as present; 0 until calibrated.
         gain, offset: (17,) straight line from raw output to intensity; 1 and 0 until calibrated.
     """
 
-    def __init__(self, image_size: int = 64, channels: tuple[int, ...] = CHANNELS):
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: tuple[int, ...] = CHANNELS,
+        colour: bool = False,
+        stem_stride: int = 2,
+        squeezed: int = 32,
+    ):
         super().__init__()
         if image_size < 32:
             raise AudferError(f"the AU estimator's image_size is {image_size}, expected at least 32 pixels")
-        self.image_size, self.channels = image_size, tuple(channels)
+        self.image_size = image_size
+        self.form = {"channels": channels, "colour": colour, "stem_stride": stem_stride, "squeezed": squeezed}
+        self.colour = colour
         self.stem = nn.Sequential(
-            nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False),
+            nn.Conv2d(1 + colour, channels[0], 5, stride=stem_stride, padding=2, bias=False),
             nn.BatchNorm2d(channels[0]),
             nn.ReLU(inplace=True),
         )
         self.stages = nn.Sequential(*(residual_stage(narrow, wide, 1, 2) for narrow, wide in pairwise(channels)))
         # a coarse 4 x 4 map keeps where something happens: AUs are local
         self.squeeze = nn.Sequential(
-            nn.Conv2d(channels[3], 32, 1, bias=False),
-            nn.BatchNorm2d(32),
+            nn.Conv2d(channels[3], squeezed, 1, bias=False),
+            nn.BatchNorm2d(squeezed),
             nn.ReLU(inplace=True),
             nn.AdaptiveAvgPool2d(4),
             nn.Flatten(),
         )
-        features = 32 * 16 + channels[3]
+        features = squeezed * 16 + channels[3]
         self.dropout = nn.Dropout(0.2)
         self.presence = nn.Linear(features, len(ACTION_UNITS))
         self.intensity = nn.Linear(features, len(INTENSITY_ACTION_UNITS))
@@ -86,6 +100,21 @@ class ActionUnitEstimator(nn.Module):
         self.register_buffer("gain", torch.ones(len(INTENSITY_ACTION_UNITS)))
         self.register_buffer("offset", torch.zeros(len(INTENSITY_ACTION_UNITS)))
         kaiming_init(self)
+
+    def see(self, images: Tensor) -> Tensor:
+        """What the network works on: (B, 1, H, W) in 0..1, the mean over colours, or with ``colour`` (B, 2, H, W).
+
+        The second channel is how red a place is, the difference of logarithms of red and of the mean of the others.
+
+        Args:
+            images: (B, 3 or 1, H, W), uint8 0..255 or floating point 0..1, RGB; grey pictures have no redness.
+        """
+        if not self.colour:
+            return grey(images)
+        logs = ((images.float() / 255 if images.dtype == torch.uint8 else images.float()) + 0.02).log()
+        red = logs[:, :1] - logs[:, 1:].mean(dim=1, keepdim=True) if images.shape[1] == 3 else torch.zeros_like(logs)
+        # both in about 0..1, so that ``augment`` can treat them as pictures
+        return torch.cat((1 + logs.mean(dim=1, keepdim=True) / 4, 0.4 + red / 2), dim=1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Presence logits (B, 18) and calibrated intensities (B, 17) in 0..5, both float32.
@@ -102,10 +131,14 @@ class ActionUnitEstimator(nn.Module):
             raise AudferError(
                 f"the AU estimator was given the shape {tuple(images.shape)}, expected (batch, 3, height, width)"
             )
-        x = grey(images)
+        return self.raw_of(self.see(images))
+
+    def raw_of(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """``raw`` of what ``see`` gave, perhaps augmented."""
+        x = seen
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, size=(self.image_size, self.image_size), mode="bilinear", antialias=True)
-        x = self.stages(self.stem(local_contrast(x)))
+        x = self.stages(self.stem(colour_contrast(x) if self.colour else local_contrast(x)))
         features = self.dropout(torch.cat((self.squeeze(x), x.mean(dim=(2, 3))), dim=1))
         return self.presence(features).float(), self.intensity(features).float()
 
@@ -118,7 +151,7 @@ class ActionUnitEstimator(nn.Module):
         )
         description = {
             "image_size": self.image_size,
-            "channels": self.channels,
+            **self.form,
             "action_units": ACTION_UNITS,
             "present_from_code": PRESENT_FROM,
             "zero_below": ZERO_BELOW,
@@ -142,7 +175,8 @@ class ActionUnitEstimator(nn.Module):
             ) from error
         if tuple(description["action_units"]) != ACTION_UNITS:
             raise InputError(folder / "estimator.json", "action_units", description["action_units"], str(ACTION_UNITS))
-        estimator = cls(description["image_size"], tuple(description["channels"]))
+        form = {name: description[name] for name in ("colour", "stem_stride", "squeezed") if name in description}
+        estimator = cls(description["image_size"], tuple(description["channels"]), **form)
         estimator.load_state_dict(state)
         return estimator.eval()
 
@@ -157,6 +191,16 @@ def grey(images: Tensor) -> Tensor:
     """
     mean = images.float().mean(dim=1, keepdim=True)
     return mean / 255 if images.dtype == torch.uint8 else mean
+
+
+def colour_contrast(seen: Tensor) -> Tensor:
+    """Local contrast (``models.output.local_contrast``) of brightness and redness, each for itself."""
+    side = seen.shape[-1]
+    place = torch.arange(side, device=seen.device, dtype=seen.dtype)
+    weights = torch.exp(-0.5 * ((place[:, None] - place) * 24 / side).square())
+    mean = weights / weights.sum(dim=1, keepdim=True)
+    detail = seen - mean @ seen @ mean.T
+    return detail / (mean @ detail.square() @ mean.T + 0.02**2).sqrt()
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -223,6 +267,7 @@ def train_estimator(
     progress: bool = True,
     scratch: str | Path | None = None,
     report=None,
+    **form,
 ) -> tuple[ActionUnitEstimator, pd.DataFrame]:
     """Train and calibrate an estimator; the same arguments give the same estimator, whatever the number of
     cores (of one kind).
@@ -262,6 +307,7 @@ def train_estimator(
 
     # weights and dropout draw from the global generators: seeded here, and put back as they were for the caller
     with (
+        same_threads(),
         seeded(seed, device),
         epoch_bar(
             epochs,
@@ -272,7 +318,7 @@ def train_estimator(
         ) as shown,
     ):
         task = EstimatorTask(
-            images, codes, for_training, for_calibration, epochs, batch_size, lr, seed, device, precision
+            images, codes, for_training, for_calibration, epochs, batch_size, lr, seed, device, precision, **form
         )
         history, _ = train(task, scratch, report=shown)
         estimator = task.model
@@ -300,16 +346,16 @@ class EstimatorTask(Task):
         seed: int,
         device: str,
         precision: str,
+        **form,
     ):
         self.epochs, self.device, self.precision = epochs, device, precision
         self.recipe = Recipe(
             "ours", "adamw", lr, 0.05, decay_norms=True, batch_size=batch_size, epochs=epochs, clip_gradient=5.0
         )
-        self.model = ActionUnitEstimator(images.shape[1]).to(device=device, memory_format=torch.channels_last)
+        self.model = ActionUnitEstimator(images.shape[1], **form).to(device=device, memory_format=torch.channels_last)
         self.images, self.for_training, self.for_calibration = images, for_training, for_calibration
         self.pictures = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         self.codes = torch.from_numpy(codes)
-        same_threads(),
         self.presence = torch.where(self.codes.isnan(), self.codes, (self.codes >= PRESENT_FROM).float())
         # a rare AU would otherwise be answered with "never"; the root keeps thresholds and rates from drifting apart
         rate = self.presence[for_training].nanmean(dim=0).nan_to_num(0.5).clamp(0.01, 0.99)
@@ -332,14 +378,14 @@ class EstimatorTask(Task):
         return [order[step * size : (step + 1) * size] for step in range(max(1, len(order) // size))]
 
     def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        pictures = augment(grey(self.pictures[rows].to(self.device)), self.generators["pictures"])
+        pictures = augment(self.model.see(self.pictures[rows].to(self.device)), self.generators["pictures"])
         return pictures, self.presence[rows].to(self.device), self.codes[rows][:, INTENSITY_INDEX].to(self.device)
 
     def losses(self, batch) -> tuple[Tensor, Tensor, Tensor]:
         """Binary cross entropy and smooth L1, each the mean over the known entries, behind their sum."""
         pictures, presence, codes = batch
         with autocast(self):
-            logits, raw = self.model.raw(pictures)
+            logits, raw = self.model.raw_of(pictures)
         known, coded = ~presence.isnan(), ~codes.isnan()
         first = F.binary_cross_entropy_with_logits(
             logits, presence.nan_to_num(), pos_weight=self.pos_weight, reduction="none"

@@ -443,6 +443,19 @@ def records_migrate(options) -> int:
 # ---------------------------------------------------------------------------------------------------- training
 
 
+def pretrained(options) -> None:
+    from ..study.pretrained import EXTRACTOR, FOLDER, PROFILE, make_extractor, make_start
+    from ..study.study import open_study
+
+    study, out = open_study(PROFILE, options.work or ""), Path(options.out or FOLDER)
+    makers = {EXTRACTOR: lambda: make_extractor(study, out)}
+    makers |= {model: lambda model=model: make_start(study, model, out) for model in study.profile.grid.models}
+    for part in options.part or makers:
+        if part not in makers:
+            raise _wrong("PART", repr(part), f"one of {', '.join(makers)}")
+        print(f"written: {makers[part]()}")
+
+
 def grid(options) -> int:
     from ..jobs.executors import job_script, slurm_cluster, slurm_options
     from ..study.outputs import with_cells

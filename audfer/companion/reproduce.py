@@ -8,6 +8,7 @@ thread of this process, in which papermill waits for the notebook's kernel; this
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import platform
@@ -24,6 +25,7 @@ from datetime import datetime, timezone
 from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import fill
 
 import nbformat
 import papermill
@@ -42,6 +44,7 @@ from ..files import checkout, locked, write_json, write_text
 from ..jobs.processes import following
 from ..progress import clock
 from ..study.profiles import load_profile
+from .expectation import Expectation, keep
 from .notebooks import check_parameters, clean_notebook, declared_parameters, question_of
 from .report import write_report
 
@@ -61,7 +64,7 @@ _ALONE = {"A3_lock_and_check": (*_CHAIN, "A2_keypoint_gcn")}
 _LONGEST = ("A3_lock_and_check", "A2_keypoint_gcn")
 NOTEBOOKS = tuple(AFTER)
 #: names that stand for several notebooks
-GROUPS = {"appendices": NOTEBOOKS[5:]}
+GROUPS = {"main": NOTEBOOKS[:5], "appendices": NOTEBOOKS[5:]}
 WIDTH = 79
 #: seconds that an interrupted notebook is given to end by itself
 GRACE = 10.0
@@ -92,14 +95,15 @@ class NotebookRun:
     """largest resident memory of the kernel and its workers, 10^9 bytes, sampled about every second"""
 
 
-def repository() -> Path:
-    """The checkout that holds ``notebooks/``: around the package, or around the current folder.
+def notebook_folder() -> Path:
+    """``notebooks/`` of the checkout around the package or the current folder, else those that came with the package.
 
     Raises:
-        AudferError: neither has one (the package was installed without its repository).
+        AudferError: there are neither.
     """
-    folder = checkout()
-    if folder is None:
+    root = checkout()
+    folder = root / "notebooks" if root else Path(__file__).with_name("shipped_notebooks")
+    if not folder.is_dir():
         raise AudferError("no notebooks found: run this inside a checkout of the audfer repository")
     return folder
 
@@ -123,11 +127,11 @@ def reproduce(
         notebooks: names, with or without folder and ``.ipynb``, or ``"appendices"``; run as ``AFTER`` orders them, one
             that it does not name after those before it here.
         parameters: values for the notebooks' parameters cells; each must be declared by one of the notebooks.
-        source: folder of the notebooks; ``None`` for the repository's ``notebooks/``.
-        work: folder of generated work; ``None`` for ``AUDFER_WORK``, else ``work/`` in the repository. This run uses
-            ``work/<profile>``: executed copies and logs go to ``notebooks/`` in it.
-        figures: folder of tables and figures; ``None`` for ``AUDFER_FIGURES``, else ``figures/`` in the repository.
-            This run uses ``figures/<profile>``.
+        source: folder of the notebooks; ``None`` for ``notebook_folder``.
+        work: folder of generated work; ``None`` for ``AUDFER_WORK``, else ``work/`` in the repository or here. This run
+            uses ``work/<profile>``: executed copies and logs go to ``notebooks/`` in it.
+        figures: folder of tables and figures; ``None`` for ``AUDFER_FIGURES``, else ``figures/`` in the repository, or
+            here. This run uses ``figures/<profile>``.
         minutes: wall-clock limit of each notebook; ``None`` for 60 with tiny networks and none with paper-size ones.
         free_gb: disk space that must be free before the start, 10^9 bytes.
         update_notebooks: copy the executed notebooks, without what changes from run to run, back to ``source``.
@@ -142,7 +146,7 @@ def reproduce(
     for name in ("profile", "work", "figures"):
         if name in given:
             raise InputError("command line", "parameter", repr(name), f"the option --{name} for it")
-    paths = _find(notebooks, Path(source) if source is not None else repository() / "notebooks")
+    paths = _find(notebooks, Path(source) if source is not None else notebook_folder())
     chosen = check_parameters(list(paths.values()), given)
     work, figures = _folder(work, "work"), _folder(figures, "figures") / settings.name
     _check_disk(work, free_gb)
@@ -159,7 +163,8 @@ def reproduce(
         return _Execution(paths[name], executed[name], figures, chosen[name], environment, minutes, screen)
 
     with locked(here, "work folder"):
-        start, screen = time.monotonic(), _Screen(paths.values())
+        expectation = Expectation(list(paths), here, figures)
+        start, screen = time.monotonic(), _Screen(paths.values(), expectation)
         try:
             runs = _in_order(list(paths), AFTER if tiny else {**AFTER, **_ALONE}, execution, screen)
         finally:
@@ -178,6 +183,7 @@ def reproduce(
         }
         write_json(here / "reproduce.json", summary)
         if update_notebooks:
+            keep(figures, summary)
             for name, path in paths.items():
                 cleaned = nbformat.writes(clean_notebook(nbformat.read(executed[name], as_version=4)))
                 write_text(path, cleaned.rstrip("\n") + "\n")
@@ -221,7 +227,7 @@ def _find(names: Sequence[str], folder: Path) -> dict[str, Path]:
 
 def _folder(given: str | os.PathLike | None, name: str) -> Path:
     if given is None:
-        given = os.environ.get(f"AUDFER_{name.upper()}") or repository() / name
+        given = os.environ.get(f"AUDFER_{name.upper()}") or (checkout() or Path.cwd()) / name
     return Path(given).expanduser().resolve()
 
 
@@ -296,7 +302,8 @@ def _in_order(
                     order.done(name)
                 for notebook in running.values():
                     notebook.watch()
-                screen.bar.refresh()  # its clock runs on while a long cell says nothing
+                began = {one.path.stem: time.monotonic() - one.start for one in running.values()}
+                screen.tick({name: run.seconds for name, run in runs.items()}, began)
         except BaseException:
             for notebook in running.values():
                 notebook.stop()
@@ -509,19 +516,34 @@ class _Screen:
     Two notebooks may write to it at once; a line begins with its notebook's number.
     """
 
-    def __init__(self, notebooks: Sequence[Path]):
+    def __init__(self, notebooks: Sequence[Path], expectation: Expectation):
+        self.expectation = expectation
         cells = [cell for path in notebooks for cell in nbformat.read(path, as_version=4).cells]
         self.bar = tqdm(
             total=sum(cell.cell_type == "code" for cell in cells),
             disable=not sys.stderr.isatty() or os.environ.get("AUDFER_PROGRESS", "bar") != "bar",
             dynamic_ncols=True,
             leave=False,
-            bar_format="{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} cells, {elapsed}",
+            # the bar gives way to what is said, down to nothing
+            bar_format="{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} cells, {elapsed}{postfix}",
         )
-        self.begun, self.lock = 0, threading.Lock()
+        if expectation.known:
+            self.line(f"about {clock(expectation.whole)}, going by {expectation.source}")
+        self.begun, self.through, self.lock = 0, 0, threading.Lock()
 
     def line(self, text: str) -> None:
-        self.bar.write(text[:WIDTH], file=sys.stderr)
+        width = shutil.get_terminal_size((WIDTH + 1, 24)).columns - 1 if sys.stderr.isatty() else WIDTH
+        self.bar.write(text[:width], file=sys.stderr)
+
+    def tick(self, done: dict[str, float], running: dict[str, float]) -> None:
+        """Say how much time is left; the clock of the bar runs on while a long cell says nothing."""
+        left = self.expectation.left(done, running)
+        if left is not None:
+            self.bar.set_postfix_str(f"about {clock(left)} left", refresh=False)
+            if self.bar.disable and len(done) > self.through:
+                self.line(f"{len(done)} of {len(self.expectation.seconds)} notebooks, about {clock(left)} left")
+        self.through = len(done)
+        self.bar.refresh()
 
     def cell(self, text: str) -> None:
         self.line(text)
@@ -576,4 +598,7 @@ def _print_summary(runs: list[NotebookRun], seconds: float, report: Path, figure
         row(run.name, run.seconds, run.tables, run.figures, f"{run.peak_memory_gb:.1f} GB")
     row("all", seconds, {t for run in runs for t in run.tables}, {f for run in runs for f in run.figures})
     shown = [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in (figures, report)]
-    print(f"tables and figures: {shown[0]}\nreport: {shown[1]}", flush=True)
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        question, answer = next(csv.reader((figures / "conclusions.csv").read_text(encoding="utf-8").splitlines()[1:]))
+        print("\n" + fill(f"{question} {answer}", WIDTH, break_long_words=False))
+    print(f"\ntables and figures: {shown[0]}\nreport: {shown[1]}", flush=True)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import AudferError
-from ..recipes import CROP, TINY, Recipe
+from ..recipes import CROP, TINY, TINY_SOURCE, TINY_START, Recipe
 from .attention import attention
 from .output import ClipModel, kaiming_init
 from .registry import NETWORKS, Family, Network
@@ -267,6 +267,8 @@ NETWORKS.add(
             # twice as many clips a step take two thirds more time, and it learns as much from half as many steps; the
             # others do not
             "tiny": replace(TINY, learning_rate=6e-3, batch_size=32),
+            "tiny-start": TINY_START,
+            "tiny-source": TINY_SOURCE,
         },
         weights=(Family("fine-tuned Former-DFER", ("s_former.conv1.weight", "t_former.cls_token")),),
     ),

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import AudferError
-from ..recipes import JITTER, TINY, Recipe
+from ..recipes import JITTER, TINY, TINY_SOURCE, TINY_START, Recipe
 from .attention import attention
 from .output import ClipModel, at_least_float32, kaiming_init, shortcuts_allowed
 from .registry import NETWORKS, Family, Network
@@ -270,7 +270,7 @@ NETWORKS.add(
                 contrast=True,
                 grey=True,
                 instance_length=2,
-                channels=(12, 24, 48, 96),
+                channels=(8, 16, 48, 96),
                 blocks=(1, 1, 1, 1),
                 stem_kernel=(3, 5, 5),
                 stem_pool=True,
@@ -279,7 +279,14 @@ NETWORKS.add(
                 heads=4,
             ),
         },
-        recipes={"paper": _PAPER, "audfer": _AUDFER, "release": _RELEASE, "tiny": TINY},
+        recipes={
+            "paper": _PAPER,
+            "audfer": _AUDFER,
+            "release": _RELEASE,
+            "tiny": TINY,
+            "tiny-start": replace(TINY_START, learning_rate=4e-3),
+            "tiny-source": replace(TINY_SOURCE, learning_rate=4e-3, epochs=8),
+        },
         weights=(
             Family(
                 "Kinetics R3D-18",

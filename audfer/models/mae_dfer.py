@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import AudferError
-from ..recipes import CROP, TINY, Augmentation, Recipe
+from ..recipes import CROP, TINY, TINY_SOURCE, TINY_START, Augmentation, Recipe
 from .attention import attention
 from .output import ClipModel, kaiming_init, shortcuts_allowed, whole_batch
 from .registry import NETWORKS, Family, Network
@@ -397,6 +397,8 @@ NETWORKS.add(
                 augmentation=CROP,
             ),
             "tiny": TINY,
+            "tiny-start": replace(TINY_START, learning_rate=4e-3),
+            "tiny-source": replace(TINY_SOURCE, learning_rate=4e-3, epochs=12),
         },
         weights=(
             # the encoder's final norm (norm.* after renaming) is not carried into fc_norm: the official code does not

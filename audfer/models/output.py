@@ -167,11 +167,18 @@ class ClipModel(nn.Module):
         Raises:
             AudferError: the clips or the landmarks do not have the shape or dtype that this model was built for.
         """
+        return self.judge(self.prepare(clips), landmarks)
+
+    def prepare(self, clips: Tensor) -> Tensor:
+        """What ``encode`` is given of clips as ``forward`` takes them: (B, T, colours, H, W) floating point."""
         clips = check_clips(clips, self.num_frames, self.image_size, type(self).__name__)
-        pixels = local_contrast(clips, grey=self.grey) if self.contrast else clips
+        return local_contrast(clips, grey=self.grey) if self.contrast else clips
+
+    def judge(self, pixels: Tensor, landmarks: Tensor | None = None) -> Output:
+        """``forward`` from what ``prepare`` gave, for those who prepare clips once and show them often."""
         auxiliary_logits = None
         if self.uses_landmarks:
-            features, auxiliary = self.encode(pixels, check_landmarks(landmarks, clips, type(self).__name__))
+            features, auxiliary = self.encode(pixels, check_landmarks(landmarks, pixels, type(self).__name__))
             if self.auxiliary_weight:
                 auxiliary_logits = self.get_submodule(self.auxiliary_name)(auxiliary)
         else:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ..evaluation import holm
 from ..study.ablations import ABLATIONS, CONTROLS, KNOWLEDGE, NO_HEAD, PLAIN_BCE, ablation_records
 from .builder import DASH, Result, digests_of, output
+from .controls import verdict
 from .drawing import VARIANT_COLOURS, dots, names_down
 from .rows import (
     TOTALS,
@@ -44,7 +45,7 @@ def cells(study) -> list:
             **ABLATIONS[name].fields,
         )
         for name in (NO_HEAD, *grid.ablations)
-        for seed in study.profile.training.seeds
+        for seed in grid.ablation_seeds or study.profile.training.seeds
     ]
 
 
@@ -119,17 +120,18 @@ def draw(data: pd.DataFrame) -> Figure:
     return figure
 
 
-@output("ablation_conclusions", "04_strategies", needs=("ablations",))
+@output("ablation_conclusions", "04_strategies", needs=("ablations", "controls"))
 def ablation_conclusions(study, records, protocol: str = "last") -> Result:
     """What the ablations say: does the knowledge help, or any auxiliary AU task?"""
-    return in_words(study.results("ablations", protocol=protocol), study.profile.embedded)
+    gate = verdict(study.results("controls", protocol=protocol).frame)
+    return in_words(study.results("ablations", protocol=protocol), study.profile.embedded, gate)
 
 
-def in_words(table: Result, embedded: bool = True) -> Result:
-    """The conclusions from a table of ablations."""
+def in_words(table: Result, embedded: bool = True, gate: str = "") -> Result:
+    """The conclusions from a table of ablations, behind what the controls say (``gate``)."""
     rows = compared(table.frame)
     where = "on the embedded benchmark (rendered faces)" if embedded else "on these clips"
-    questions = []
+    questions = [("Can this run tell?", gate)] if gate else []
     for question, name, against in (
         (f"Does an AU head help at all, {where}?", PLAIN_BCE, NO_HEAD),
         ("Does AU-DFER help?", KNOWLEDGE, NO_HEAD),

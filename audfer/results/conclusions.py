@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from ..facs import EXPRESSIONS
 from .builder import Result, output
+from .controls import verdict
 from .rows import TOTALS
 from .words import answers, certainty, changes, compared, pairs
 
 
-@output("conclusions", "03_training", needs=("table1", "table2"))
+@output("conclusions", "03_training", needs=("table1", "table2", "controls"))
 def conclusions(study, records, protocol: str = "last") -> Result:
-    """The conclusions from every comparison of WAR and UAR, and of the expressions."""
+    """The conclusions from every comparison of WAR and UAR, and of the expressions, behind what the controls say."""
     tables = (study.results(name, protocol=protocol) for name in ("table1", "table2"))
-    return in_words(*tables, embedded=study.profile.embedded)
+    gate = verdict(study.results("controls", protocol=protocol).frame)
+    return in_words(*tables, embedded=study.profile.embedded, gate=gate)
 
 
-def in_words(table: Result, classes: Result, embedded: bool = True) -> Result:
-    """The conclusions from a table like Table 1 and one with rows for the expressions."""
+def in_words(table: Result, classes: Result, embedded: bool = True, gate: str = "") -> Result:
+    """The conclusions from a table like Table 1 and one with rows for the expressions.
+
+    Args:
+        gate: what the controls say (``controls.verdict``); "" where there are none.
+    """
     rows, own = compared(table.frame, TOTALS), compared(classes.frame, EXPRESSIONS)
     where = "On the embedded benchmark (rendered faces)" if embedded else "On these clips"
-    questions = [("Did the AU head with knowledge help?", f"{where}: {changes(rows, 'differences of WAR and UAR')}")]
+    questions = [("Can this run tell?", gate)] if gate else []
+    questions += [("Did the AU head with knowledge help?", f"{where}: {changes(rows, 'differences of WAR and UAR')}")]
     if len(rows):
         questions.append(("How many networks and datasets?", pairs(rows)))
     questions.append(("Which expressions?", changes(own, "differences of single expressions")))

@@ -23,7 +23,8 @@ TERMS: dict[str, str] = {"expression loss": "#9A9A9A", "AU loss": BLUE}
 def cells(study) -> list:
     """One network with every ratio on every dataset, all seeds."""
     grid = study.profile.grid
-    return cells_of(study, ((grid.ratio_model, name, ratio) for name in grid.datasets for ratio in grid.au_ratios))
+    wanted = ((grid.ratio_model, name, ratio) for name in grid.datasets for ratio in grid.au_ratios)
+    return cells_of(study, wanted, seeds=grid.ratio_seeds)
 
 
 def _by_ratio(records: Sequence, model: str) -> Iterator[tuple[str, float, list]]:

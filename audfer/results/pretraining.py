@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ..study.pretrained import cards
 from .builder import Result, digests_of, output
 from .drawing import heading, image_grid
 from .rows import (
@@ -24,42 +25,47 @@ from .rows import (
     settings_text,
     totals,
 )
-from .selection import WITH, WITHOUT, has_head, no_head, select
+from .selection import WITH, WITHOUT, has_head, model_name, models_of, no_head, select
 from .table1 import PRINTED
 
+#: the network that has a masked pre-training of its own
 MODEL = "mae_dfer"
 #: initialisation of cells -> how the table calls it
-_STARTS = {"scratch": "scratch", "mae": "pre-trained"}
+_STARTS = {"scratch": "scratch", "mae": "masked pre-training", "shipped": "weights that ship"}
 
 
 def cells(study) -> list:
-    """The network from random and from pre-trained weights, without and with the AU head, all seeds."""
+    """Networks from everything that the profile compares, without and with the AU head, all seeds."""
     grid = study.profile.grid
     return [
-        study.cell(MODEL, grid.strategy_dataset, ratio, seed=seed, initialisation=start)
+        study.cell(model, grid.strategy_dataset, ratio, seed=seed, initialisation=start)
+        for model in (grid.models if "shipped" in grid.starts else (MODEL,))
         for ratio in (0.0, grid.au_ratio)
-        for start in _STARTS
+        for start in grid.starts
+        if start != "mae" or model == MODEL
         for seed in study.profile.training.seeds
     ]
 
 
 @output("pretraining", "03_training", cells=cells)
 def pretraining(study, records, protocol: str = "last") -> Result:
-    """From scratch and from pre-training, without and with AU."""
+    """From scratch and from other starts, without and with AU; each start against scratch."""
     dataset, lines = study.profile.grid.strategy_dataset, []
-    for variant, ratio in ((WITHOUT, no_head), (WITH, has_head)):
-        reference = []
-        for initialisation, start in _STARTS.items():
-            cell = select(records, model=MODEL, dataset=dataset, au_ratio=ratio, initialisation=initialisation)
-            base = identity(cell, MODEL, dataset, variant) | {"start": start}
-            lines.append(Line(base, cell, reference, PRINTED[variant]))
-            reference = cell
+    for model in models_of(records):
+        for variant, ratio in ((WITHOUT, no_head), (WITH, has_head)):
+            scratch = []
+            for initialisation, start in _STARTS.items():
+                cell = select(records, model=model, dataset=dataset, au_ratio=ratio, initialisation=initialisation)
+                if cell:
+                    base = identity(cell, model, dataset, variant) | {"start": start}
+                    lines.append(Line(base, cell, scratch, PRINTED[variant]))
+                scratch = scratch or cell
     tidy, parts = measured(lines, TOTALS, protocol)
     first = ["dataset", "model", "variant", "start"]
     tidy = tidy[[*first, *(column for column in COLUMNS if column not in (*first, "paper", "note"))]]
     display = [
         {
-            "Dataset": dataset,
+            "Network": model_name(line.base["model"]),
             "Variant": line.base["variant"],
             "Start": line.base["start"],
             **totals(part),
@@ -69,12 +75,24 @@ def pretraining(study, records, protocol: str = "last") -> Result:
     ]
     used = [record for line in lines for record in line.cell]
     caption = sentences(
-        f"MAE-DFER on {dataset} from random weights and from self-supervised pre-training on the training clips of all "
-        f"datasets (masked appearance and motion, no labels){settings_text(used)}; Δ: pre-trained minus scratch, same "
-        "head.",
+        f"What networks start from, on {dataset}{settings_text(used)}: random weights, masked pre-training on the "
+        "training clips of all datasets (no labels), or the weights that ship with the package (expressions of other "
+        "rendered people's clips; no action units); Δ: minus scratch, same head.",
         describe(used, protocol, study.profile.embedded, comparisons(tidy)),
     )
     return Result("pretraining", tidy, caption, pd.DataFrame(display), digests=digests_of(used))
+
+
+@output("pretrained_cards", "03_training", elsewhere=True)
+def pretrained_cards(study) -> Result:
+    """What ships trained, one row per part, from its card."""
+    data = cards()
+    scores = data.pop("scores").map(lambda one: ", ".join(f"{name} {value:g}" for name, value in one.items()))
+    data["sha256"] = data["sha256"].str[:12]
+    caption = (
+        "What ships trained (audfer/pretrained): other rendered people and seeds than those of every other profile."
+    )
+    return Result("pretrained_cards", data.assign(scores=scores), caption)
 
 
 @output("pretraining_reconstruction", "03_training", elsewhere=True)

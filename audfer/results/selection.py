@@ -20,8 +20,8 @@ _SETTINGS = ("weights", "au_ratio", "strategy", "knowledge")
 _ARRAYS = ("expressions", "scores", "best_scores", "validated_scores", "au_scores", "au_labels", "features", "groups")
 
 
-def cells_of(study, wanted: Iterable[tuple], every_fold: bool = False) -> list:
-    """Cells with the profile's seeds.
+def cells_of(study, wanted: Iterable[tuple], every_fold: bool = False, seeds: Sequence[int] = ()) -> list:
+    """Cells with the profile's seeds, or other ones.
 
     Args:
         wanted: model, dataset, AU ratio and, where it is not the profile's, strategy of each.
@@ -31,7 +31,7 @@ def cells_of(study, wanted: Iterable[tuple], every_fold: bool = False) -> list:
         study.cell(model, dataset, *settings, seed=seed, fold=fold)
         for model, dataset, *settings in wanted
         for fold in study.folds(dataset)[: None if every_fold else 1]
-        for seed in study.profile.training.seeds
+        for seed in seeds or study.profile.training.seeds
     ]
 
 

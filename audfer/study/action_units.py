@@ -18,10 +18,12 @@ from ..datasets.annotated import subject_manifest
 from ..datasets.annotated_frames import AnnotatedFrames, pack_annotated
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS
+from ..files import file_digest
 from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 from ..plugins import versions
 from ..synth import drawn_landmarks
 from ..training.loop import AU_SOURCES
+from .pretrained import EXTRACTOR, FOLDER, shipped_extractor
 from .steps import cached_step, file_states, read_stamp
 
 
@@ -61,12 +63,15 @@ def annotated_frames(study) -> AnnotatedFrames:
 
 
 def trained_estimator(study) -> TrainedEstimator:
-    """The AU estimator, trained on first use on the annotated subjects that are not held out."""
+    """The AU estimator: the one that ships, or one trained on first use on the annotated subjects that are not held
+    out; judged on subjects that it has not seen.
+    """
     settings, profile = study.profile.estimator, study.profile
     if not study.has_annotated_set:
         raise InputError(study.data_root, "annotated frames", "no folder DISFA", "DISFA, to train the AU estimator on")
     root, annotated = study.data_root / "DISFA", study.annotated_table
     place = {"device": study.device, "precision": study.precision}
+    shipped = settings.source == "shipped"
 
     def make(folder: Path) -> None:
         if profile.embedded:
@@ -74,28 +79,33 @@ def trained_estimator(study) -> TrainedEstimator:
         else:
             images = datasets.load_annotated_frames(root, annotated, profile.data.render_size)
         codes, subjects = annotated[list(ACTION_UNITS)].to_numpy(), annotated["subject"].to_numpy()
-        held_out = annotated["fold"].to_numpy() == settings.held_out_fold
-        network, history = train_estimator(
-            images,
-            codes,
-            subjects,
-            train_index=np.flatnonzero(~held_out),
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            lr=settings.learning_rate,
-            seed=profile.data.seed,
-            **place,
-        )
+        if shipped:
+            held_out = np.ones(len(annotated), bool)
+            network, history = shipped_extractor(), pd.read_csv(FOLDER / EXTRACTOR / "history.csv")
+        else:
+            held_out = annotated["fold"].to_numpy() == settings.held_out_fold
+            network, history = train_estimator(
+                images,
+                codes,
+                subjects,
+                train_index=np.flatnonzero(~held_out),
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                lr=settings.learning_rate,
+                seed=profile.data.seed,
+                **place,
+            )
         accuracy = evaluate_estimator(network, images[held_out], codes[held_out], subjects[held_out], **place)
         network.save(folder)
         accuracy.to_csv(folder / "accuracy.csv", index=False)
         history.to_csv(folder / "history.csv", index=False)
 
     made_of = {
-        "settings": asdict(settings),
+        "settings": file_digest(FOLDER / EXTRACTOR / "estimator.safetensors") if shipped else asdict(settings),
         "data": subject_manifest(annotated, root).fingerprint(),
         "codes": annotated.to_csv(),
         "size": profile.data.render_size,
+        "seed": profile.data.seed,
         "code": versions("annotated frames", "estimator"),
         **place,
     }
@@ -184,6 +194,19 @@ def planted_table(study, name: str) -> AUTable:
         .astype(dict.fromkeys((*INTENSITY_COLUMNS, *PRESENCE_COLUMNS), np.float32))
         .reset_index(drop=True)
     )
+
+
+def shuffled_table(study, name: str) -> AUTable:
+    """Action units of other clips of the same split: the negative control of cells with ``au_source`` "shuffled".
+
+    Planted ones where they are known, else the extractor's.
+    """
+    table = study.planted_table(name) if study.profile.embedded else study.extracted_table(name)
+    clips, others = study.manifest(name).table, {}
+    for _, part in clips.groupby("split"):
+        ids = part["clip_id"].to_numpy()
+        others |= dict(zip(ids, np.random.default_rng(len(ids)).permutation(ids), strict=True))
+    return AUTable(table.frames.assign(clip_id=table.frames["clip_id"].map(others)).dropna(subset=["clip_id"]))
 
 
 def truth(study, name: str) -> pd.DataFrame:

@@ -28,24 +28,29 @@ from ..plugins import versions
 from ..synth import embedded_points
 from ..training.loop import Cell, CellInputs, choose_frames
 from ..training.pretraining import Pretraining, pretrain
-from .steps import cached_step
+from .pretrained import shipped_weights
+from .steps import cached_step, file_states
 
 
 def cell_inputs(study, cells: list[Cell], initial_weights: str | Path = "") -> dict[str, CellInputs]:
     """``Cell.source`` -> what those cells are trained from. Arguments as in ``Study.run``."""
+    inputs = {}
     # a cell without an AU head needs no AU table, so the knowledge filter of Eq. 3 can ask for the baseline first
-    inputs = {
-        cell.source: study.once(("inputs", cell.source, cell.uses_aus), lambda cell=cell: _inputs(study, cell))
-        for cell in sorted(cells, key=lambda cell: cell.uses_aus)
-    }
-    if any(cell.initialisation != "scratch" for cell in cells):
-        weights = Path(initial_weights or study.pretrained_weights)
-        start = {"initial_weights": str(weights), "initial_fingerprint": file_digest(weights)}
-        inputs = {name: replace(own, **start) for name, own in inputs.items()}
+    for cell in sorted(cells, key=lambda cell: cell.uses_aus):
+        key = ("inputs", cell.data_source, cell.uses_aus)
+        own = study.once(key, lambda cell=cell: _inputs(study, cell))
+        if cell.initialisation != "scratch":
+            weights = Path(initial_weights or _starting_weights(study, cell))
+            own = replace(own, initial_weights=str(weights), initial_fingerprint=file_digest(weights))
+        inputs[cell.source] = own
     for cell in cells:
         if cell.uses_landmarks and not inputs[cell.source].landmarks:
             inputs[cell.source] = replace(inputs[cell.source], **study.landmarks(cell.dataset, cell.fold))
     return inputs
+
+
+def _starting_weights(study, cell: Cell) -> Path:
+    return shipped_weights(cell.model) if cell.initialisation == "shipped" else study.pretrained_weights
 
 
 def _inputs(study, cell: Cell) -> CellInputs:
@@ -54,7 +59,7 @@ def _inputs(study, cell: Cell) -> CellInputs:
     inputs = CellInputs(str(study.packed_folder(cell.dataset, cell.fold)), "", "", packed.content, "")
     if not cell.uses_aus:
         return inputs
-    path = study.work / "inputs" / cell.source.replace(", ", "_").replace(" ", "-")
+    path = study.work / "inputs" / cell.data_source.replace(", ", "_").replace(" ", "-")
     arrays = {"clip_ids": np.array(packed.clip_ids), **_au_arrays(study, cell, packed)}
     with atomic_file(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
@@ -150,7 +155,7 @@ def _landmark_points(study, name: str, fold: int) -> tuple[str, str, Callable[[]
     folder = (given if study.landmark_source else study.data_root / "openface") / name
     if study.landmark_source and not folder.is_dir():
         folder = given
-    made_of = digest(tracks_of(manifest, folder))
+    made_of = digest([tracks_of(manifest, folder), file_states(folder)])
     return f"OpenFace's CSVs, {folder}", made_of, lambda: openface_points(packed, manifest, folder)
 
 

@@ -23,6 +23,7 @@ from ..training.recipes import RECIPES, recipe_name
 from ..training.records import RunRecord, RunStore, load_records, run_cells
 from . import action_units, clips, inputs, matrices, numbers, scores
 from .outputs import RecordSource, cells_of, with_cells
+from .pretrained import ships
 from .profiles import Profile, load_profile
 from .steps import borrow
 
@@ -100,6 +101,7 @@ class Study(RecordSource):
     au_table = action_units.au_table
     extracted_table = action_units.extracted_table
     planted_table = action_units.planted_table
+    shuffled_table = action_units.shuffled_table
     truth = action_units.truth
     labelled = action_units.labelled
     # knowledge
@@ -146,6 +148,7 @@ class Study(RecordSource):
         fold: int = 0,
         seed: int | None = None,
         recipe: str = "",
+        initialisation: str = "",
         **options,
     ) -> Cell:
         """A cell with the profile's numbers.
@@ -155,7 +158,9 @@ class Study(RecordSource):
             weights, reading, au_source: count only where there is an AU head.
             fold: 0 = the profile's first. seed: ``None`` = the profile's first.
             recipe: "" takes the profile's for the network, if it names one, else the default of the network's size.
-            options: further fields of ``Cell``; ``initialisation`` "mae" starts from ``pretrained_weights``.
+            initialisation: "" takes the profile's ("scratch" where that is "shipped" and no weights ship for the
+                network); "mae" starts from ``pretrained_weights``.
+            options: further fields of ``Cell``.
         """
         training = self.profile.training
         recipe = recipe or training.recipes.get(model, "")
@@ -166,7 +171,14 @@ class Study(RecordSource):
         # largest
         side = training.image_size if training.size == "tiny" else default_clip_shape(model, training.size)[2]
         head = dict(weights=weights, reading=reading, au_source=au_source) if au_ratio else {}
-        same = ("size", "num_frames", "accumulate", "validation", "evaluate_every")
+        same = ("size", "num_frames", "accumulate", "validation")
+        start = initialisation or training.initialisation
+        if not initialisation and start == "shipped" and not ships(model):
+            start = "scratch"
+        # the curves of Fig. 7 show every epoch, whatever other cells do
+        grid, usual = self.profile.grid, (weights, reading, au_source, options) == ("knowledge", "paper", "", {})
+        curve = usual and (model, dataset, start) == (grid.ratio_model, grid.strategy_dataset, training.initialisation)
+        curve = curve and au_ratio in (0, grid.au_ratio) and strategy in ("", grid.strategy)
         return Cell(
             model=model,
             dataset=dataset,
@@ -179,6 +191,8 @@ class Study(RecordSource):
             device=self.device,
             recipe=recipe,
             fold=fold or self.folds(dataset)[0],
+            initialisation=start,
+            evaluate_every=1 if curve else training.evaluate_every,
             **{name: getattr(training, name) for name in same},
             **head,
             **options,
@@ -192,7 +206,9 @@ class Study(RecordSource):
     def inputs(self) -> dict[str, CellInputs]:
         """What the cells of each evaluation dataset are trained from."""
         grid = self.profile.grid
-        return self.cell_inputs([self.cell(grid.models[0], name, grid.au_ratio or 0.5) for name in grid.datasets])
+        cells = [self.cell(grid.models[0], name, grid.au_ratio or 0.5) for name in grid.datasets]
+        made = self.cell_inputs(cells)
+        return {cell.dataset: made[cell.source] for cell in cells}
 
     def run(self, cells: list[Cell], desc: str = "training", initial_weights: str | Path = "") -> list[RunRecord]:
         """Records of the cells, training what is missing.

@@ -24,6 +24,7 @@ from ..facs import ACTION_UNITS, EXPRESSIONS
 from ..jobs.workers import IO_THREADS
 from ..plugins import versions
 from ..progress import progress as progress_bar
+from ..sampling import uniform_indices
 from . import population
 from .plans import ALL, COUNTED, SynthConfig, plan
 from .population import COUNTERPARTS, PRESENT, STYLES
@@ -78,6 +79,12 @@ def _draw(name: str, config: SynthConfig) -> _Drawn:
             name, column["pattern"], column["length"], generator, second=column["second"], groups=groups
         )
     scenes = population.sample_scenes(STYLES[name], column["length"], generator, places=column["take"])
+    people_seed = int(generator.integers(2**31))
+    if name in COUNTED and config.test_frames:
+        kept = _kept_frames(clips, config.test_frames)
+        clip, intensities, shown = clip[kept], intensities[kept], shown[kept]
+        scenes = {key: values if key == "quality" else values[kept] for key, values in scenes.items()}
+        clips = clips.assign(length=np.bincount(clip, minlength=len(clips)))
     take = pd.Series(column["take"][clip])
     frames = pd.DataFrame(
         {
@@ -92,7 +99,20 @@ def _draw(name: str, config: SynthConfig) -> _Drawn:
             "shown": shown,
         }
     )
-    return _Drawn(clips, clip, frames, intensities, scenes, people, int(generator.integers(2**31)))
+    return _Drawn(clips, clip, frames, intensities, scenes, people, people_seed)
+
+
+def _kept_frames(clips: pd.DataFrame, count: int) -> np.ndarray:
+    """Numbers, among all frames of all clips, of those that are rendered: of a test clip ``count``, those that
+    ``sampling.uniform_indices`` shows; of the others all.
+    """
+    starts = np.cumsum(clips["length"]) - clips["length"]
+    return np.concatenate(
+        [
+            start + (np.unique(uniform_indices(length, count)) if split == "test" else np.arange(length))
+            for start, length, split in zip(starts, clips["length"], clips["split"], strict=True)
+        ]
+    )
 
 
 def _write_lists(name: str, drawn: _Drawn, folder: Path) -> list[Path | None]:

@@ -30,6 +30,8 @@ class SynthConfig:
         frames: fewest and most frames of a clip (both included).
         counts: clips of DFEW, FERV39k and MAFW for "train" and "test" (the seven classes together).
         minimum: fewest clips of a class in train and in test, reached by adding to ``counts``.
+        test_frames: frames of a test clip of DFEW, FERV39k and MAFW that are rendered, evenly spread over it; 0 = all.
+            Networks look at a few frames of a test clip, always the same ones.
         ravdess_actors: actors of RAVDESS, at most 24, each with 52 clips and eight of the class calm.
         affwild2_videos, affwild2_frames: long takes of Aff-Wild2 and the frames of each.
         disfa_subjects, disfa_frames: videos of the annotated set and the frames of each.
@@ -46,6 +48,7 @@ class SynthConfig:
         }
     )
     minimum: tuple[int, int] = (6, 3)
+    test_frames: int = 0
     ravdess_actors: int = 4
     affwild2_videos: int = 12
     affwild2_frames: int = 250
@@ -61,6 +64,7 @@ class SynthConfig:
                 len(self.frames) == 2 and 2 <= self.frames[0] <= self.frames[1],
                 "two numbers, 2 <= fewest <= most",
             ),
+            ("test_frames", self.test_frames >= 0, "0 (all) or a number of frames"),
             ("minimum", len(self.minimum) == 2 and min(self.minimum) >= 0, "two numbers >= 0 (train, test)"),
             ("image_size", self.image_size >= 16 and self.image_size % 2 == 0, "an even number of at least 16 pixels"),
             ("ravdess_actors", 0 < self.ravdess_actors <= 24, "1 to 24"),

@@ -98,19 +98,41 @@ def augment_with_points(
         drawn = [part[own] for part in draw_operations(count, augmentation, generator)]
         pictures = _operated(pictures.unflatten(1, (frames, 3)), *drawn).flatten(1, 2)
         points = None if points is None else _operated_points(points, *drawn)
-    if augmentation.crop != "none" or augmentation.flip:
-        box, flipped = _draw_crops(count, pictures.shape[-1], augmentation, generator)
-        box, flipped = box[own], flipped[own]
-        pictures = _cut(pictures, box, flipped, size)
-        points = None if points is None else _cut_points(points, box, flipped)
-    else:
-        pictures = resize(pictures, size)
+    pictures, points = _cropped(pictures, points, augmentation, generator, size, count, own)
     clips = pictures.unflatten(1, (frames, 3))
     if augmentation.colour_jitter or augmentation.hue_jitter:
         clips = colour_jitter(clips, augmentation, generator, batch)
     if augmentation.erase:
         clips = random_erasing(clips, augmentation, generator, batch)
     return clips, points
+
+
+def crop_with_points(
+    clips: Tensor,
+    points: Tensor | None,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    batch: Batch | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Crop and flip alone, of clips that are no pixels any more (``ClipModel.prepare``); the same draws as ``augment``.
+
+    Args:
+        clips: (B, T, C, S, S) floating point; so is the result.
+        points, augmentation, generator, batch: as in ``augment_with_points``.
+    """
+    count, own = _batch(clips, batch)
+    pictures = clips.flatten(1, 2)
+    pictures, points = _cropped(pictures, points, augmentation, generator, clips.shape[-1], count, own)
+    return pictures.unflatten(1, clips.shape[1:3]), points
+
+
+def _cropped(pictures, points, augmentation: Augmentation, generator: torch.Generator, size: int, count: int, own):
+    """Pictures (B, C, S, S) and points, cropped and flipped as far as the numbers ask for it."""
+    if augmentation.crop == "none" and not augmentation.flip:
+        return resize(pictures, size), points
+    box, flipped = _draw_crops(count, pictures.shape[-1], augmentation, generator)
+    box, flipped = box[own], flipped[own]
+    return _cut(pictures, box, flipped, size), None if points is None else _cut_points(points, box, flipped)
 
 
 def _batch(clips: Tensor, batch: Batch | None) -> tuple[int, slice | np.ndarray]:

@@ -27,6 +27,7 @@ from ..datasets import PackedClips, open_packed
 from ..errors import AudferError, InputError, refuse
 from ..evaluation import uar, war
 from ..facs import EXPRESSIONS
+from ..files import atomic_file
 from ..knowledge import WEIGHTS, KnowledgeMatrix
 from ..losses import AU_LOSSES, PLAIN, READINGS, STRATEGIES, AULoss, check_labels, combined_loss, positive_class_weight
 from ..models import (
@@ -38,20 +39,21 @@ from ..models import (
     load_official_state_dict,
     read_checkpoint,
 )
-from ..models.output import part_of_batch
-from ..plugins import Registry
+from ..models.output import local_contrast, part_of_batch
+from ..plugins import Registry, versions
 from ..recipes import Recipe
 from ..sampling import stored_indices
 from . import distributed
-from .augmentation import augment_with_points, mix, mixed_targets, resize
+from .augmentation import augment_with_points, crop_with_points, mix, mixed_targets, resize
 from .engine import Task, autocast, reproducible, train
 from .recipes import RECIPES, recipe_name
 
 #: whose action units a cell may be trained with: name -> the AU table of a study's dataset. "" is the profile's
-#: extractor, "planted" the truth of rendered clips; plug-ins add theirs
+#: extractor, "planted" the truth of rendered clips, "shuffled" the same of other clips; plug-ins add theirs
 AU_SOURCES = Registry()
 AU_SOURCES.add("", lambda study, dataset: study.extracted_table(dataset))
 AU_SOURCES.add("planted", lambda study, dataset: study.planted_table(dataset))
+AU_SOURCES.add("shuffled", lambda study, dataset: study.shuffled_table(dataset))
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Cell:
         precision: "bf16" (autocast) or "float32".
         device: "cpu" or "cuda".
         recipe: name in ``recipes.RECIPES``; "" = ``<model>-<size>``.
-        initialisation: "scratch", or any other name for the weights of ``CellInputs.initial_weights`` ("mae",
-            "kinetics", "official").
+        initialisation: "scratch"; "shipped", the weights that come with the package; "mae", a study's own masked
+            pre-training; or any other name for the weights of ``CellInputs.initial_weights`` ("kinetics", "official").
         fold: of the dataset.
         reading: of Eqs. 4 and 6 to 8, one of ``losses.READINGS``.
         accumulate: micro-batches that a batch of the recipe is cut into, each with a backward pass of its own, for
@@ -84,7 +86,8 @@ class Cell:
         evaluate_every: epochs from one look at the test (and validation) clips to the next; the last epoch is always
             looked at. "Best-on-test" and "best-on-validation" are the best of those looked at.
         au_source: whose action units both AU labels and knowledge are made of: "" = the profile's extractor, "lac" =
-            Lock and Check, "planted" = the truth of rendered clips (to measure what perfect action units would give).
+            Lock and Check, "planted" = the truth of rendered clips (to measure what perfect action units would give),
+            "shuffled" = the truth of other clips (which must not help).
         au_loss: name in ``losses.AU_LOSSES`` of an AU loss of your own; "" = Eq. 9.
     """
 
@@ -213,18 +216,21 @@ class Cell:
 
     @property
     def source(self) -> str:
-        """Whose ``CellInputs`` the cell takes: its dataset's, or those of its fold, control matrix, reading or AU
-        source.
+        """Whose ``CellInputs`` the cell takes: those of its clips and labels, and of the weights it starts from."""
+        start = f"from {self.initialisation} {self.model}" if self.initialisation != "scratch" else ""
+        return ", ".join(filter(None, (self.data_source, start)))
+
+    @property
+    def data_source(self) -> str:
+        """Whose clips, labels and matrix the cell takes: its dataset's, or those of its fold, control matrix, reading
+        or AU source.
         """
         shuffled = self.weights.startswith("shuffled")
+        matrix = "" if self.weights in ("none", "knowledge") else self.weights
         parts = (
             self.dataset,
             f"fold {self.fold}" if self.fold != 1 else "",
-            ""
-            if self.weights in ("none", "knowledge")
-            else f"{self.weights} {self.seed}"
-            if shuffled
-            else self.weights,
+            f"{matrix} {self.seed}".strip() if shuffled else matrix,
             f"{self.reading} {self.strategy}" if self.reading != "paper" else "",
             self.au_source and f"AUs {self.au_source}",
         )
@@ -324,6 +330,43 @@ def gather_frames(
     if image_size is None or batch.shape[-1] == image_size:
         return batch
     return resize(batch.float(), image_size).round().to(torch.uint8)
+
+
+def prepared_clips(packed: PackedClips, model: ClipModel, cell: Cell) -> np.ndarray | None:
+    """All clips of a store as ``ClipModel.prepare`` gives them, made once for all cells; ``None`` where pixels are
+    needed.
+
+    Contrast takes a third of a small network's step, and a crop of it differs little from the contrast of a crop.
+    Pixels are needed by networks that take no contrast, for augmentations of colours, mixing and erasing, and where the
+    store has another size than the network.
+
+    Returns:
+        float16 (N, T, C, S, S), memory-mapped from a file beside the store, whose name says of which content it is.
+    """
+    recipe = cell.training_recipe
+    augmentation = recipe.augmentation
+    of_pixels = augmentation.operations, augmentation.colour_jitter, augmentation.hue_jitter, augmentation.erase
+    if not model.contrast or any(of_pixels) or recipe.mixup or recipe.cutmix:
+        return None
+    if packed.frames.shape[2] != cell.image_size:
+        return None
+    store = Path(packed.frames.filename).parent
+    kind = f"{'grey' if model.grey else 'colour'}-{versions('training')['training']}-{packed.content}"
+    path = store.with_name(f"{store.name}-contrast-{kind}.npy")
+    if not path.is_file():
+        out = np.empty((*packed.frames.shape[:2], model.colours, *packed.frames.shape[2:4]), np.float16)
+        for rows in np.array_split(np.arange(len(out)), math.ceil(len(out) / 64)):
+            pixels = torch.from_numpy(packed.frames[rows]).permute(0, 1, 4, 2, 3)
+            out[rows] = local_contrast(pixels.float() / 255, grey=model.grey).numpy()
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, out)
+    return np.load(path, mmap_mode="r")
+
+
+def gather_prepared(prepared: np.ndarray, rows: np.ndarray, chosen: np.ndarray, device: str) -> torch.Tensor:
+    """The frames ``chosen`` (B, T) of the clips ``rows`` (B,) of ``prepared_clips``: (B, T, C, S, S) float32."""
+    clips = np.stack([prepared[row][frames] for row, frames in zip(rows, chosen, strict=True)])
+    return torch.from_numpy(clips).to(device, non_blocking=True).float()
 
 
 def gather_points(
@@ -449,6 +492,7 @@ def predict(
     cell: Cell,
     epoch: int = 0,
     landmarks: np.ndarray | None = None,
+    prepared: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Evaluation without augmentation, on the frames of the recipe's test rule; over several views, means.
 
@@ -457,6 +501,7 @@ def predict(
     Args:
         epoch: for the random test rules of some releases: another draw for every seed and epoch.
         landmarks: as ``open_landmarks`` gives them, for a network that uses them.
+        prepared: of ``prepared_clips``, instead of the store's pixels.
 
     Returns:
         ``scores`` (N, 7) soft-max probabilities, ``au_scores`` (N, 18) sigmoid or absent, ``features`` (N, D); float32.
@@ -469,9 +514,12 @@ def predict(
     for chunk in np.array_split(own, math.ceil(len(own) / (2 * recipe.batch_size))):
         views = []
         for view in chosen[:, chunk]:
-            clips = gather_frames(packed, rows[chunk], view, cell.image_size, cell.device)
+            points = gather_points(landmarks, rows[chunk], view, cell.device)
             with autocast(cell):
-                views.append(model(clips, gather_points(landmarks, rows[chunk], view, cell.device)))
+                if prepared is None:
+                    views.append(model(gather_frames(packed, rows[chunk], view, cell.image_size, cell.device), points))
+                else:
+                    views.append(model.judge(gather_prepared(prepared, rows[chunk], view, cell.device), points))
         logits, au_logits, features = (
             None if part[0] is None else torch.stack(part).float() for part in list(zip(*views, strict=True))[:3]
         )
@@ -707,6 +755,7 @@ class CellTask(Task):
         model = _initial_model(cell, inputs)
         # channels-last: the layout in which these convolutions are fastest
         self.model = model.to(cell.device, memory_format=model.memory_format)
+        self.prepared = prepared_clips(self.packed, model, cell)
         self.au_loss = self.au_labels = self.positive_weights = None
         if cell.uses_aus:
             loss, self.au_labels, self.positive_weights = _au_loss(cell, inputs, self.packed, self.training)
@@ -727,23 +776,24 @@ class CellTask(Task):
         return [shuffled[number * size : (number + 1) * size] for number in range(count)]
 
     def read(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None, Targets, np.ndarray]:
-        """This process's clips (B, T, 3, H, W) and landmarks (B, T, 68, 2) or ``None``, the whole batch's targets, and
-        the places (B,) of the clips in it.
+        """This process's clips (B, T, C, H, W), pixels or prepared, and landmarks (B, T, 68, 2) or ``None``, the whole
+        batch's targets, and the places (B,) of the clips in it.
         """
         recipe, order = self.recipe, self.generators["order"]
         own = distributed.places(len(rows))
         (chosen,) = choose_frames(self.packed, rows, recipe.train_sampling, self.cell, order)
-        clips, points = augment_with_points(
-            gather_frames(self.packed, rows[own], chosen[own], None, self.device),
-            gather_points(self.landmarks, rows[own], chosen[own], self.device),
-            recipe.augmentation,
-            self.generators["augment"],
-            self.cell.image_size,
-            (len(rows), own),
-        )
-        if self.model.contrast and recipe.augmentation.erase:
-            clips = clips.clamp_(0, 1)  # a network that takes logarithms, and noise on both sides of 0
-        clips, share = mix(clips, recipe.mixup, recipe.cutmix, order)
+        points = gather_points(self.landmarks, rows[own], chosen[own], self.device)
+        drawn = recipe.augmentation, self.generators["augment"]
+        if self.prepared is not None:
+            clips = gather_prepared(self.prepared, rows[own], chosen[own], self.device)
+            clips, points = crop_with_points(clips, points, *drawn, (len(rows), own))
+            share = 1.0
+        else:
+            clips = gather_frames(self.packed, rows[own], chosen[own], None, self.device)
+            clips, points = augment_with_points(clips, points, *drawn, self.cell.image_size, (len(rows), own))
+            if self.model.contrast and recipe.augmentation.erase:
+                clips = clips.clamp_(0, 1)  # a network that takes logarithms, and noise on both sides of 0
+            clips, share = mix(clips, recipe.mixup, recipe.cutmix, order)
         labels = None if self.au_loss is None else self.au_labels[rows]
         return clips, points, batch_targets(recipe, self.expressions[rows], labels, self.au_loss, share), own
 
@@ -751,7 +801,7 @@ class CellTask(Task):
         """Losses (3,) of a batch, or of a part of one as far as they are the part's."""
         clips, points, targets, own = batch
         with autocast(self.cell):
-            output = self.model(clips, points)
+            output = (self.model if self.prepared is None else self.model.judge)(clips, points)
         self.guesses.append(output.expression_logits.detach().argmax(1))
         part = targets.part(own, self.device)
         return batch_losses(self.cell, output, part, self.au_loss, self.model.auxiliary_weight)
@@ -783,7 +833,8 @@ class CellTask(Task):
         looked = (epoch + 1) % self.cell.evaluate_every == 0 or epoch + 1 == self.epochs
         for split, rows in self.splits.items():
             if len(rows):
-                judged = predict(self.model, self.packed, rows, self.cell, epoch, self.landmarks) if looked else {}
+                seen = self.model, self.packed, rows, self.cell
+                judged = predict(*seen, epoch, self.landmarks, self.prepared) if looked else {}
                 row |= _judged(split, judged.get("scores"), self.expressions[rows].numpy())
                 if split == "test":
                     self.judged = judged

@@ -17,7 +17,7 @@ from ..registry import DATASETS, Annotation, Dataset
 
 _VIDEOS = ("Video_LeftCamera", "Videos_LeftCamera")
 _IMAGES = ("Images_LeftCamera", "Images/Left", "Images", "img", "frames", *_VIDEOS)
-_SUBJECT = re.compile(r"SN[0-9]{3}", re.IGNORECASE)
+_SUBJECT = re.compile(r"SN[0-9]{3,}", re.IGNORECASE)
 
 
 def read(listing: Listing, *, clips: str = "") -> None:

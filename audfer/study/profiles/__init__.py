@@ -41,6 +41,10 @@ class DataSettings:
     """training clips a dataset (DFEW, FERV39k, MAFW)"""
     test_clips: dict[str, int] = field(default_factory=dict)
     """test clips a dataset"""
+    minimum_clips: tuple[int, int] = (6, 3)
+    """fewest clips of an expression in training and test, reached by adding clips"""
+    test_frames: int = 0
+    """frames of a test clip that are rendered, evenly spread, as networks look at them; 0 = all"""
     ravdess_actors: int = 4
     affwild2_videos: int = 12
     affwild2_frames: int = 250
@@ -60,6 +64,9 @@ class EstimatorSettings:
     learning_rate: float = 2e-3
     held_out_fold: int = 1
     """which third of the annotated subjects is kept for evaluation (1 to 3)"""
+    source: str = "trained"
+    """"trained" here, on the other two thirds, or "shipped": the one that comes with the package, which has seen nobody
+    of this profile and is judged on all annotated subjects"""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,8 @@ class TrainingSettings:
     """cells trained at once; 0 = one a CPU core on CPU, one on a GPU"""
     recipes: dict[str, str] = field(default_factory=dict)
     """network -> recipe of ``audfer.recipes.RECIPES``, where it is not the default of the size"""
+    initialisation: str = "scratch"
+    """what every cell starts from: "scratch", or "shipped", the weights of tiny networks that come with the package"""
     accumulate: int = 1
     """micro-batches that each batch of a recipe is cut into, for networks that do not fit a GPU otherwise"""
     evaluate_every: int = 1
@@ -128,6 +137,12 @@ class GridSettings:
     """folds of Tables 1 to 3 on datasets that have several; figures and ablations take the first"""
     ablations: tuple[str, ...] = WITH_HEAD
     """variants of ``audfer.ablations`` besides the network alone"""
+    ablation_seeds: tuple[int, ...] = ()
+    """seeds of the ablations; () = ``training.seeds``"""
+    ratio_seeds: tuple[int, ...] = ()
+    """seeds of Fig. 5; () = ``training.seeds``"""
+    starts: tuple[str, ...] = ("scratch", "mae")
+    """what networks of notebook 03's comparison start from: "scratch", "shipped", "mae" (MAE-DFER alone)"""
     au_ratio: float = 0.25
     """lambda of Eq. 10; the paper gives none, its release defaults to 0.25"""
     au_ratios: tuple[float, ...] = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75)
@@ -333,15 +348,6 @@ def _value(hint: Any, found: Any, path: Path, name: str) -> Any:
     raise InputError(path, name, repr(found), f"a value of type {getattr(hint, '__name__', hint)}")
 
 
-def _check(profile: Profile, path: Path) -> None:
-    """Refuse values that are of the right type and still mean nothing, and settings that contradict each other."""
-    data, training, grid, recognition = profile.data, profile.training, profile.grid, profile.recognition
-    held_out = (profile.estimator.held_out_fold,)
-    allowed = [
-        ("data.source", (data.source,), ("embedded", "disk")),
-        ("training.size", (training.size,), ("tiny", "paper")),
-        ("training.device", (training.device,), ("auto", "cpu", "cuda")),
-        ("training.precision", (training.precision,), ("auto", "bf16", "float32")),
 def _sizes(profile: Profile) -> Iterator[tuple[bool, str, object, str]]:
     """Numbers too small to mean anything, or so large that memory or disk would end the run somewhere in the middle."""
     data, training, recognition = profile.data, profile.training, profile.recognition
@@ -379,9 +385,20 @@ def _sizes(profile: Profile) -> Iterator[tuple[bool, str, object, str]]:
     yield need > 1, "data", f"{pictures:,} rendered frames", f"at most 1 TB of pixels; these have {need:,.0f} TB"
 
 
+def _check(profile: Profile, path: Path) -> None:
+    """Refuse values that are of the right type and still mean nothing, and settings that contradict each other."""
+    refuse(path, _sizes(profile))
+    data, training, grid, recognition = profile.data, profile.training, profile.grid, profile.recognition
+    held_out = (profile.estimator.held_out_fold,)
+    allowed = [
+        ("data.source", (data.source,), ("embedded", "disk")),
+        ("training.size", (training.size,), ("tiny", "paper")),
+        ("training.device", (training.device,), ("auto", "cpu", "cuda")),
+        ("training.initialisation", (training.initialisation,), ("scratch", "shipped")),
+        ("estimator.source", (profile.estimator.source,), ("trained", "shipped")),
+        ("training.precision", (training.precision,), ("auto", "bf16", "float32")),
         ("recognition.size", (recognition.size,), ("paper", "small", "tiny", "estimator")),
         ("recognition.folds", recognition.folds, held_out if recognition.size == "estimator" else (1, 2, 3)),
-    refuse(path, _sizes(profile))
         ("estimator.held_out_fold", held_out, (1, 2, 3)),
         ("grid.knowledge", (grid.knowledge,), ("paper", "release")),
         ("grid.strategy", (grid.strategy,), grid.strategies),

@@ -8,13 +8,13 @@ scores and the AU head. Each says which method it uses, and from where.
 
 # ruff: noqa: F401
 from .differences import (
+    POWER,
     Comparison,
     compare,
     effective_count,
     holm,
     mcnemar,
     minimum_detectable_difference,
-    sign_flip,
 )
 from .intensity import icc_3_1, intensity_agreement
 from .metrics import (

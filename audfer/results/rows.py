@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+import scipy
 
 from ..evaluation import (
     LEVEL,
+    POWER,
     Comparison,
     Summary,
     compare,
-    effective_count,
     holm,
-    minimum_detectable_difference,
     summary,
 )
 from ..facs import EXPRESSION_HEADINGS, EXPRESSIONS
@@ -99,8 +99,8 @@ def _rows(line: Line, metrics: Sequence[str], protocol: str) -> list[dict]:
             row |= percent(_of(difference, metric), "difference", "difference_")
             row |= {
                 "p": _of(difference, metric, "_p"),
-                "test": difference.uar_test if metric == "UAR" else difference.war_test,
-                "detectable": _detectable(difference, numbers, metric),
+                "test": difference.test,
+                "detectable": 100 * difference.detectable[-2 + TOTALS.index(metric)] if metric in TOTALS else np.nan,
             }
         rows.append(row)
     return rows
@@ -131,14 +131,6 @@ def _fold_numbers(cell: list, protocol: str, metric: str) -> dict:
     several = len(means) > 1
     mean, spread = (np.mean(means), np.std(means, ddof=1)) if several else (np.nan, np.nan)
     return {"folds": len(means), "fold_mean": mean, "fold_sd": spread}
-
-
-def _detectable(difference: Comparison, numbers: Summary, metric: str) -> float:
-    """Points of true difference in WAR or UAR that McNemar's test finds four times in five on these clips; else NaN."""
-    if metric not in TOTALS or not difference.discordance > 0:
-        return np.nan
-    clips = effective_count(numbers.confusion.sum(axis=1) / len(numbers.seeds), metric.lower())
-    return 100 * minimum_detectable_difference(clips, difference.discordance)
 
 
 # ------------------------------------------------------------------------------------------------------------- text
@@ -318,14 +310,12 @@ def how_compared(records: Sequence, over: str) -> str:
     """What differences and p-values are; ``over``: what Holm's correction covers."""
     several = len({record.cell.get("seed", 0) for record in records}) > 1
     grouped = any(getattr(record, "groups", None) is not None for record in records)
-    clips = "subjects or videos" if grouped else "clips within classes"
-    test = "sign-flip permutation of subjects or videos" if grouped else "exact McNemar (UAR: sign-flip permutation)"
-    reach = " One seed: about these trained networks, not about training again."
-    if several:
-        test, reach = f"t test over seeds and {'subjects or videos' if grouped else 'clips'}", ""
+    units = "subjects or videos" if grouped else "clips"
+    how = f"{units} and seeds as crossed random factors, Student's t" if several else f"random signs of {units}, normal"
+    reach = "" if several else " One seed: about these trained networks, not about training again."
     return (
-        f"Δ: paired difference in points, bootstrap of {clips}{' and of seeds' if several else ''}; p: {test}, "
-        f"Holm-corrected over {over}.{reach}"
+        f"Δ: paired difference in points with the 95 % interval of the test that gives p ({how}); p is Holm-corrected "
+        f"over {over}.{reach}"
     )
 
 
@@ -339,8 +329,13 @@ def detectable_text(tidy: pd.DataFrame) -> str:
             spans.append(f"{metric} {' to '.join(ends)}")
     if not spans:
         return ""
-    meaning = "found four times in five at the 5 % level, before Holm's correction"
-    return f"Detectable with these clips ({meaning}), points: {', '.join(spans)}."
+    tests = comparisons(tidy)
+    z = scipy.stats.norm.ppf
+    after = (z(1 - (1 - LEVEL) / 2 / max(tests, 1)) + z(POWER)) / (z(0.5 + LEVEL / 2) + z(POWER))
+    return (
+        f"Detectable with these clips and seeds (four times in five at the 5 % level), points: {', '.join(spans)}; "
+        f"{after:.2f} times that for the first of {tests} after Holm's correction."
+    )
 
 
 def paper_sentence(embedded: bool) -> str:

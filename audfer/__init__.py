@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import iter_modules
 
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    """What can be named: all parts, loaded or not."""
+    return sorted({*globals(), "open_study", "predict", *(part.name for part in iter_modules(__path__))})
 
 
 def __getattr__(name: str):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -151,7 +155,7 @@ def test_citation_names_this_software_and_the_paper():
     assert {"type", "authors"} <= paper.keys()
 
 
-@pytest.mark.parametrize("target", ["env", "reproduce", "appendices", "all", "test", "lab", "bench", "clean"])
+@pytest.mark.parametrize("target", ["env", "reproduce", "appendices", "verify", "all", "test", "lab", "bench", "clean"])
 def test_make_knows_its_targets(target, tmp_path):
     command = ["make", "-n", target, f"VENV={tmp_path / 'venv'}"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -175,6 +179,61 @@ def test_make_refuses_an_old_python_with_a_sentence(tmp_path):
     )
     assert result.returncode == 2 and "needs Python 3.11 or newer" in result.stderr
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The sdist of a copy of this checkout, and the wheel that is built from the sdist alone."""
+    place = tmp_path_factory.mktemp("built")
+    left_out = shutil.ignore_patterns(
+        ".git", ".venv", "work", "figures", "build", "*.egg-info", "__pycache__", ".*cache"
+    )
+    shutil.copytree(ROOT, place / "copy", ignore=left_out, symlinks=True)
+    code = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
+    names = []
+    for kind in ("sdist", "wheel"):
+        where = place / "copy" if kind == "sdist" else next((place / "unpacked").iterdir())
+        command = [sys.executable, "-c", code, f"build_{kind}", str(place)]
+        done = subprocess.run(command, cwd=where, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        names.append(place / done.stdout.splitlines()[-1])
+        if kind == "sdist":
+            shutil.unpack_archive(names[0], place / "unpacked", filter="data")
+    return names
+
+
+def test_the_wheel_holds_modules_data_and_notebooks_without_outputs(built):
+    import zipfile
+
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = {name for name in wheel.namelist() if name.startswith("audfer/")}
+        notebooks = [name for name in names if name.endswith(".ipynb")]
+        assert {Path(name).stem for name in notebooks} == set(NOTEBOOKS)
+        for name in notebooks:
+            cells = json.loads(wheel.read(name))["cells"]
+            assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code")
+    there = subprocess.run(["git", "ls-files", "audfer"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    data = {
+        name for name in there if name.endswith((".py", ".toml", ".csv", ".json", ".j2", ".mplstyle", ".safetensors"))
+    }
+    assert data - names == set() and built[1].stat().st_size < 10e6
+
+
+def test_an_installed_package_reproduces_in_an_empty_folder_and_writes_nowhere_else(built, tmp_path):
+    site, here = tmp_path / "site", tmp_path / "empty"
+    here.mkdir()
+    shutil.unpack_archive(built[1], site, "zip")
+    before = {path for path in site.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDFER_")}
+    environment |= {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "audfer", "reproduce", "--profile", "smoke", "-n", "A1_published_audit"]
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "report: work/smoke/report.html" in done.stdout
+    assert (here / "work/smoke/report/A1_published_audit.html").is_file()
+    assert len(pd.read_csv(here / "figures/smoke/a1_findings.csv")) > 100
+    assert {path for path in site.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__"} == before
+    assert {path.name for path in here.iterdir()} == {"work", "figures"}
 
 
 def test_ci_runs_the_test_command():

@@ -115,16 +115,21 @@ def build_parser() -> argparse.ArgumentParser:
     tables = _tables()
     shared = tables.pop("shared")
     description = "Regenerate the tables and figures of AU-DFER, and its steps one by one."
-    parser = argparse.ArgumentParser("audfer", description=description, epilog=_EPILOG, formatter_class=_formatter)
+    examples = "".join(f"  {table['example']}\n" for table in tables.values() if "example" in table)
+    parser = argparse.ArgumentParser(
+        "audfer", description=description, epilog=f"examples:\n{examples}\n{_EPILOG}", formatter_class=_formatter
+    )
     parser.add_argument("--version", action="version", version=f"audfer {__version__}")
     levels = {"": parser.add_subparsers(**_COMMANDS)}
     for name, table in tables.items():
         module, summary, more = table.pop("module"), table.pop("summary"), table.pop("more", "")
+        example = table.pop("example", "")
         level, _, last = name.rpartition(" ")
         command = levels[level].add_parser(
             last,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.\n{more}".strip(),
+            epilog=example and f"example:\n  {example}",
             formatter_class=_formatter,
         )
         if table:
@@ -133,6 +138,43 @@ def build_parser() -> argparse.ArgumentParser:
         else:
             levels[name] = command.add_subparsers(**_COMMANDS)
     return parser
+
+
+def completion_script(shell: str) -> str:
+    """A script that completes commands and options in bash, or in zsh by way of its bash completion."""
+    words: dict[str, list[str]] = {}
+
+    def add(parser: argparse.ArgumentParser, path: str) -> None:
+        known: list[str] = []
+        for action in parser._actions:
+            known += action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                known += action.choices
+                for name, command in action.choices.items():
+                    add(command, f"{path} {name}".strip())
+        words[path] = known
+
+    add(build_parser(), "")
+    cases = "\n".join(
+        f'    "{path}") words="{" ".join(known)}" ;;'
+        for path, known in sorted(words.items(), key=lambda item: -len(item[0].split()))
+        if path
+    )
+    return f"""{"autoload -U +X bashcompinit && bashcompinit" if shell == "zsh" else "# audfer"}
+_audfer_words() {{
+  words=""
+  case "$1" in
+{cases}
+  esac
+}}
+_audfer() {{
+  local words current="${{COMP_WORDS[COMP_CWORD]}}"
+  _audfer_words "${{COMP_WORDS[1]}} ${{COMP_WORDS[2]}}"
+  [ -n "$words" ] || _audfer_words "${{COMP_WORDS[1]}}"
+  [ "$COMP_CWORD" -gt 1 ] && [ -n "$words" ] || words="{" ".join(words[""])}"
+  COMPREPLY=($(compgen -W "$words" -- "$current"))
+}}
+complete -o default -F _audfer audfer"""
 
 
 def _tables() -> dict[str, dict]:

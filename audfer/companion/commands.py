@@ -242,6 +242,8 @@ def data_pack(options) -> None:
     packed = datasets.pack(manifest, out, options.frames, options.size, workers=options.workers, align=options.align)
     for note in manifest.notes:
         print(harmless(note))
+    if dropped := ", ".join(f"{what} {count}" for what, count in manifest.dropped.items() if count):
+        print(harmless(f"not taken: {dropped}"))
     lost = packed.quarantine
     all_clips = manifest.table.groupby(["split", "expression"]).size()
     for (split, expression), part in lost.groupby(["split", "expression"]):

@@ -16,6 +16,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -150,6 +151,8 @@ def reproduce(
     chosen = check_parameters(list(paths.values()), given)
     work, figures = _folder(work, "work"), _folder(figures, "figures") / settings.name
     _check_disk(work, free_gb)
+    figures.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=figures).close()  # now rather than in a cell
     tiny = settings.training.size == "tiny"
     if minutes is None and tiny:
         minutes = 60.0

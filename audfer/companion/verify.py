@@ -37,7 +37,8 @@ from ..errors import AudferError, InputError
 from ..evaluation import LEVEL, holm
 from ..files import atomic_file, checkout, file_digest, write_json
 from ..progress import clock
-from ..results.provenance import code_commit, first_sentence, read_sidecars, this_machine
+from ..results.captions import first_sentence
+from ..results.provenance import code_commit, read_sidecars, this_machine
 
 #: outputs (stems) that no training and no rendering enters
 EXACT = ("a1_*", "a2_table4_*", "a2_key_points", "a3_regions")

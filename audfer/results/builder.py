@@ -39,6 +39,7 @@ from ..files import atomic_file
 from ..study.outputs import OUTPUTS, SAVED, Output, RecordSource, output_named
 from ..study.profiles import profile_from
 from ..training.records import RunRecord, RunStore
+from .captions import first_sentence
 from .long import write_results
 from .provenance import read_sidecars, write_sidecar
 
@@ -178,7 +179,7 @@ class Result:
         if self.draw:
             return escape(repr(self))
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        return f"<p><b>{escape(self.caption)}</b></p>{self.shown.to_html(index=False, border=0, justify='left')}" + (
+        return f"{_caption(self.caption)}{self.shown.to_html(index=False, border=0, justify='left')}" + (
             f"<ul style='font-size:smaller'>{notes}</ul>" if notes else ""
         )
 
@@ -229,8 +230,17 @@ class Result:
         pixels = int.from_bytes(content[16:20])  # the width in the file's header
         return (
             f"<img style='width:{pixels * SHOWN_DPI / dpi:.0f}px;max-width:100%' alt='{text}' "
-            f"src='data:image/png;base64,{b64encode(content).decode()}'/><p>{escape(self.caption)}</p>"
+            f"src='data:image/png;base64,{b64encode(content).decode()}'/>{_caption(self.caption)}"
         )
+
+
+def _caption(caption: str) -> str:
+    """A caption as HTML: its first sentence, the rest behind "method"."""
+    begin = first_sentence(caption)
+    head = caption[: caption.find(begin) + len(begin) + 1] if begin in caption else f"{begin}"
+    rest = caption if head not in caption else caption[len(head) :].strip()
+    more = f"<details><summary>method</summary><p>{escape(rest)}</p></details>" if rest else ""
+    return f"<p><b>{escape(head)}</b></p>{more}"
 
 
 def _read_saved(folder: Path, name: str, settings: str) -> Result | tuple[Result, ...] | None:

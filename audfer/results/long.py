@@ -39,7 +39,7 @@ def write_results(figures: Path, store: RunStore | None = None) -> Path | None:
         store: its run records, if they are there: they add a row for each record, protocol and metric.
 
     Raises:
-        InputError: a sidecar without its csv, or one that is not readable.
+        InputError: a sidecar or the csv beside it that is not readable.
     """
     figures = Path(figures)
     rows = [*_of_files(figures), *(_of_records(store) if store and store.grid_path.is_file() else ())]
@@ -143,7 +143,7 @@ def _of_files(figures: Path) -> Iterator[dict]:
     """The numbers of every table and figure that have an interval or a metric's name; a drawn table's only once."""
     for stem, about in read_sidecars(figures).items():
         made, path = about.get("made", {}), figures / f"{stem}.csv"
-        if "picture_of" in made:
+        if "picture_of" in made or not path.is_file():
             continue
         try:
             frame = pd.read_csv(path)

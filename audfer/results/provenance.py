@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import subprocess
 from contextlib import suppress
 from functools import cache
@@ -154,13 +153,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def first_sentence(caption: str) -> str:
-    """What a caption says first, without "Table 1. " before it and without its full stop; at most 160 characters."""
-    text = re.sub(r"^(Table|Figure|Fig\.) \w+[.:] ", "", caption.strip())
-    sentence = re.split(r"(?<!\bFig)(?<!\bEq)(?<!\bEqs)(?<!\bsec)(?<!\bvs)\. ", text, maxsplit=1)[0].rstrip(".")
-    return sentence if len(sentence) <= 160 else sentence[:157].rsplit(" ", 1)[0] + " ..."
 
 
 def read_sidecars(folder: Path, output: str = "") -> dict[str, dict]:

@@ -65,7 +65,7 @@ def test_every_command_has_an_example_that_it_understands(command, capsys):
             cli.main([*arguments, "--help"])
         lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
         name = f"audfer {' '.join(command)}"
-        (example,) = (line for line in lines if name in line and not line.startswith("usage:"))
+        (example,) = (line for line in lines if line.removeprefix('eval "$(').startswith(name))
     words = shlex.split(re.sub(r'^eval "\$\((.*)\)"$', r"\1", example))
     assert callable(cli.command_of(cli.build_parser().parse_args(words[1:])))
 
@@ -165,7 +165,9 @@ def test_help_needs_no_torch():
 def test_an_extractor_that_nobody_has_is_refused_with_the_names_of_those_that_are(tmp_path, capsys):
     (tmp_path / "DFEW").mkdir()
     options = cli.build_parser().parse_args(["au", "extract", "DFEW", "--backend", "mine"])
-    with pytest.raises(InputError, match="--backend: found 'mine', expected one of openface, audfer, pyfeat, blendshapes, lac"):
+    with pytest.raises(
+        InputError, match="--backend: found 'mine', expected one of openface, audfer, pyfeat, blendshapes, lac"
+    ):
         commands.extractor(options)
 
 

@@ -75,7 +75,7 @@ def test_single_records_are_compared_whatever_they_are_and_other_clips_are_not(r
     store = RunStore(runs / "laptop" / "runs")
     one, other = (records_of(store.path(key), runs) for key in ("k000", "k001"))
     assert compare_runs(one, other).changed["au_ratio"] == ("0.0", "0.25")
-    fold = store_of(tmp_path / "runs", [replace(CELLS[0], fold=2)]).records()
+    fold = store_of(tmp_path / "runs", [replace(CELLS[0], dataset="MAFW")]).records()
     made = compare_runs(one, fold)
     assert not len(made.frame) and len(made.alone["judged on other clips"]) == 1
 

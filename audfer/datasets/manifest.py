@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +173,7 @@ class Manifest:
             return total, None
 
     def fingerprint(self) -> str:
-        """Digest of the table, the number of frame files of each clip, their sizes and the time of the last change.
+        """Digest of the table and of each clip's frame files: names, sizes and times of the last change.
 
         Sizes and times are read from the file system; the files are not opened. Copying a dataset may therefore change
         it: steps are made again, while records, which go by the packed clips' content, stay.
@@ -183,9 +184,9 @@ class Manifest:
             full = self.root / path
             try:
                 with os.scandir(full) as entries:
-                    states = [entry.stat() for entry in entries if is_frame(entry)]
-                changed = max((state.st_mtime_ns for state in states), default=0)
-                hasher.update(f"{len(states)} {sum(state.st_size for state in states)} {changed};".encode())
+                    states = [(entry.name, entry.stat()) for entry in entries if is_frame(entry)]
+                for name, state in sorted(states, key=itemgetter(0)):
+                    hasher.update(f"{name} {state.st_size} {state.st_mtime_ns};".encode(errors="surrogateescape"))
             except NotADirectoryError:
                 hasher.update(f"{full.stat().st_size} {full.stat().st_mtime_ns};".encode())
             except OSError:

@@ -150,6 +150,7 @@ def pack(
         "size": size,
         "rule": RULE,
         "alignment": None if align is None else tracks_of(manifest, align),
+        **({} if align is None else {"tracks changed": _times(manifest, align)}),
         "fingerprint": manifest.fingerprint(),
         "embedded": manifest.embedded,
         "dropped": manifest.dropped,
@@ -240,6 +241,12 @@ def tracks_of(manifest: Manifest, folder: str | os.PathLike) -> dict:
     tracks = {clip_id: alignment.track_file(folder, clip_id) for clip_id in manifest.table["clip_id"]}
     sizes = {clip_id: os.path.getsize(file) if file else -1 for clip_id, file in tracks.items()}
     return {"template": alignment.TEMPLATE.tolist(), "tracks": files.digest(sizes)}
+
+
+def _times(manifest: Manifest, folder: str | os.PathLike) -> str:
+    """When the clips' OpenFace files were last changed; not in ``tracks_of``, which a copied folder leaves equal."""
+    tracks = [alignment.track_file(folder, clip_id) for clip_id in manifest.table["clip_id"]]
+    return files.digest([file and os.stat(file).st_mtime_ns for file in tracks])
 
 
 def _prepare(work: Path, meta: dict, shape: tuple[int, ...]) -> None:

@@ -40,6 +40,18 @@ WEIGHTS: dict[str, str] = {
     "train-only": "the matrix of the dataset's own training clips alone",
     "figure4": "the paper's Fig. 4",
     "release": "K2 of the released code",
+    "hand-written": "the prior that SSM writes by hand: an AU belongs to an expression or not",
+}
+#: Li et al., "Bidirectional Learning of Facial Action Units and Expressions via Structured Semantic Mapping across
+#: Heterogeneous Datasets", IEEE TAFFC 2026 (arXiv 2604.10541); released code, BP4D's 12 AUs with seven expressions
+HAND_WRITTEN: dict[str, tuple[str, ...]] = {
+    "happy": ("AU06", "AU12"),
+    "sad": ("AU01", "AU04", "AU15"),
+    "neutral": (),
+    "angry": ("AU04", "AU07", "AU23"),
+    "surprise": ("AU01", "AU02"),
+    "disgust": ("AU10", "AU17"),
+    "fear": ("AU01", "AU02", "AU04", "AU07"),
 }
 AU28_WAYS: tuple[str, ...] = ("grand_mean", "row_mean", "presence")
 #: the paper's constant: it subtracts 2.5 from a sum over four datasets
@@ -212,6 +224,16 @@ class KnowledgeMatrix:
         """K2, the matrix that most of the released code uses: Fig. 4's logits, centred on their mid-range."""
         return cls(published.knowledge("K2"), variant="K2", settings={"source": "the paper's released code"})
 
+    @classmethod
+    def hand_written(cls) -> KnowledgeMatrix:
+        """The prior that SSM writes by hand (``HAND_WRITTEN``): 0.98 where an AU belongs to an expression, else 0.02.
+
+        Its own numbers are 1.00 and 0.02; values of K lie below 1. AUs that it does not know (05, 09, 20, 25, 26, 28
+        and 45 of ours) belong to no expression; its AU24 is none of OpenFace's.
+        """
+        values = [[0.98 if au in HAND_WRITTEN[name] else 0.02 for au in ACTION_UNITS] for name in EXPRESSIONS]
+        return cls(values, variant="hand-written", settings={"of": "SSM"})
+
     # ---------------------------------------------------------------------------------------------------------- use
 
     @property
@@ -330,12 +352,20 @@ class KnowledgeMatrix:
         )
 
 
+#: names of ``WEIGHTS`` that stand for one matrix, whatever the knowledge is
+_FIXED = {
+    "figure4": KnowledgeMatrix.published,
+    "release": KnowledgeMatrix.release,
+    "hand-written": KnowledgeMatrix.hand_written,
+}
+
+
 def control_matrix(weights: str, knowledge: KnowledgeMatrix, seed: int = 0) -> KnowledgeMatrix:
     """The matrix that a name of ``WEIGHTS`` stands for.
 
     Args:
-        weights: "knowledge", "uniform", "shuffled-aus", "shuffled-expressions", "figure4" or "release"; "none" has no
-            matrix, and "train-only" is made from frames (``Study.knowledge``).
+        weights: "knowledge", "uniform", "shuffled-aus", "shuffled-expressions", "figure4", "release" or "hand-written";
+            "none" has no matrix, and "train-only" is made from frames (``Study.knowledge``).
         knowledge: what "knowledge" is, and what is levelled or shuffled.
         seed: of a shuffle. No AU, or no expression, keeps its own place.
 
@@ -349,14 +379,14 @@ def control_matrix(weights: str, knowledge: KnowledgeMatrix, seed: int = 0) -> K
         values = values[:, _derangement(values.shape[1], seed)]
     elif weights == "shuffled-expressions":
         values = values[_derangement(values.shape[0], seed)]
-    elif weights in ("figure4", "release"):
-        return KnowledgeMatrix.published() if weights == "figure4" else KnowledgeMatrix.release()
+    elif weights in _FIXED:
+        return _FIXED[weights]()
     elif weights != "knowledge":
         raise InputError(
             "control_matrix",
             "weights",
             repr(weights),
-            "one of knowledge, uniform, shuffled-aus, shuffled-expressions, figure4, release",
+            f"one of knowledge, uniform, shuffled-aus, shuffled-expressions, {', '.join(_FIXED)}",
         )
     return KnowledgeMatrix(values, variant=weights, settings={"of": knowledge.variant, "seed": int(seed)})
 

@@ -14,7 +14,7 @@ from audfer import published
 from audfer.action_units import table_from_openface_folder
 from audfer.errors import InputError
 from audfer.facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
-from audfer.knowledge import KnowledgeMatrix, separating_aus
+from audfer.knowledge import WEIGHTS, KnowledgeMatrix, control_matrix, separating_aus
 from audfer.openface import INTENSITY_COLUMNS
 
 RAVDESS = SHARED / "data" / "ravdess_openface"
@@ -367,8 +367,6 @@ def test_a_matrix_of_few_datasets_says_that_it_is_flat_and_can_be_scaled(dataset
 
 
 def test_control_matrices_keep_the_numbers_and_lose_the_meaning():
-    from audfer.knowledge import WEIGHTS, control_matrix
-
     base = KnowledgeMatrix.published()
     aus, rows, flat = (
         control_matrix(name, base, seed=3).values for name in ("shuffled-aus", "shuffled-expressions", "uniform")
@@ -389,3 +387,20 @@ def test_control_matrices_keep_the_numbers_and_lose_the_meaning():
         with pytest.raises(InputError, match="control_matrix: weights"):
             control_matrix(name, base)
     assert {"none", "knowledge", "train-only"} < set(WEIGHTS)
+
+
+def test_the_hand_written_prior_is_that_of_ssm_and_weighs_as_any_matrix():
+    matrix = KnowledgeMatrix.hand_written()
+    assert set(np.unique(matrix.values)) == {0.02, 0.98} and (matrix.values > 0.5).sum(axis=1).tolist() == [
+        2,
+        3,
+        0,
+        3,
+        2,
+        2,
+        4,
+    ]
+    frame = matrix.to_frame()
+    assert frame.loc["happy"].nlargest(2).index.tolist() == ["AU06", "AU12"] and frame.loc["neutral"].max() == 0.02
+    assert (control_matrix("hand-written", KnowledgeMatrix.published()).values == matrix.values).all()
+    assert all(control_matrix(name, matrix) for name in WEIGHTS if name not in ("none", "train-only"))

@@ -40,6 +40,7 @@ def fake_record(
     epochs=12,
     noise=0,
     variant="",
+    au_source="",
 ):
     """One record; every record of a dataset has the same clips. ``skill``: how often scores lean to the truth."""
     expressions = np.repeat(np.arange(7), COUNTS[dataset] if counts is None else counts)
@@ -55,7 +56,7 @@ def fake_record(
         "epochs": epochs,
         "reading": reading,
         "fold": fold,
-    } | ({"variant": variant} if variant else {})
+    } | {name: value for name, value in (("variant", variant), ("au_source", au_source)) if value}
     generator = np.random.default_rng([seed, noise, int(digest(cell), 16) % 2**32])
     count = len(expressions)
     easy = np.random.default_rng(7).random(

@@ -47,8 +47,9 @@ def results(figures: Path) -> str:
     clear = sum(int((part["p_holm"] < 0.05).sum()) for part in gains.values())
     words = pd.read_csv(figures / "ablation_conclusions.csv").set_index("question")["answer"]
     knowledge = next(answer.rstrip(".") for question, answer in words.items() if "plain BCE" in question)
-    recognised = pd.read_csv(figures / "a3_f1.csv").query("action_unit == 'mean of 18'")
-    looked = pd.read_csv(figures / "a3_localisation.csv").query("action_unit == 'mean'")
+    appendices = figures.parent / "appendices"
+    recognised = pd.read_csv(appendices / "a3_f1.csv").query("action_unit == 'mean of 18'")
+    looked = pd.read_csv(appendices / "a3_localisation.csv").query("action_unit == 'mean'")
     joined, seeds = gains["WAR"].iloc[0], int(table["seeds"].max())
     return "\n".join(
         [
@@ -76,9 +77,9 @@ def results(figures: Path) -> str:
             f"AUs, mean intensity "
             f"correlation {estimator['intensity_r'].mean():.2f} ([table](figures/laptop/au_estimator.md)).",
             f"- Lock and Check on the same subjects, mean F1 (%): {_ranges(recognised, 'f1', 1)} "
-            f"([table](figures/laptop/a3_f1.md)). Share (%) of the "
+            f"([table](figures/appendices/a3_f1.md)). Share (%) of the "
             f"activation map inside the AU's regions: {_ranges(looked, 'share', 100)} "
-            f"([table](figures/laptop/a3_localisation.md)).",
+            f"([table](figures/appendices/a3_localisation.md)).",
         ]
     )
 

@@ -64,7 +64,8 @@ def controls(study, records, protocol: str = "last") -> Result:
     for models in networks:
         parts = [_records(records, models, grid.strategy_dataset, au_ratio=no_head)]
         for source, _, _ in CONTROLS.values():
-            with_source = {"au_ratio": grid.au_ratio, "au_source": source, "weights": "knowledge"}
+            own = source or (lambda value: not value)
+            with_source = {"au_ratio": grid.au_ratio, "au_source": own, "weights": "knowledge"}
             parts.append(_records(records, models, grid.strategy_dataset, **with_source))
         name = models[0] if len(models) == 1 else TOGETHER
         for control, cell in zip(CONTROLS, parts[1:], strict=True):

@@ -14,6 +14,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..action_units.estimator import FINE, ActionUnitEstimator, train_estimator
@@ -67,7 +68,8 @@ def cards() -> pd.DataFrame:
 
 def make_extractor(study, out: Path = FOLDER) -> Path:
     """Train the AU extractor on all annotated subjects of the study and write it with its card."""
-    frames, table, settings = study.annotated_frames.frames, study.annotated_table, study.profile.estimator
+    frames = np.array(study.annotated_frames.frames)  # as they lie on disk they are read only
+    table, settings = study.annotated_table, study.profile.estimator
     with atomic_folder(out / EXTRACTOR, CARD) as folder:
         network, history = train_estimator(
             frames,

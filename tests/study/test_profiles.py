@@ -16,9 +16,13 @@ from audfer.training.records import RunStore
 
 def test_all_profiles_load_and_cover_the_same_grid():
     profiles = {name: load_profile(name) for name in available_profiles()}
-    assert set(profiles) == {"smoke", "laptop", "gpu", "paper", "ravdess"}
+    assert set(profiles) == {"smoke", "laptop", "appendices", "pretrained", "gpu", "paper", "ravdess"}
+    source = profiles.pop("pretrained")  # trains what ships, and shows nothing
+    assert source.grid.datasets == ("DFEW",) and source.data.seed not in {p.data.seed for p in profiles.values()}
     for profile in profiles.values():
-        assert profile.grid.models == ("m3dfel", "mae_dfer", "former_dfer", "keypoint_gcn")
+        # the key-point network belongs to an appendix
+        wing = () if profile.name == "laptop" else ("keypoint_gcn",)
+        assert profile.grid.models == ("m3dfel", "mae_dfer", "former_dfer", *wing)
         assert profile.grid.datasets == (("RAVDESS",) if profile.name == "ravdess" else ("DFEW", "FERV39k", "MAFW"))
         assert profile.grid.strategies == ("global", "distinct", "minor")
         assert {"plain BCE", "knowledge"} <= set(profile.grid.ablations)

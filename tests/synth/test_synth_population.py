@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from audfer import datasets, synth
 from audfer.errors import AudferError, InputError
 from audfer.facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
+from audfer.sampling import uniform_indices
 from audfer.synth import SynthConfig, face, layouts, population
 
 TINY = SynthConfig(
@@ -238,6 +240,19 @@ def test_a_stretch_may_begin_with_a_frame_that_is_left_out(tmp_path, missing):
     paths = [None if n in missing else tmp_path / "take" / f"{n:05d}.jpg" for n in range(3)]
     layouts._write_clip(paths, np.zeros((3, 8, 8, 3), np.uint8), 90)
     assert sorted(path.name for path in tmp_path.rglob("*.jpg")) == [path.name for path in paths if path]
+
+
+def test_of_test_clips_only_the_frames_that_networks_see_are_rendered(root, tmp_path):
+    few = replace(TINY, test_frames=3)
+    synth.write_benchmark(tmp_path, few, ("DFEW",), progress=False)
+    every, kept = (synth.read_truth(folder, "DFEW") for folder in (root, tmp_path))
+    units = [name for name in every if name.endswith("_r")]
+    for clip, whole in every.groupby("clip_id"):
+        part = kept[kept["clip_id"] == clip]
+        wanted = np.arange(len(whole)) if whole["split"].iloc[0] == "train" else uniform_indices(len(whole), 3)
+        assert part["frame"].tolist() == list(range(len(np.unique(wanted))))
+        np.testing.assert_array_equal(part[units], whole[units].iloc[np.unique(wanted)])
+    assert (kept.groupby("clip_id")["split"].first() == every.groupby("clip_id")["split"].first()).all()
 
 
 def test_a_second_call_leaves_written_datasets_alone(root):

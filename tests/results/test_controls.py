@@ -1,0 +1,87 @@
+"""The controls say what the numbers say: whether this run can test the claim, network by network and together."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_records import fake_record, made
+
+from audfer.results.controls import CONTROLS, EXTRACTED, NEGATIVE, POSITIVE, TOGETHER, verdict
+from audfer.results.selection import baseline_records
+
+MODELS = ("m3dfel", "mae_dfer", "former_dfer")
+
+
+def records(planted=0.0, shuffled=0.0, extracted=0.0, seeds=(0, 1, 2), models=MODELS):
+    """Every network without a head and with each control's action units, which add so much skill."""
+    gains = {"planted": planted, "shuffled": shuffled, "": extracted}
+    return [
+        record
+        for seed in seeds
+        for model in models
+        for record in (
+            fake_record(model, "DFEW", 0.0, seed=seed, skill=0.5, noise=seed),
+            *(
+                fake_record(
+                    model, "DFEW", 0.25, seed=seed, weights="knowledge", skill=0.5 + gain, noise=seed, au_source=source
+                )
+                for source, gain in gains.items()
+            ),
+        )
+    ]
+
+
+def test_every_network_has_every_control_and_all_together_once():
+    frame = made("controls", records(0.2)).frame
+    assert set(frame["model"]) == {*MODELS, TOGETHER} and set(frame["variant"]) == set(CONTROLS)
+    assert len(frame) == 4 * 3 * 2 and frame["p_holm"].notna().all()
+    together = frame[frame["model"] == TOGETHER]
+    assert set(together["seeds"]) == {9}  # three networks with three seeds each
+    for (_, control, metric), part in frame[frame["model"] != TOGETHER].groupby(["dataset", "variant", "metric"]):
+        own = together[(together["variant"] == control) & (together["metric"] == metric)]
+        assert own["difference"].item() == pytest.approx(part["difference"].mean())
+
+
+@pytest.mark.parametrize(
+    "gains, sentence",
+    [
+        ((0.3, 0.0), "can test the claim: planted action units help for certain"),
+        ((0.0, 0.0), "cannot test the claim: even planted action units do not help"),
+        ((0.3, 0.3), "cannot test the claim: action units of other clips help as well"),
+        ((-0.3, 0.0), "cannot test the claim: even planted"),
+    ],
+)
+def test_the_verdict_follows_from_the_numbers(gains, sentence):
+    result = made("controls", records(*gains))
+    assert sentence in verdict(result.frame) and sentence in result.caption
+    rows = result.frame[(result.frame["model"] == TOGETHER) & (result.frame["variant"] == POSITIVE)]
+    assert f"{rows['difference'].iloc[0]:+.1f}" in verdict(result.frame)
+
+
+def test_a_control_that_is_missing_is_said():
+    frame = made("controls", records(0.3)).frame
+    assert verdict(frame[frame["variant"] == EXTRACTED]).startswith("No control")
+    assert NEGATIVE in set(frame["variant"])
+
+
+def test_one_network_is_its_own_verdict():
+    frame = made("controls", records(0.3, models=("former_dfer",))).frame
+    assert TOGETHER not in set(frame["model"]) and "can test the claim" in verdict(frame)
+
+
+def test_other_sources_of_action_units_stay_out_of_the_network_alone():
+    found = records(0.3)
+    assert all(record.cell["au_ratio"] == 0 for record in baseline_records(found, "m3dfel", "DFEW"))
+
+
+def test_shuffled_action_units_are_those_of_other_clips_of_the_split(study):
+    clips = study.manifest("DFEW").table.set_index("clip_id")["split"]
+    planted, shuffled = (study.au_table("DFEW", source).frames for source in ("planted", "shuffled"))
+    assert sorted(planted["clip_id"].unique()) == sorted(shuffled["clip_id"].unique())
+    units = [name for name in planted if name.endswith("_r")]
+    means = [frames.groupby("clip_id")[units].mean() for frames in (planted, shuffled)]
+    for split, ids in clips.groupby(clips).groups.items():
+        ours, others = (part.loc[ids].round(5).sort_values(units).to_numpy() for part in means)
+        np.testing.assert_allclose(ours, others, err_msg=split)  # the same action units, ...
+    moved = (means[0] != means[1].reindex(means[0].index)).any(axis=1)
+    assert moved.mean() > 0.8  # ... on other clips
+    assert isinstance(shuffled, pd.DataFrame) and set(shuffled) == set(planted)

@@ -45,7 +45,7 @@ def test_every_python_block_runs_as_it_is_written(code, monkeypatch):
 
 
 COMMANDS = [
-    line.split("  #")[0].strip()
+    re.split(r"\s+#", line)[0].strip()
     for kind, text in BLOCKS
     if kind == ""
     for line in text.splitlines()

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from small_layouts import lines, video
 
 from audfer import datasets
+from audfer.companion import cli
 from audfer.datasets import alignment, manifest
 from audfer.datasets.check import _measure
 from audfer.errors import InputError
@@ -183,7 +184,7 @@ def test_what_is_no_clip_is_counted_by_its_kind(tmp_path):
     }
 
 
-def test_openface_leaves_copies_of_clips_that_are_none(tmp_path):
+def test_openface_leaves_copies_of_clips_that_are_none(tmp_path, capsys):
     def openface(place: Path, stem: str) -> None:
         video(place / f"{stem}.avi")
         lines(place / f"{stem}_of_details.txt", f"Input:{stem}.mp4")
@@ -197,6 +198,9 @@ def test_openface_leaves_copies_of_clips_that_are_none(tmp_path):
     clips = datasets.read_dataset("folder", tmp_path)
     assert clips.table["path"].tolist() == ["happy/anna/three.mp4", "happy/one.mp4", "happy/two.mp4"]
     assert clips.dropped["OpenFace's pictures of other clips"] == 6
+    pack = ["data", "pack", "folder", str(tmp_path / "out"), "--root", str(tmp_path), "--frames", "2", "--size", "16"]
+    assert cli.main([*pack, "--workers", "1"]) == 0
+    assert "OpenFace's pictures of other clips 6" in capsys.readouterr().out
 
 
 def test_openfaces_faces_and_folders_are_known_by_what_they_hold(tmp_path):

@@ -36,7 +36,7 @@ from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
 from ..models.output import kaiming_init, local_contrast
 from ..models.resnet import residual_stage
 from ..recipes import Recipe
-from ..training.engine import Task, autocast, epoch_bar, same_threads, seeded, train
+from ..training.engine import Task, autocast, epoch_bar, reproducible, same_threads, train
 
 #: FACS code from which an AU counts as present
 PRESENT_FROM = 2
@@ -307,8 +307,7 @@ def train_estimator(
 
     # weights and dropout draw from the global generators: seeded here, and put back as they were for the caller
     with (
-        same_threads(),
-        seeded(seed, device),
+        reproducible(seed, device),
         epoch_bar(
             epochs,
             "AU estimator",

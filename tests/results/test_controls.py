@@ -53,7 +53,8 @@ def test_every_network_has_every_control_and_all_together_once():
 def test_the_verdict_follows_from_the_numbers(gains, sentence):
     result = made("controls", records(*gains))
     assert sentence in verdict(result.frame) and sentence in result.caption
-    rows = result.frame[(result.frame["model"] == TOGETHER) & (result.frame["variant"] == POSITIVE)]
+    decisive = NEGATIVE if gains[1] else POSITIVE
+    rows = result.frame[(result.frame["model"] == TOGETHER) & (result.frame["variant"] == decisive)]
     assert f"{rows['difference'].iloc[0]:+.1f}" in verdict(result.frame)
 
 

@@ -47,6 +47,10 @@ def results(figures: Path) -> str:
     clear = sum(int((part["p_holm"] < 0.05).sum()) for part in gains.values())
     words = pd.read_csv(figures / "ablation_conclusions.csv").set_index("question")["answer"]
     knowledge = next(answer.rstrip(".") for question, answer in words.items() if "plain BCE" in question)
+    # what the controls allow to say comes first
+    gate = pd.read_csv(figures / "conclusions.csv").set_index("question")["answer"]["Can this run tell?"]
+    gap = pd.read_csv(figures / "table1_gap.csv").set_index("question")["answer"]
+    away = " ".join(f"{question} {answer}" for question, answer in gap.items() if "extractor" in question)
     appendices = figures.parent / "appendices"
     recognised = pd.read_csv(appendices / "a3_f1.csv").query("action_unit == 'mean of 18'")
     looked = pd.read_csv(appendices / "a3_localisation.csv").query("action_unit == 'mean'")
@@ -59,8 +63,13 @@ def results(figures: Path) -> str:
             "The paper's printed rows stand beside ours in [Table 1](figures/laptop/table1_war_uar.md), as another "
             "input.",
             "",
+            "![Table 1 as intervals, beside always the commonest expression and regressions on action units]"
+            "(figures/laptop/table1_references_plot.png)",
+            "",
             markdown_table(pd.DataFrame(rows)),
             "",
+            f"- {gate}",
+            f"- {away}",
             f"- With the AU head WAR changes by {gains['WAR']['difference'].mean():+.1f} and UAR by "
             f"{gains['UAR']['difference'].mean():+.1f} points on "
             f"average over the {len(gains['WAR'])} pairs; {clear} of the {2 * len(gains['WAR'])} differences are "

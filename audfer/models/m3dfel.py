@@ -297,5 +297,6 @@ NETWORKS.add(
             ),
             Family("fine-tuned M3DFEL", ("features.0.0.weight", "pwconv.weight")),
         ),
+        version=2,  # 2: other channels of the tiny size
     ),
 )

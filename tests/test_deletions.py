@@ -14,7 +14,20 @@ from audfer import datasets, synth
 from audfer.errors import AudferError
 from audfer.files import atomic_folder, remove_tree, replace_folder
 
-TARGETS = ("help", "env", "reproduce", "appendices", "pretrained", "all", "test", "lab", "bench", "clean", "distclean")
+TARGETS = (
+    "help",
+    "env",
+    "reproduce",
+    "appendices",
+    "pretrained",
+    "verify",
+    "all",
+    "test",
+    "lab",
+    "bench",
+    "clean",
+    "distclean",
+)
 
 
 @pytest.fixture

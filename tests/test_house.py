@@ -95,7 +95,7 @@ def test_the_core_works_without_its_wings(tmp_path):
 
     shutil.copytree(PACKAGE, tmp_path / "audfer", ignore=shutil.ignore_patterns("__pycache__", *WINGS))
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.split() == ["m3dfel", "mae_dfer", "former_dfer", "18"], done.stderr
+    assert done.stdout.split() == ["m3dfel", "mae_dfer", "former_dfer", "54"], done.stderr
 
 
 def test_public_names_of_the_design_are_there():

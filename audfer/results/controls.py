@@ -117,7 +117,7 @@ def verdict(tidy: pd.DataFrame) -> str:
     helped = sure & (rows["difference"] > 0)
     positive, negative = ((rows["variant"] == name) for name in (POSITIVE, NEGATIVE))
     if not positive.any():
-        return "No control: nothing is planted in real clips."
+        return "No control: nothing is planted in real clips." if len(rows) else ""
     texts = {
         name: ", ".join(f"{row.metric} {difference_text(row)}" for row in rows[chosen].itertuples())
         for name, chosen in ((POSITIVE, positive), (NEGATIVE, negative))

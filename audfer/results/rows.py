@@ -329,7 +329,7 @@ def detectable_text(tidy: pd.DataFrame) -> str:
             spans.append(f"{metric} {' to '.join(ends)}")
     if not spans:
         return ""
-    tests = comparisons(tidy)
+    tests = int(tidy.loc[tidy["metric"].isin(TOTALS), "detectable"].notna().sum())
     z = scipy.stats.norm.ppf
     after = (z(1 - (1 - LEVEL) / 2 / max(tests, 1)) + z(POWER)) / (z(0.5 + LEVEL / 2) + z(POWER))
     return (

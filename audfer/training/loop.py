@@ -348,8 +348,8 @@ def prepared_clips(packed: PackedClips, model: ClipModel, cell: Cell) -> np.ndar
     of_pixels = augmentation.operations, augmentation.colour_jitter, augmentation.hue_jitter, augmentation.erase
     if not model.contrast or any(of_pixels) or recipe.mixup or recipe.cutmix:
         return None
-    if packed.frames.shape[2] != cell.image_size:
-        return None
+    if packed.frames.shape[2] != cell.image_size or not getattr(packed.frames, "filename", None):
+        return None  # clips in memory have no place beside them
     store = Path(packed.frames.filename).parent
     kind = f"{'grey' if model.grey else 'colour'}-{versions('training')['training']}-{packed.content}"
     path = store.with_name(f"{store.name}-contrast-{kind}.npy")

@@ -384,7 +384,7 @@ def test_unreadable_empty_and_rowless_files(tmp_path, write):
     (tmp_path / "picture.csv").write_bytes(b"\x89PNG\x00\xff")
     for path, message in [
         (tmp_path / "absent.csv", "No such file"),
-        (tmp_path, "directory"),
+        (tmp_path, "a folder"),
         (tmp_path / "empty.csv", "empty file"),
         (tmp_path / "picture.csv", "not UTF-8"),
         (write([]), "finds no face"),

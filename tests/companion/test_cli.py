@@ -232,7 +232,8 @@ def test_what_the_operating_system_refuses_is_a_sentence(command, number, monkey
         raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)), "/somewhere/work")
 
     monkeypatch.setattr(cli, "command_of", lambda options: refused)
-    arguments = {"data": ["RAVDESS", "x"], "au": ["x", "x"], "records": ["x", "y"]}.get(command[0], ["x"])
+    several = {"data": ["RAVDESS", "x"], "au": ["x", "x"], "records": ["x", "y"], "compare": ["x", "y"]}
+    arguments = (several | {"completion": ["bash"]}).get(command[0], ["x"])
     for count in range(3):
         try:
             code = cli.main([*command, *arguments[:count]])
@@ -245,7 +246,7 @@ def test_what_the_operating_system_refuses_is_a_sentence(command, number, monkey
 
 
 @pytest.mark.parametrize("profile", [["--profile", "smoke"]])
-@pytest.mark.parametrize("command", [["grid", "table1", "--dry-run"], ["data", "synth", "{}/x"], ["train"]])
+@pytest.mark.parametrize("command", [["grid", "table1"], ["data", "synth", "{}/x"], ["train"]])
 def test_a_file_in_the_work_folders_place_is_a_sentence(command, profile, tmp_path, monkeypatch, capsys):
     place = tmp_path / "file"
     place.touch()

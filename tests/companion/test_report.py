@@ -88,7 +88,7 @@ def test_everything_is_made_from_a_whole_store(whole):
     text = str(whole)
     assert (
         "missing cells" not in text
-        and "02_knowledge_matrix: fig4, " in text
+        and re.search(r"02_knowledge_matrix: [\w, ]*\bfig4, ", text)
         and max(map(len, text.splitlines()[:-1])) < 80
     )
     assert "Embedded benchmark" in (whole.folder / "fig7_training.json").read_text()
@@ -135,6 +135,8 @@ def test_any_cell_may_be_missing(made, tmp_path):
     """Each output without its first cell, with those that have an AU head alone, and with the others alone."""
     study = results.open_records(made.folder, tmp_path)
     for name, one in OUTPUTS.items():
+        if one.elsewhere:
+            continue
         numbers = sorted({number for source in one.sources for number in study.grid["outputs"][source]})
         with_head = {n for n in numbers if study.grid["cells"][n]["cell"]["au_ratio"] > 0}
         for left in (set(numbers) - {numbers[0]}, with_head, set(numbers) - with_head) if numbers else ():

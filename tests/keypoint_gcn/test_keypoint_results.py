@@ -45,7 +45,7 @@ class Recorded(Study):
         ]
 
 
-def study_of(profile="laptop", **training):
+def study_of(profile="appendices", **training):
     settings = load_profile(profile)
     settings = replace(settings, training=replace(settings.training, device="cpu", precision="float32", **training))
     return Recorded(settings, Path("nowhere"), Path("nowhere"))

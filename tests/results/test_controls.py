@@ -81,8 +81,8 @@ def test_shuffled_action_units_are_those_of_other_clips_of_the_split(study):
     units = [name for name in planted if name.endswith("_r")]
     means = [frames.groupby("clip_id")[units].mean() for frames in (planted, shuffled)]
     for split, ids in clips.groupby(clips).groups.items():
-        ours, others = (part.loc[ids].round(5).sort_values(units).to_numpy() for part in means)
-        np.testing.assert_allclose(ours, others, err_msg=split)  # the same action units, ...
+        ours, others = (np.sort(part.loc[ids].to_numpy(), axis=0) for part in means)
+        np.testing.assert_allclose(ours, others, atol=1e-4, err_msg=split)  # the same action units, ...
     moved = (means[0] != means[1].reindex(means[0].index)).any(axis=1)
     assert moved.mean() > 0.8  # ... on other clips
     assert isinstance(shuffled, pd.DataFrame) and set(shuffled) == set(planted)

@@ -54,9 +54,10 @@ def test_the_extractor_answers_as_openface_does():
 def test_nobody_and_no_clip_is_shared_with_another_profile():
     def drawn(name):
         """Seeds of people and the first clips' action units of every dataset of a profile."""
-        study = Study(load_profile(name), "work", "figures")
-        if not study.profile.embedded or name == "gpu":  # the GPU profile draws for minutes
+        profile = load_profile(name)
+        if not profile.embedded or name == "gpu":  # the GPU profile draws for minutes
             return {}
+        study = Study(profile, "work", "figures")
         found = {}
         for dataset in ("DISFA", *study.dataset_names):
             one = _draw(dataset, study.synth_config)

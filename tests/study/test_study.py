@@ -25,7 +25,7 @@ def test_the_environment_gives_the_profile_and_the_folders_where_nobody_names_th
 def test_the_tables_need_the_cells_of_the_paper():
     from audfer.study.profiles import load_profile
 
-    study = Study(load_profile("laptop"), "w", "f")
+    study = Study(load_profile("appendices"), "w", "f")
     assert [len(study.cells(name)) for name in ("table1", "table2", "table3", "fig5", "fig6", "fig7", "fig8")] == [
         24,
         8,
@@ -259,7 +259,7 @@ def test_a_cell_is_trained_with_labels_and_knowledge_of_the_source_that_it_names
         KnowledgeMatrix.load(study.cell_inputs([control])[control.source].knowledge).values,
         study.knowledge(names=("DFEW",), source="planted").values,
     )
-    with pytest.raises(InputError, match="au_table: source: found 'openface', expected one of '', 'planted', 'lac'"):
+    with pytest.raises(InputError, match="source: found 'openface', expected one of '', 'planted', 'shuffled', 'lac'"):
         study.au_table("DFEW", "openface")
 
 

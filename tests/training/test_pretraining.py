@@ -15,6 +15,7 @@ from fake_records import fake_record
 from official import MANIFESTS
 
 from audfer.companion import cli
+from audfer.datasets.packing import rows_digest
 from audfer.errors import AudferError, InputError
 from audfer.evaluation import compare
 from audfer.models import NETWORKS, build_model, load_official_state_dict, read_checkpoint
@@ -272,7 +273,10 @@ def test_no_test_clip_and_no_label_is_read(study, made, tmp_path):
         frames = np.load(copy / "frames.npy")
         frames[packed.split("test")] = 0
         np.save(copy / "frames.npy", frames)
-        packed.manifest.assign(expression=-1).to_parquet(copy / "manifest.parquet", index=False)
+        manifest = packed.manifest.assign(expression=-1)
+        manifest.to_parquet(copy / "manifest.parquet", index=False)
+        meta = json.loads((copy / "meta.json").read_text())
+        (copy / "meta.json").write_text(json.dumps(meta | {"rows": rows_digest(manifest, packed.frame_numbers)}))
         stores.append(copy)
     again = tmp_path / "weights.safetensors"
     pretrain(settings, stores, again)
@@ -299,9 +303,10 @@ def test_fine_tuning_starts_from_the_written_file(study, made):
 
 def test_a_cell_can_start_from_the_profiles_weights(study):
     scratch, started = (study.cell("mae_dfer", "DFEW", initialisation=start) for start in ("scratch", "mae"))
-    inputs = study.cell_inputs([scratch, started])["DFEW"]
-    assert study.store.key(scratch, inputs) != study.store.key(started, inputs)
-    assert study.store.key(scratch, inputs) == study.store.key(scratch, study.cell_inputs([scratch])["DFEW"])
+    inputs = study.cell_inputs([scratch, started])
+    keys = [study.store.key(cell, inputs[cell.source]) for cell in (scratch, started)]
+    assert keys[0] != keys[1] and "mae_dfer.safetensors" in inputs[started.source].initial_weights
+    assert keys[0] == study.store.key(scratch, study.cell_inputs([scratch])["DFEW"])
     cells = study.cells("pretraining")
     assert [(c.au_ratio > 0, c.initialisation) for c in cells] == [
         (a, s) for a in (False, True) for s in ("scratch", "mae")
@@ -386,13 +391,13 @@ def test_the_table_compares_equal_heads_on_equal_clips():
     rows = table.frame.set_index(["au_ratio", "start", "metric"])
     for ratio in (0.0, 0.25):
         paired = compare([cells[ratio, "scratch"]], [cells[ratio, "mae"]])
-        row = rows.loc[(ratio, "pre-trained", "WAR")]
+        row = rows.loc[(ratio, "masked pre-training", "WAR")]
         assert row["difference"] == pytest.approx(100 * paired.war.value) and row["p"] == pytest.approx(paired.war_p)
-        assert row["difference_low"] == pytest.approx(100 * paired.war.low) and row["test"] == "exact McNemar"
+        assert row["difference_low"] == pytest.approx(100 * paired.war.low) and row["test"] == paired.test
         guess = cells[ratio, "mae"].scores.argmax(1)
         assert row["ours"] == pytest.approx(100 * (guess == cells[ratio, "mae"].expressions).mean())
         assert np.isnan(rows.loc[(ratio, "scratch", "WAR")]["difference"])
-    assert list(table.display["Start"]) == ["scratch", "pre-trained"] * 2 and "Holm" in table.caption
+    assert list(table.display["Start"]) == ["scratch", "masked pre-training"] * 2 and "Holm" in table.caption
     assert set(table.digests) == {f"{r}{s}" for r in (0.0, 0.25) for s in ("scratch", "mae")}
 
 

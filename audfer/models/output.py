@@ -175,7 +175,11 @@ class ClipModel(nn.Module):
         return local_contrast(clips, grey=self.grey) if self.contrast else clips
 
     def judge(self, pixels: Tensor, landmarks: Tensor | None = None) -> Output:
-        """``forward`` from what ``prepare`` gave, for those who prepare clips once and show them often."""
+        """``forward`` from what ``prepare`` gave, for those who prepare clips once and show them often.
+
+        The pixels may have another precision than the network, as half of what is kept on disk.
+        """
+        pixels = pixels.to(self.get_submodule(self.classifier_name).weight.dtype)
         auxiliary_logits = None
         if self.uses_landmarks:
             features, auxiliary = self.encode(pixels, check_landmarks(landmarks, pixels, type(self).__name__))

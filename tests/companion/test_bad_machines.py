@@ -18,7 +18,7 @@ ARGUMENTS: dict[str, tuple[str, bool]] = {
     "reproduce": ("--profile smoke -n A1_published_audit --work {bad}/w --figures {bad}/f", False),
     "report": ("--profile smoke --work {bad}/w --figures {bad}/f", False),
     "verify": ("--profile smoke --work {bad}/w --figures {bad}/f --out {bad}/v", False),
-    "predict": ("{good}/clip.mp4 --csv {bad}/p.csv --aus {good}/csv/clip0.csv", False),
+    "predict": ("{good}/clip.mp4 --html {bad}/p.html --aus {good}/csv/clip0.csv", False),
     "compare": ("{bad}/none {bad}/none", False),
     "completion": ("bash", True),
     "data fetch": ("ravdess --yes --root {bad}/d --base-url {server}", False),
@@ -137,6 +137,7 @@ def test_every_command_says_in_a_sentence_that_it_cannot_write(options, good, tm
         if ARGUMENTS[name][1]:
             assert code in (0, 1), (command, code, said)
         else:
+            assert said.strip(), (command, code)
             last = said.strip().splitlines()[-1]
             assert code == 2 and last.startswith("audfer: error: "), (command, code, said)
         assert "Traceback" not in said

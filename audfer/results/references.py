@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from ..action_units.baseline import CLASSIFIERS
 from ..models import NETWORKS
 from .builder import Result, output
-from .drawing import VARIANT_COLOURS, dots, interval_mark, legend_below, mark, names_down, panels
+from .drawing import VARIANT_COLOURS, interval_mark, legend_below, mark
 from .rows import TOTALS, describe, sentences, text
 from .selection import WITH, WITHOUT, model_name, ordered
+from .table1 import variant_panels
 from .words import answers
 
 #: what networks are held against -> colour of its line
@@ -84,23 +85,15 @@ def gap(study, records, protocol: str = "last") -> Result:
 
 def draw(data: pd.DataFrame) -> Figure:
     """WAR and UAR of every network without and with AU-DFER, with 95 % intervals, and the references as lines."""
+
+    def lines_behind(axes, part: pd.DataFrame) -> None:
+        for name, colour in REFERENCES.items():
+            for value in part.loc[part["variant"] == name, "ours"]:
+                axes.axvline(value, color=colour, linestyle="--", linewidth=1.2)
+
     datasets = list(dict.fromkeys(data["dataset"]))
     models = ordered(data.loc[data["model"] != "", "model"], NETWORKS)
-    columns = max(1, len(datasets))
-    figure, grid = panels(2 * columns, columns, 2.5, 1.7, (1.2, 0.2), sharex="row", sharey=True)
-    for row, metric in zip(grid, TOTALS, strict=True):
-        for axes, dataset in zip(row, datasets, strict=False):
-            part = data[(data["metric"] == metric) & (data["dataset"] == dataset)]
-            for name, colour in REFERENCES.items():
-                for value in part.loc[part["variant"] == name, "ours"]:
-                    axes.axvline(value, color=colour, linestyle="--", linewidth=1.2)
-            for shift, variant in ((-0.16, WITHOUT), (0.16, WITH)):
-                shown = part[part["variant"] == variant].set_index("model").reindex(models)
-                dots(axes, shown, [k + shift for k in range(len(models))], VARIANT_COLOURS[variant])
-            names_down(axes, [model_name(model) for model in models])
-            axes.set_title(dataset if metric == "WAR" else "")
-            axes.set_xlabel(f"{metric} (%)")
-            axes.grid(axis="x")
+    figure = variant_panels(data, datasets, models, 1.7, (1.2, 0.2), lines_behind)
     handles = [interval_mark(f"network {variant}", VARIANT_COLOURS[variant]) for variant in (WITHOUT, WITH)]
     lines = [
         mark(name, color=colour, marker="|", markersize=11, markeredgewidth=2) for name, colour in REFERENCES.items()

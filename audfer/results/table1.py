@@ -99,11 +99,25 @@ def table1(study, records, protocol: str = "last", fold: int | None = None) -> R
 def draw(data: pd.DataFrame) -> Figure:
     """WAR and UAR of every network and dataset, without and with AU, with 95 % intervals."""
     datasets, models = ordered(data["dataset"], EVALUATION_DATASETS), ordered(data["model"], NETWORKS)
+    figure = variant_panels(data, datasets, models, 1.8, (1.2, 0))
+    legend_below(figure, [interval_mark(variant, VARIANT_COLOURS[variant]) for variant in (WITHOUT, WITH)])
+    return figure
+
+
+def variant_panels(data: pd.DataFrame, datasets, models, height: float, more: tuple, behind=None) -> Figure:
+    """A panel per dataset, WAR above UAR: every network's dot without and with AU, with its 95 % interval.
+
+    Args:
+        height, more: of ``panels``.
+        behind: ``behind(axes, rows)`` draws what lies behind the dots of a panel, from its rows.
+    """
     columns = max(1, len(datasets))
-    figure, grid = panels(2 * columns, columns, 2.5, 1.8, (1.2, 0), sharex="row", sharey=True)
+    figure, grid = panels(2 * columns, columns, 2.5, height, more, sharex="row", sharey=True)
     for row, metric in zip(grid, TOTALS, strict=True):
         for axes, dataset in zip(row, datasets, strict=False):
             part = data[(data["metric"] == metric) & (data["dataset"] == dataset)]
+            if behind:
+                behind(axes, part)
             for shift, variant in ((-0.16, WITHOUT), (0.16, WITH)):
                 shown = part[part["variant"] == variant].set_index("model").reindex(models)
                 dots(axes, shown, [k + shift for k in range(len(models))], VARIANT_COLOURS[variant])
@@ -111,5 +125,4 @@ def draw(data: pd.DataFrame) -> Figure:
             axes.set_title(dataset if metric == "WAR" else "")
             axes.set_xlabel(f"{metric} (%)")
             axes.grid(axis="x")
-    legend_below(figure, [interval_mark(variant, VARIANT_COLOURS[variant]) for variant in (WITHOUT, WITH)])
     return figure

@@ -142,7 +142,8 @@ def test_missing_outputs_are_missed_only_where_their_notebook_was_run(reference,
 
 def test_the_command_says_what_differs_and_exits_with_1(reference, tmp_path, capsys):
     run = folder_of(tmp_path, table=changed(TABLE, "ours", 3, 0.5))
-    command = ["verify", "--figures", str(run.parent), "--reference", str(reference.parent), "--work", str(tmp_path)]
+    options = ["--profile", "laptop", "--work", str(tmp_path)]
+    command = ["verify", "--figures", str(run.parent), "--reference", str(reference.parent), *options]
     assert cli.main(command) == 1
     said = capsys.readouterr().out
     assert f"table1_war_uar: differs: row 4, ours: {WARS[3] + 0.5:g} instead of {WARS[3]:g}" in said

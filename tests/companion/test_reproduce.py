@@ -232,6 +232,16 @@ for kind in (".md", ".csv"):
     ]
 
 
+def test_somebodys_own_tables_are_read_by_both_notebooks_at_once(places):
+    for name, other in (("01_au_extraction", "02"), ("02_knowledge_matrix", "01")):
+        path = places["source"] / f"{name}.ipynb"
+        notebook(path, _in_turn(places, name[:2], other), parameters='openface_folder = ""')
+    reproduce(
+        "smoke", ("01_au_extraction", "02_knowledge_matrix"), {"openface_folder": str(places["source"])}, **places
+    )
+    assert (places["work"].parent / "02 is through").exists()
+
+
 def test_the_order_of_the_real_notebooks():
     assert list(_find(["appendices", "03_training", "A2_keypoint_gcn"], ROOT / "notebooks")) == [
         "A1_published_audit",

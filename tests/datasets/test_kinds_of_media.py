@@ -140,7 +140,9 @@ def broken(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("write, sentence", [(sound, "no video stream in it, only sound"), (broken, "unreadable")])
+@pytest.mark.parametrize(
+    "write, sentence", [(sound, "no video stream in it, only sound"), (covered, "only sound"), (broken, "unreadable")]
+)
 def test_what_gives_no_frame_is_named_in_the_quarantine_and_the_rest_is_packed(tmp_path, write, sentence):
     write_video(tmp_path / "data" / "happy" / "good.mp4")
     write(tmp_path / "data" / "happy" / "bad.mp4")

@@ -141,8 +141,8 @@ def test_a_phones_video_stands_upright_in_packs_and_sizes(tmp_path, degrees):
     ("name", "codec"),
     [
         *[(name, "mpeg4") for name in ("a.MP4", "a.m4v", "a.mkv", "a.MOV", "a.avi", "a.3gp")],
-        *[(name, "mpeg2video") for name in ("a.mpg", "a.MPEG", "a.mts", "a.ts", "a.vob")],
-        *[("a.webm", "libvpx"), ("a.flv", "flv"), ("a.wmv", "wmv2")],
+        *[(name, "mpeg2video") for name in ("a.mpg", "a.MPEG", "a.mts", "a.m2ts", "a.ts", "a.vob")],
+        *[("a.webm", "libvpx"), ("a.flv", "flv"), ("a.wmv", "wmv2"), ("a.asf", "wmv2"), ("a.ogv", "libvpx")],
     ],
 )
 def test_videos_of_every_suffix_are_clips(tmp_path, name, codec):

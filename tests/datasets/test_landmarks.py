@@ -420,8 +420,13 @@ def test_real_clips_go_to_points_packs_and_a_quarantine_from_the_command_line(tm
     before = file.stat().st_mtime_ns
     assert cli.main(["data", "landmarks", "clips", "--workers", "1"]) == 1 and file.stat().st_mtime_ns == before
     (tmp_path / "clips" / "neutral" / "broken.mp4").unlink()
-    assert cli.main(["data", "pack", "folder", "packed", "--root", "clips", "--align", "clips_landmarks"]) == 0
+    # without a folder the points are found first; with one they are taken as they are
+    for out, folder in (("packed", []), ("taken", ["clips_landmarks"])):
+        assert cli.main(["data", "pack", "folder", out, "--root", "clips", "--workers", "1", "--align", *folder]) == 0
     packed = datasets.open_packed("packed")
+    assert np.array_equal(packed.frames, datasets.open_packed("taken").frames)
+    made = Path("packed_landmarks/happiness/1001_DFA_HAP_XX.csv")
+    assert made.read_bytes() == file.read_bytes() and Path("packed/contact_sheet.png").is_file()
     assert len(packed) == 2 and packed.frames.std() > 20
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "clip.csv").write_text("frame")

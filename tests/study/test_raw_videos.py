@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import small_layouts as small
+from paths import SHARED
 
 from audfer.action_units.table import AUTable
+from audfer.companion import cli
 from audfer.datasets import alignment
 from audfer.datasets.landmarks import FacePoints, write_points
 from audfer.openface import INTENSITY_COLUMNS, LANDMARK_COLUMNS, PRESENCE_COLUMNS
 from audfer.study.numbers import NotShown
 from audfer.study.study import Study
 
+REAL = SHARED / "data" / "real_faces"
 COUNT, SIDE = 5, 32
 EMOTIONS = ("01", "03", "04", "05", "06", "07", "08")
 
@@ -76,6 +80,32 @@ def test_landmarks_alone_serve_faces_and_key_points(downloaded):
     np.testing.assert_allclose(np.nanmean(marks[:, :, 36:42], axis=(0, 1, 2)), alignment.TEMPLATE[0], atol=0.03)
     (record,) = downloaded.run([replace(downloaded.cell("keypoint_gcn", "RAVDESS"), epochs=1)])
     assert np.isfinite(record.scores).all()
+
+
+@pytest.mark.skipif(find_spec("dlib") is None, reason="dlib is not installed: pip install audfer[landmarks]")
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real clips are not on this machine")
+def test_real_videos_without_openface_train_a_network_that_sees_key_points(tmp_path, monkeypatch, study):
+    """Real clips as RAVDESS names them, points by ``audfer data landmarks``, one epoch; actors 01 and 06 are tested."""
+    named = {
+        "neutral/rav_zoom_neutral": "01-05",
+        "anger/rav_zoom_angry": "05-03",
+        "surprise/rav_zoom_surprised": "08-01",
+    }
+    for source, code in named.items():
+        clip = tmp_path / "RAVDESS" / f"Actor_{code[3:]}" / f"01-01-{code[:2]}-01-01-01-{code[3:]}.mp4"
+        clip.parent.mkdir(parents=True)
+        clip.symlink_to(REAL / f"{source}.mp4")
+    monkeypatch.setenv("AUDFER_DATA", str(tmp_path))
+    points = tmp_path / "openface" / "RAVDESS"
+    assert cli.main(["data", "landmarks", "RAVDESS", "--out", str(points), "--workers", "1"]) == 0
+    names = {"datasets": ("RAVDESS",), "knowledge_datasets": ("RAVDESS",), "strategy_dataset": "RAVDESS"}
+    profile = replace(study.profile, data=replace(study.profile.data, source="disk"))
+    real = Study(replace(profile, grid=replace(profile.grid, **names)), tmp_path / "work", tmp_path / "figures")
+    marks = np.load(real.landmarks("RAVDESS")["landmarks"])
+    assert marks.shape[0] == 3 and np.isfinite(marks).all()
+    np.testing.assert_allclose(np.median(marks[:, :, 36:42], axis=(0, 1, 2)), alignment.TEMPLATE[0], atol=0.04)
+    (record,) = real.run([replace(real.cell("keypoint_gcn", "RAVDESS"), epochs=1)])
+    assert record.scores.shape == (1, 7) and np.isfinite(record.scores).all()
 
 
 def test_without_landmarks_whole_pictures_are_packed_and_that_is_said(downloaded, capsys):

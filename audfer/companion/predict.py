@@ -48,7 +48,7 @@ FIGURE = "the paper's knowledge matrix (Fig. 4), without any training"
 DRAWS = 200
 #: of a clip's own intensities, taken for its face at rest
 REST = 0.1
-#: how often the matrix alone is right on real clips, by baseline: what ``benchmarks/knowledge_alone.py`` measured
+#: how often the matrix alone is right on real clips, by tool and baseline: ``benchmarks/knowledge_alone.py`` writes it
 ALONE = Path(__file__).with_name("knowledge_alone.json")
 #: an answer whose score exceeds the next one's by less is called undecided
 _MARGIN = 0.1
@@ -448,18 +448,15 @@ def _words(about: dict) -> dict:
     words = f"undecided between {first} and {second}" if gap < _MARGIN else f"{first}, then {second}"
     said = [f"A network's reading of the face, not a finding about the person: {words}."]
     if "control" in about:
-        measured = {row["baseline"]: row for row in json.loads(ALONE.read_text())}[about["baseline"]]
-        known = "how often this matrix is right was not measured"
-        if about["model"] == FIGURE:
+        rows = {(row["tool"], row["baseline"]): row for row in json.loads(ALONE.read_text())}
+        row = rows.get((about["tool"], about["baseline"])) if about["model"] == FIGURE else None
+        known = f"how often this matrix is right with AUs of {about['tool']} was not measured"
+        if row:
             known = (
-                f"on {measured['clips']} acted clips of {measured['people']} people its mean recall was "
-                f"{measured['uar']:.2f} [{measured['low']:.2f}, {measured['high']:.2f}], where guessing gives "
-                f"{1 / len(EXPRESSIONS):.2f} and matrices with shuffled AUs {measured['shuffled']:.2f}"
+                f"with AUs of {row['tool']}, on {row['clips']} acted clips of {row['people']} people, its mean recall "
+                f"was {row['uar']:.2f} [{row['low']:.2f}, {row['high']:.2f}], where guessing gives "
+                f"{1 / len(EXPRESSIONS):.2f} and matrices with shuffled AUs {row['shuffled']:.2f}"
             )
-            if about["tool"] != "OpenFace":
-                known = (
-                    f"with AUs of {about['tool']} nobody has measured how often it is right; with OpenFace's, {known}"
-                )
         said = [
             f"The matrix reads this clip as {words}. It was not trained; {known}. A hint, no finding about the person.",
             "Of {draws} matrices with shuffled AU columns {same} give the same answer here.".format(**about["control"]),

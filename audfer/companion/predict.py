@@ -364,10 +364,11 @@ def _open_network(weights: str | os.PathLike) -> _Network:
 
     path = Path(weights)
     folder = path if path.is_dir() else path.parent
-    if (folder / "record.json").is_file():
+    recorded = (folder / "record.json").is_file()
+    if _was_rendered(folder, read_meta(folder) if recorded else {}):
+        raise _rendered(weights, "audfer train --profile ravdess or paper, on real clips")
+    if recorded:
         record = RunRecord.load(folder)
-        if _was_rendered(folder, read_meta(folder)):
-            raise _rendered(weights, "audfer train --profile ravdess or paper, on real clips")
         cell = Cell(**record.cell)
         model = build_model(
             cell.model,
@@ -391,11 +392,12 @@ def _open_network(weights: str | os.PathLike) -> _Network:
 
 
 def _was_rendered(folder: Path, meta: dict) -> bool:
-    """Whether a record's clips were rendered: its store or its packed clips say so, where they are still there."""
-    for file, keys in (
-        (folder.parent / "grid.json", ("profile", "data", "source")),
-        (Path(meta.get("inputs", {}).get("packed", ""), "meta.json"), ("embedded",)),
-    ):
+    """Whether weights are of rendered clips: a record's store or packed clips say so, where they are still there, or
+    the card of those that ship.
+    """
+    profile, packed = ("profile", "data", "source"), meta.get("inputs", {}).get("packed")
+    places = [(folder / "card.json", profile), (folder.parent / "grid.json", profile)]
+    for file, keys in [*places, *([(Path(packed, "meta.json"), ("embedded",))] if packed else [])]:
         try:
             value = json.loads(file.read_text())
             for key in keys:

@@ -188,6 +188,12 @@ def test_rendered_weights_are_refused_and_others_judge_faces(clip, tmp_path, stu
     assert frames[list(INTENSITY_COLUMNS)].isna().all(axis=None)
 
 
+@pytest.mark.parametrize("weights", ["former_dfer", "m3dfel/weights.safetensors"])
+def test_weights_that_ship_are_refused_as_rendered_ones(clip, weights):
+    with pytest.raises(AudferError, match="trained on rendered faces.*audfer train --profile ravdess"):
+        audfer.predict(clip, weights=Path(audfer.__file__).parent / "pretrained" / weights)
+
+
 def test_a_checkpoint_says_itself_what_network_it_is(tmp_path):
     """A longer clip is judged in windows, of which a frame takes the mean; frames without a face are unknown."""
     import torch

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
@@ -431,6 +432,22 @@ def records_list(options) -> None:
         print(record.path.name, *(f"{name}={value}" for name, value in named.items()))
 
 
+def records_export(options) -> None:
+    from ..training.parcels import export_records
+    from ..training.records import RunStore
+
+    for file in export_records(RunStore(options.store), options.out):
+        print(f"{file}: {file.stat().st_size} bytes")
+
+
+def records_import(options) -> None:
+    from ..training.parcels import import_records
+    from ..training.records import RunStore
+
+    taken, present = import_records(RunStore(options.store), options.file)
+    print(f"{options.store}: {len(taken)} records taken over, {len(present)} were there")
+
+
 def records_migrate(options) -> int:
     from ..training.migration import migrate_store
 
@@ -459,8 +476,12 @@ def pretrained(options) -> None:
 
 
 def grid(options) -> int:
+    begun = time.time()
+    if options.budget is not None and not options.budget > 0:
+        raise _wrong("--budget", options.budget, "seconds, more than 0")
     from ..jobs.executors import job_script, slurm_cluster, slurm_options
     from ..study.outputs import with_cells
+    from ..training.records import LEFT
 
     slurm = slurm_options(options.slurm) if options.slurm else None
     if options.dry_run and slurm is not None:
@@ -474,10 +495,15 @@ def grid(options) -> int:
     cells = study.noted_cells(*outputs)
     log = study.work / "slurm_logs"
     with _cluster(options.scheduler, slurm and slurm_cluster(slurm, str(log)), log) as client:
-        table = study.train(cells, "grid", executor=client)
-    failed = table[table["error"].notna()]
-    count, trained = f"{len(table) - len(failed)} of {len(table)} cells", table["trained"].sum()
+        until = None if options.budget is None else begun + options.budget
+        table = study.train(cells, "grid", executor=client, until=until)
+    without = table[table["error"].notna()]
+    waits = without["error"].str.startswith(LEFT)
+    left, failed = without[waits], without[~waits]
+    count, trained = f"{len(table) - len(without)} of {len(table)} cells", table["trained"].sum()
     print(f"{study.store.folder}: {count}, {trained} of them trained now")
+    for position, error in left["error"].items():
+        print(f"{cells[position].label}, seed {cells[position].seed}: {error}")
     for position, error in failed["error"].items():
         print(f"failed: {cells[position].label}, seed {cells[position].seed}: {error}", file=sys.stderr)
     return 1 if len(failed) else 0

@@ -223,20 +223,26 @@ class Study(RecordSource):
         return load_records(self.train(cells, desc, initial_weights))
 
     def train(
-        self, cells: list[Cell], desc: str = "training", initial_weights: str | Path = "", executor=None
+        self,
+        cells: list[Cell],
+        desc: str = "training",
+        initial_weights: str | Path = "",
+        executor=None,
+        until: float | None = None,
     ) -> pd.DataFrame:
         """What ``run_cells`` gives for the cells: a row each, with its error where it failed.
 
         Args:
             initial_weights: as in ``run``.
             executor: as in ``run_cells``; ``None`` = the Dask scheduler of ``AUDFER_SCHEDULER``, else this machine.
+            until: as in ``run_cells``.
         """
         executor = executor or os.environ.get(SCHEDULER) or None
         inputs = self.cell_inputs(cells, initial_weights)
         for cell in cells:
             key = self.store.key(cell, inputs[cell.source])
             borrow(self.store.path(key), lambda other: RunStore(other.parent).has(other.name), "record.json")
-        return run_cells(cells, inputs, self.store, executor, self.profile.training.workers, desc)
+        return run_cells(cells, inputs, self.store, executor, self.profile.training.workers, desc, until)
 
     def records(self, *outputs: str) -> list[RunRecord]:
         """Records of all cells that the named tables and figures need, without repetition."""

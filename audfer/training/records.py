@@ -52,6 +52,8 @@ FORMAT = 2
 GRID_FORMAT = 1
 #: seconds by which a network disk may show a record late
 _LATE = 30.0
+#: what a cell that a budget left over has in the table of ``run_cells`` begins with
+LEFT = "left for the next run"
 #: a process trains one cell at a time: seeds and the number of threads are the whole process's
 _ONE_CELL = threading.Lock()
 
@@ -70,7 +72,8 @@ class RunRecord:
             With a validation split also validation_war, validation_uar and validation_loss.
         scores: (N, 7) soft-max probabilities after the last epoch; ``best_scores`` after the epoch ``best_epoch`` with
             the highest WAR + UAR on the test split (the protocol of the official releases, kept under its own name).
-        au_scores: (N, 18) AU probabilities or None; features: (N, D) what both heads see.
+        au_scores: (N, 18) AU probabilities or None; features: (N, D) what both heads see, or None where they were left
+            behind (``parcels.export_records``).
         flops: ``gflops``, ``gmacs``, ``parameters`` of one clip. seconds: training time.
         environment: versions, processor, device; precision is a field of the cell.
         groups: (N,) subject of each test clip, or the video that it was cut from; the clip itself where neither is
@@ -91,7 +94,7 @@ class RunRecord:
     scores: np.ndarray
     best_scores: np.ndarray
     best_epoch: int
-    features: np.ndarray
+    features: np.ndarray | None
     flops: dict
     seconds: float
     environment: dict
@@ -127,7 +130,7 @@ class RunRecord:
                 best_epoch=meta["protocols"]["best-on-test"]["epoch"],
                 validated_epoch=meta["protocols"].get("best-on-validation", {}).get("epoch"),
                 **{name: meta[name] for name in ("cell", "flops", "seconds", "environment", "costs")},
-                **stored,
+                **{"features": None, **stored},
             )
         except InputError:
             raise
@@ -428,14 +431,28 @@ class RunStore:
             return f"damaged: {damage}"
         if failure := self.failure(key):
             return f"failed: {failure}"
+        done = self.epochs_done(key)
+        return f"unfinished, after epoch {done}" if done else "no record: not trained yet, or not copied"
+
+    def epochs_done(self, key: str) -> int:
+        """After which epoch the state of an unfinished cell was kept; 0 where there is none."""
         try:
-            done = len(pd.read_csv(self.scratch(key) / "history.csv"))
+            return len(pd.read_csv(self.scratch(key) / "history.csv"))
         except (OSError, ValueError):
-            return "no record: not trained yet, or not copied"
-        return f"unfinished, after epoch {done}"
+            return 0
+
+    def spent(self) -> pd.DataFrame:
+        """What records took: kind, size and device of the cell, its ``cost``, seconds; a row each."""
+        rows = []
+        for file in sorted(self.folder.glob("[!.]*/record.json")):
+            with suppress(InputError, *UNREADABLE):
+                meta = read_meta(file.parent)
+                cell = Cell(**meta["cell"])
+                rows.append((self.kind(cell), cell.size, cell.device, self.cost(cell), float(meta["seconds"])))
+        return pd.DataFrame(rows, columns=["kind", "size", "device", "cost", "seconds"])
 
     def log(self, event: str, key: str, cell: Cell) -> None:
-        """Add a line to ``log.jsonl``: "begin", "end" or "error" of a cell's training."""
+        """Add a line to ``log.jsonl``: "begin", "end", "left" or "error" of a cell's training."""
         line = json.dumps(
             {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -530,14 +547,22 @@ def environment(device: str = "cpu") -> dict:
     }
 
 
-def do_cell(store: RunStore, key: str, cell: Cell, inputs: CellInputs, report=None) -> str:
+class LeftOver(AudferError):
+    """There was no time for the cell, or for the rest of it; what is trained is kept, and the next run goes on."""
+
+
+def do_cell(store: RunStore, key: str, cell: Cell, inputs: CellInputs, report=None, until: float | None = None) -> str:
     """Train one cell unless its record is there or somebody else is at it; what a worker runs.
+
+    Args:
+        until: ``time.time()`` after which no epoch may end: one that would is not begun.
 
     Returns:
         "made", "found", or "taken": by another process, which holds the cell.
 
     Raises:
         AudferError: this process's code is not that of the run which asked for it.
+        LeftOver: the time was up after an epoch; its state is kept.
         Stopped: the run that asked for it was interrupted; its state is kept.
         Exception: what training raised.
     """
@@ -559,13 +584,15 @@ def do_cell(store: RunStore, key: str, cell: Cell, inputs: CellInputs, report=No
                 report(row)
             if stop.is_file():
                 raise Stopped(f"{cell.label}: stopped after epoch {row['epoch']}")
+            if until is not None and row["epoch"] < cell.epochs and time.time() + row["seconds"] > until:
+                raise LeftOver(f"{LEFT}, after epoch {row['epoch']} of {cell.epochs}")
 
         with _ONE_CELL:
             store.log("begin", key, cell)
             try:
                 store.make(key, cell, inputs, after_epoch)
-            except BaseException:
-                store.log("error", key, cell)
+            except BaseException as error:
+                store.log("left" if isinstance(error, LeftOver) else "error", key, cell)
                 raise
         store.log("end", key, cell)
         store.note_failure(key, "")
@@ -586,6 +613,7 @@ def run_cells(
     executor=None,
     workers: int = 0,
     desc: str = "training",
+    until: float | None = None,
 ) -> pd.DataFrame:
     """Records of all cells; trains what the store lacks.
 
@@ -599,6 +627,10 @@ def run_cells(
             Dask scheduler: its workers train, one cell each at a time, on a disk that all of them see; cells on a GPU
             go to workers with the resource "GPU". Or any other executor of ``concurrent.futures``.
         workers: processes on this machine; 0 = one per core on CPU, one on a GPU; 1 = in this process.
+        until: ``time.time()`` by which to be through. Cells are then begun in the order given, those first that fit by
+            what records of their kind took; one that nothing is known of is begun, and stopped between epochs. What
+            time is left goes to the first cell that does not fit. Cells left over are rows whose error begins with
+            ``LEFT``.
 
     Returns:
         One row per cell, in the order given: the cell's fields, ``key``, ``path``, ``trained`` (bool: by this call),
@@ -620,9 +652,11 @@ def run_cells(
         on_gpu = any(cell.device == "cuda" for cell in missing.values())
         workers = min(cells_at_once("cuda" if on_gpu else "cpu", workers), len(missing))
         with opened(executor, workers, on_gpu) as pool, GridProgress(len(missing), desc) as bar:
-            outcomes = _Grid(missing, inputs, store, pool, bar).through()
+            outcomes = _Grid(missing, inputs, store, pool, bar, until).through()
     errors = {
-        key: f"{type(error).__name__}: {error}" for key, error in outcomes.items() if isinstance(error, Exception)
+        key: str(error) if isinstance(error, LeftOver) else f"{type(error).__name__}: {error}"
+        for key, error in outcomes.items()
+        if isinstance(error, Exception)
     }
     for key in keys:
         if key not in errors and not store.path(key).is_dir():
@@ -644,8 +678,16 @@ def run_cells(
 class _Grid:
     """What one call of ``run_cells`` knows of the cells that its store lacks: outcomes, times, progress."""
 
-    def __init__(self, cells: dict[str, Cell], inputs: dict[str, CellInputs], store: RunStore, pool: Pool, bar):
-        self.cells, self.inputs, self.store, self.pool, self.bar = cells, inputs, store, pool, bar
+    def __init__(
+        self,
+        cells: dict[str, Cell],
+        inputs: dict[str, CellInputs],
+        store: RunStore,
+        pool: Pool,
+        bar,
+        until: float | None = None,
+    ):
+        self.cells, self.inputs, self.store, self.pool, self.bar, self.until = cells, inputs, store, pool, bar, until
         self.outcomes: dict[str, str | Exception] = {}
         self.took: dict[str, float] = {}
         self.full: DiskFull | None = None
@@ -668,6 +710,9 @@ class _Grid:
         return self.outcomes
 
     def waiting(self) -> Iterator[str]:
+        if self.until is not None:
+            yield from self.fitting()
+            return
         # the longest cells first, so that the workers end together
         for key in sorted(self.cells, key=lambda key: -self.store.cost(self.cells[key])):
             if self.full is None:
@@ -675,10 +720,30 @@ class _Grid:
             else:
                 self.finish(key, AudferError(f"not begun, for {self.full}"))
 
+    def fitting(self) -> Iterator[str]:
+        """Cells that there is time for, as given; then the first one that there is not, as far as it comes."""
+        seen, skipped = self.store.spent(), []
+        for key, cell in self.cells.items():
+            of_kind = seen[(seen["kind"] == self.store.kind(cell)) & (seen["device"] == cell.device)]
+            of_kind = of_kind[of_kind["size"] == cell.size]
+            done = self.store.epochs_done(key) / cell.epochs
+            rate = of_kind["seconds"].sum() / of_kind["cost"].sum() if len(of_kind) else 0.0
+            if time.time() + rate * self.store.cost(cell) * (1 - done) >= self.until:
+                skipped.append(key)
+                continue
+            yield key
+            seen = self.store.spent()
+        for key in skipped:
+            if time.time() < self.until and self.full is None and key == skipped[0]:
+                yield key
+            else:
+                self.finish(key, LeftOver(LEFT))
+
     def arguments(self, key: str) -> tuple:
         self.show(1)
         cell = self.cells[key]
-        return self.store, key, cell, self.inputs[cell.source], *([self.epoch] if self.pool.here else [])
+        more = [self.epoch if self.pool.here else None, self.until]
+        return self.store, key, cell, self.inputs[cell.source], *(more if self.until else more[: self.pool.here])
 
     def epoch(self, row: dict) -> None:
         """Progress inside a cell, where it is trained in this process."""
@@ -713,7 +778,9 @@ class _Grid:
             )
         self.outcomes[key] = answer
         label = self.cells[key].label
-        if isinstance(answer, Exception):
+        if isinstance(answer, LeftOver):
+            self.note = f"no time: {label}"
+        elif isinstance(answer, Exception):
             self.store.note_failure(key, f"{type(answer).__name__}: {answer}")
             self.note = f"failed: {label}"
             if isinstance(answer, DiskFull):
@@ -725,7 +792,9 @@ class _Grid:
             self.note = f"{self.store.said(history)} {label}"
 
     def show(self, begun: int = 0) -> None:
-        failed = sum(isinstance(outcome, Exception) for outcome in self.outcomes.values())
+        failed = sum(
+            isinstance(outcome, Exception) and not isinstance(outcome, LeftOver) for outcome in self.outcomes.values()
+        )
         running = min(len(self.run.running) + begun, self.pool.at_once())
         self.bar.show(len(self.outcomes), running, failed, len(self.run.held), self.left(), self.note)
 

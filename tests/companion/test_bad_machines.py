@@ -35,6 +35,8 @@ ARGUMENTS: dict[str, tuple[str, bool]] = {
     "pretrained": ("au_extractor --out {bad}/x --work {bad}/w", False),
     "grid": ("table1 --profile smoke --work {bad}/w", False),
     "records list": ("{bad}", True),
+    "records export": ("{bad}/none {bad}/out", False),
+    "records import": ("{bad}/new {bad}/none.zip", False),
     "records migrate": ("{bad}/none {bad}/new", False),
 }
 

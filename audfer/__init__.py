@@ -7,19 +7,21 @@ named, and so are ``audfer.open_study`` and ``audfer.predict``.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
-from pkgutil import iter_modules
 
 __version__ = "0.1.0"
 
 
 def __dir__() -> list[str]:
     """What can be named: all parts, loaded or not."""
+    from pkgutil import iter_modules
+
     return sorted({*globals(), "open_study", "predict", *(part.name for part in iter_modules(__path__))})
 
 
 def __getattr__(name: str):
     """Load a part of the package on first use, so that ``import audfer`` does not import torch."""
+    from importlib.util import find_spec
+
     if name == "predict":
         return import_module(f"{__name__}.companion.predict").predict
     if name == "open_study":

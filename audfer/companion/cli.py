@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     speaks = os.environ.get("RANK", "0") == "0"  # under torchrun all processes meet an error
     try:
         signal.signal(signal.SIGTERM, _interrupt)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # not where a shell has it ignored
             signal.signal(signal.SIGINT, _interrupt)
         options = build_parser().parse_args(arguments)
         options.given = sys.argv[1:] if arguments is None else arguments

@@ -136,6 +136,34 @@ def test_exit_code_of_the_process_itself(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+#: raises SIGINT just before a module is imported, or when everything is done
+_CTRL_C = """
+import atexit, os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+moment = sys.argv.pop(1)
+
+class Moment:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == moment:
+            sys.meta_path.remove(Moment)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Moment)
+if moment == "exit":
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+runpy.run_module("audfer", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("moment", ["audfer.companion", "argparse", "tomllib", "audfer.companion.commands", "exit"])
+def test_ctrl_c_at_the_very_start_and_end_says_so_in_one_line(moment):
+    command = [sys.executable, "-c", _CTRL_C, moment, "completion", "bash"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "RANK": "0"})
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr.startswith("audfer: interrupted") and ended.stderr.count("\n") == 1
+
+
 def test_a_dataset_folder_that_is_missing_is_refused(tmp_path, capsys):
     assert cli.main(["data", "check", "DFEW", "--root", str(tmp_path / "missing")]) == 2
     assert str(tmp_path / "missing") in capsys.readouterr().err

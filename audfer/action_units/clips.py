@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..datasets.manifest import (
     Manifest,
+    first_number,
     frame_number,
     frame_numbers,
     is_video,
@@ -75,9 +76,11 @@ class Clip:
         return [[name, os.path.getsize(self.path / name)] for name in list_frames(self.path)]
 
     def own_numbers(self) -> np.ndarray:
-        """The numbers in the names of a folder's pictures, int (n,); by position where a name has none."""
-        names = list_frames(self.path)
-        return np.array([(frame_number(name)[0] or (i,))[-1] for i, name in enumerate(names, 1)])
+        """The numbers in the names of a folder's pictures, from 1, int (n,); by position where a name has none."""
+        names, shift = list_frames(self.path), 1 - first_number(self.path)
+        return np.array(
+            [numbers[-1] + shift if (numbers := frame_number(name)[0]) else i for i, name in enumerate(names, 1)]
+        )
 
     def rows_of_frames(self, track: AUTrack) -> tuple[np.ndarray, str]:
         """Which row of somebody's CSV belongs to each picture or video frame of the source.
@@ -102,7 +105,6 @@ class Clip:
         places, how, slack = np.arange(1, count + 1), "in order", max(1, int(_SLACK * count))
         if not is_video(self.path):
             names, own = list_frames(self.path), self.own_numbers()
-            own = own + (own[0] == 0)
             holes = bool((np.diff(own) > 0).all()) and own[-1] - own[0] >= count
             offset = own[0] > 1 and not holes and abs(last - count) > slack
             of_folder = not is_video(given) and (noted or track.report["timestamp"] == "unusable")

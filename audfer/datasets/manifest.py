@@ -245,6 +245,27 @@ def is_frame(entry: os.DirEntry) -> bool:
     return picture and not entry.name.startswith(LEFTOVERS) and not folder
 
 
+def first_number(folder: str | os.PathLike) -> int:
+    """What the pictures of a take are numbered from: 0 where it or a take beside it has a picture 0, else 1.
+
+    Its own pictures alone don't tell: no face may have been seen in the first.
+    """
+    folder = Path(folder)
+    frames = _numbered(str(folder), folder.stat().st_mtime_ns)
+    if any(number == 0 for _, number in frames):
+        return 0
+    name = Path(frames[0][0]) if frames else Path()
+    stem, numbers = re.subn(r"[0-9]+(?=[^0-9]*$)", lambda digits: "0" * len(digits[0]), name.stem)
+    return 1 - (numbers > 0 and _has_picture(str(folder.parent), stem, name.suffix))
+
+
+@lru_cache(maxsize=1024)
+def _has_picture(takes: str, stem: str, suffix: str) -> bool:
+    """Whether a folder of takes has one with this picture, its last number with or without leading zeros."""
+    names = {stem + suffix, re.sub("0+(?=[^0-9]*$)", "0", stem) + suffix}
+    return any(os.path.exists(os.path.join(takes, take, name)) for take in os.listdir(takes) for name in names)
+
+
 @lru_cache(maxsize=65536)
 def _numbered(folder: str, modified: int) -> tuple[tuple[str, int], ...]:
     """(name, last number in the name) of each frame; cached by the folder's modification time."""
@@ -265,8 +286,9 @@ def _frames_of(manifest: Manifest, row) -> tuple[list[str], np.ndarray]:
         # a whole clip: frames count by position, because releases number from 0 or from 1, sometimes with gaps
         names, numbers = [name for name, _ in frames], np.arange(len(frames))
     else:
-        # a span of a long take: image n is annotation row n (from 1); a missing image is skipped, never shifted
-        kept = [(name, number - 1) for name, number in frames if row.start <= number - 1 < row.stop]
+        # a span of a long take: a missing image is skipped, never shifted
+        first = first_number(folder)
+        kept = [(name, number - first) for name, number in frames if row.start <= number - first < row.stop]
         names, numbers = [name for name, _ in kept], np.array([number for _, number in kept], int)
     if not names:
         raise InputError(folder, "clip folder", "no frames", f"images of clip {row.clip_id}")

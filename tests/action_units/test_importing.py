@@ -283,10 +283,10 @@ def test_a_whole_folder_on_0_to_1_is_refused_even_if_each_file_could_be_a_calm_f
 # ---- datasets
 
 
-def windows(tmp_path) -> Manifest:
+def windows(tmp_path, first: int = 1) -> Manifest:
     (tmp_path / "take").mkdir()
     for number in (1, 2, 3, 4, 6, 7, 8):
-        (tmp_path / "take" / f"{number:05d}.jpg").touch()
+        (tmp_path / "take" / f"{number - 1 + first:05d}.jpg").touch()
     rows = [
         {
             "clip_id": f"take:{start}",
@@ -306,6 +306,18 @@ def test_windows_are_cut_from_one_file_and_missing_pictures_stay_missing(tmp_pat
     openface_file(tmp_path / "csvs" / "take.csv", frames=8)
     table = import_openface(windows(tmp_path), tmp_path / "csvs")
     assert table.clip("take:0").frame.tolist() == [0, 1, 2, 3] and table.clip("take:4").frame.tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize("rows, of_pictures", [(8, [1, 2, 3, 4, 6, 7, 8]), (7, [1, 2, 3, 4, 5, 6, 7])])
+@pytest.mark.parametrize("first", [0, 1])
+def test_rows_of_windows_meet_their_pictures_whatever_these_are_numbered_from(tmp_path, first, rows, of_pictures):
+    manifest, smile = windows(tmp_path, first), [f"{row / 100:.2f}" for row in range(1, rows + 1)]
+    openface_file(tmp_path / "csvs" / "take.csv", rows, AU12_r=smile, **({} if rows == 8 else {"timestamp": ["0"] * 7}))
+    table = import_openface(manifest, tmp_path / "csvs")
+    clips = [table.clip(name) for name in manifest.table["clip_id"]]
+    assert [clip.frame.tolist() for clip in clips] == [[0, 1, 2, 3], [5, 6, 7]]
+    seen = np.concatenate([clip.intensity[:, 8] for clip in clips])
+    np.testing.assert_allclose(seen, np.array(of_pictures) / 100, atol=1e-6)
 
 
 def test_a_ready_table_beside_the_folder_is_taken_and_bad_files_stop_a_study(tmp_path):

@@ -130,6 +130,33 @@ def test_affwild2_windows_are_runs_of_one_label_and_missing_images_are_skipped_n
     assert dict(zip(found.table["subject"], found.table["split"], strict=True)) == {"video1": "train", "2-left": "test"}
 
 
+@pytest.mark.parametrize("by_image", [False, True])
+@pytest.mark.parametrize("name", ["{:05d}.png", "{}.png", "frame_{:04d}.png"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_affwild2_labels_meet_their_pictures_whatever_these_are_numbered_from(tmp_path, first, name, by_image):
+    labels, header = [1, 2, 3, 4, 5, 6], "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
+    order = (NEUTRAL, ANGRY, DISGUST, FEAR, HAPPY, SAD, SURPRISE)
+    # video2's first picture is lacking: what its pictures are numbered from is seen in video1 only
+    have = {"video1": (0, 1, 2, 3, 5), "video2": (1, 2, 4, 5), "video10": (3,)}
+    for part, videos in (("Train_Set", ("video1", "video2")), ("Validation_Set", ("video10",))):
+        for take in videos:
+            rows = [f"{take}/{name.format(first + i)},{label}" if by_image else label for i, label in enumerate(labels)]
+            header_here = f"image_location,{header}" if by_image else header
+            lines(tmp_path / "EXPR_Set" / part / f"{take}.txt", header_here, *map(str, rows))
+            folder = tmp_path / "cropped_aligned" / take
+            folder.mkdir(parents=True)
+            for i in have[take]:  # a picture shows the label of its frame
+                Image.new("RGB", (8, 8), (20 * labels[i],) * 3).save(folder / name.format(first + i))
+    found = datasets.read_dataset("AffWild2", tmp_path)
+    seen = {}
+    for row in found.table.itertuples():
+        numbers, pictures = datasets.frame_numbers(found, row), datasets.load_frames(found, row)
+        assert len(numbers) == 1 and pictures[0, 0, 0, 0] == 20 * order.index(row.expression)
+        seen.setdefault(row.subject, []).append(int(numbers[0]))
+    assert {take: tuple(numbers) for take, numbers in seen.items()} == have
+    assert found.dropped["labelled frames without a face image"] == 18 - 10
+
+
 def test_affwild2_windows_by_hand():
     labels = np.array([1, 1, 1, 1, 1, 2, 2])
     has_image = np.array([1, 1, 1, 1, 0, 1, 1], bool)

@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import InputError
 from ...facs import LABEL_SPACES
 from ..common import Listing, listed, read_lines, same_name, subfolders
-from ..manifest import Manifest, frame_number, list_frames
+from ..manifest import Manifest, first_number, frame_number, list_frames
 from ..registry import DATASETS, Dataset, Finding
 
 #: longest window in frames
@@ -64,8 +64,8 @@ def _header(path: Path, line: str) -> tuple[bool, int]:
     return by_image, len(classes)
 
 
-def _labels(path: Path) -> dict[str, list[tuple[int, int, str]]]:
-    """Video -> (line, 1-based frame, label as written)."""
+def _labels(path: Path) -> tuple[bool, dict[str, list[tuple[int, int, str]]]]:
+    """Whether frames are the pictures' numbers, else the rows' from 1; video -> (line, frame, label as written)."""
     lines = read_lines(path, "annotation")
     by_image, classes = _header(path, lines[0][1])
     labels: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
@@ -78,14 +78,14 @@ def _labels(path: Path) -> dict[str, list[tuple[int, int, str]]]:
             if len(parts) < 2 or not parts[-2] or not numbers or ".." in parts:
                 raise InputError(path, f"line {number}", repr(line[:80]), '"video/00001.jpg,label"')
             video, frame = parts[-2], numbers[-1]
-            if not 0 < frame < 10_000_000:
-                raise InputError(path, f"line {number}, frame", frame, "the number of a frame, from 1")
+            if frame >= 10_000_000:
+                raise InputError(path, f"line {number}, frame", frame, "the number of a frame")
         label = label.strip()
         if label == str(classes):
             allowed = f"-1 to {classes - 1}: its header has no Other"
             raise InputError(path, f"line {number}, label", repr(label), allowed)
         labels[video].append((number, frame, label))
-    return labels
+    return by_image, labels
 
 
 def _windows(labels: np.ndarray, has_image: np.ndarray, longest: int) -> list[tuple[int, int]]:
@@ -103,13 +103,13 @@ def _windows(labels: np.ndarray, has_image: np.ndarray, longest: int) -> list[tu
 def read(listing: Listing, *, window: int = WINDOW, classes: str = "seven") -> None:
     """Windows; the split is by video (Train_Set and Validation_Set).
 
-    Row *i* of an annotation (from 1, after the header) is image ``{i:05d}.jpg``; the newer form names the image in each
-    row. No image means that no face was found: it is skipped and nothing is shifted. Runs of one label are cut into
-    windows of at most ``window`` frames. Frames labelled -1 (ignore) or 7 (other) are in no window; ``dropped`` counts
-    them. Images are looked for in ``cropped_aligned``, ``cropped_aligned_new_50_vids`` and whatever else begins so,
-    also in ``batch1`` and the like; a video with two people has an annotation and a folder for each (``_left``,
-    ``_right``). Videos without a folder of images are refused or, with another ``missing`` than "error", counted, the
-    first of them named in a note.
+    Row *i* of an annotation (from 1, after the header) is image ``{i:05d}.jpg``, or the one before where images are
+    numbered from 0 (``manifest.first_number``); the newer form names the image in each row. No image means that no face
+    was found: it is skipped and nothing is shifted. Runs of one label are cut into windows of at most ``window``
+    frames. Frames labelled -1 (ignore) or 7 (other) are in no window; ``dropped`` counts them. Images are looked for in
+    ``cropped_aligned``, ``cropped_aligned_new_50_vids`` and whatever else begins so, also in ``batch1`` and the like; a
+    video with two people has an annotation and a folder for each (``_left``, ``_right``). Videos without a folder of
+    images are refused or, with another ``missing`` than "error", counted, the first of them named in a note.
 
     Args:
         window: longest window in frames, at least 1.
@@ -136,8 +136,8 @@ def read(listing: Listing, *, window: int = WINDOW, classes: str = "seven") -> N
         "test split: Validation_Set, because the labels of the test set are not public",
         f"windows of at most {window} frames of one label; a frame without a face image is skipped",
     ]
-    annotated = ((split, path) for split, paths in files.items() for path in paths)
-    for split, path, video, lines in ((*place, *item) for place in annotated for item in _labels(place[1]).items()):
+    annotated = ((split, path, *_labels(path)) for split, paths in files.items() for path in paths)
+    for split, path, by_image, video, lines in ((*each[:3], *item) for each in annotated for item in each[3].items()):
         parse = listing.labels.parse
         parsed = [(frame, parse(text, path, f"line {number}", every=every)) for number, frame, text in lines]
         texts = [text for *_, text in lines]
@@ -149,13 +149,21 @@ def read(listing: Listing, *, window: int = WINDOW, classes: str = "seven") -> N
         if not names:
             absent.append(video)
             continue
-        labels = np.full(max(frame for frame, _ in parsed), -1)
+        first = first_number(clips)
+        place = first if by_image else 1
+        labels = np.full(max(max(frame for frame, _ in parsed) + 1 - place, 0), -1)
+        absent_first = 0
         for frame, expression in parsed:
-            labels[frame - 1] = -1 if expression is None else expression
+            expression = -1 if expression is None else expression
+            if frame >= place:
+                labels[frame - place] = expression
+            else:  # picture 0, of which no take has one
+                absent_first += expression >= 0
         has_image = np.zeros(len(labels), bool)
         numbers = [frame_number(name)[0] for name in names]
-        has_image[[n[-1] - 1 for n in numbers if n and 0 < n[-1] <= len(labels)]] = True
-        listing.dropped["labelled frames without a face image"] += int(((labels >= 0) & ~has_image).sum())
+        has_image[[n[-1] - first for n in numbers if n and first <= n[-1] < len(labels) + first]] = True
+        lacking = absent_first + int(((labels >= 0) & ~has_image).sum())
+        listing.dropped["labelled frames without a face image"] += lacking
         listing.lists[split] = path
         for start, stop in _windows(labels, has_image, window):
             if (label := int(labels[start])) >= 0:

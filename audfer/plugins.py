@@ -122,7 +122,7 @@ for _name, _version, *_begins in (
     ("import", 1, "openface", "action_units.importing", "action_units.table"),
     ("estimator", 3, "action_units.estimator"),
     ("extraction", 1, "action_units.extraction", "action_units.table"),
-    ("training", 2, "training.loop"),
+    ("training", 3, "training.loop"),
     ("au loss", 1, "losses", "knowledge"),
     ("pretraining", 1, "training.pretraining", "models.mae_pretraining"),
     ("frame scores", 1, "study.scores"),

@@ -86,6 +86,12 @@ references.picture.save()
 study.results("table1_gap", protocol=protocol).save()
 
 # %% [markdown]
+# **And over all networks and datasets?** Interquartile means, and how often a run with the AU head beats one without.
+
+# %%
+study.results("table1_aggregate", protocol=protocol).save()
+
+# %% [markdown]
 # **Table 2: which expressions gain, and what does it cost?**
 
 # %%

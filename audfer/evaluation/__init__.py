@@ -7,6 +7,7 @@ scores and the AU head. Each says which method it uses, and from where.
 """
 
 # ruff: noqa: F401
+from .aggregates import aggregates, interquartile_mean
 from .differences import (
     POWER,
     Comparison,

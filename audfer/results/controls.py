@@ -1,16 +1,16 @@
-"""Could this run have shown an effect? Positive and negative control of AU-DFER, network by network and all together.
+"""Could this run have shown an effect? Positive and negative control of AU-DFER.
 
 Positive: action units as they were planted, with the matrix of the same; an AU head must help. Negative: the planted
-action units of other clips; it must not. Where the first is not certain, or the second is, nothing that the run says
-about AU-DFER is evidence, and the verdicts of notebooks 03 and 04 begin by saying so.
+action units of other clips; it must not. Every network has them on the strategies' dataset; what decides, and is a
+family of tests of its own, is the ablations' network on the clips of all datasets together. Where the first is not
+certain there, or the second is, nothing that the run says about AU-DFER is evidence, and the verdicts of notebooks 03
+and 04 begin by saying so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -30,7 +30,7 @@ from .rows import (
     p_text,
     sentences,
 )
-from .selection import model_name, models_of, no_head, select
+from .selection import WITHOUT, datasets_of, joined, model_name, models_of, no_head, select
 
 POSITIVE, NEGATIVE, EXTRACTED = "planted AUs", "AUs of other clips", "AUs of the extractor"
 #: control -> whose action units, what it must do, colour
@@ -39,55 +39,62 @@ CONTROLS = {
     NEGATIVE: ("shuffled", "must not help", PINK),
     EXTRACTED: ("", "AU-DFER itself", BLUE),
 }
-#: all networks of the table together: their runs are drawn as seeds are
-TOGETHER = "all networks"
+#: the clips of every dataset one after the other, instead of a dataset
+TOGETHER = "all datasets"
 
 
 def cells(study) -> list:
-    """Every network on the strategy dataset without an AU head and with each control's action units, all seeds."""
-    grid = study.profile.grid
+    """Without an AU head and with each control's action units: every network on the strategies' dataset, and the
+    ablations' network on every dataset, with the ablations' seeds.
+    """
+    grid, seeds = study.profile.grid, study.profile.training.seeds
     sources = [source for source, _, _ in CONTROLS.values() if study.profile.embedded or source == ""]
+    wanted = {(model, grid.strategy_dataset): seeds for model in grid.models}
+    if study.profile.embedded:  # nothing is planted in real clips
+        wanted |= {(grid.ratio_model, dataset): grid.ablation_seeds or seeds for dataset in grid.datasets}
     return [
-        study.cell(model, grid.strategy_dataset, ratio, seed=seed, au_source=source)
-        for model in grid.models
+        study.cell(model, dataset, ratio, seed=seed, au_source=source)
+        for (model, dataset), chosen in wanted.items()
         for ratio, source in ((0.0, ""), *((grid.au_ratio, source) for source in sources))
-        for seed in study.profile.training.seeds
+        for seed in chosen
     ]
 
 
 @output("controls", "04_strategies", cells=cells)
 def controls(study, records, protocol: str = "last") -> Result:
-    """Differences to the network without an AU head; Holm's correction: one family for each control."""
+    """Differences to the network without an AU head.
+
+    Holm's correction: for each control one family of the rows that decide and one of the others.
+    """
     grid, lines = study.profile.grid, []
-    networks = [[model] for model in models_of(records)]
-    networks += [models_of(records)] if len(networks) > 1 else []
-    for models in networks:
-        parts = [_records(records, models, grid.strategy_dataset, au_ratio=no_head)]
-        for source, _, _ in CONTROLS.values():
-            own = source or (lambda value: not value)
-            with_source = {"au_ratio": grid.au_ratio, "au_source": own, "weights": "knowledge"}
-            parts.append(_records(records, models, grid.strategy_dataset, **with_source))
-        name = models[0] if len(models) == 1 else TOGETHER
-        for control, cell in zip(CONTROLS, parts[1:], strict=True):
-            base = identity(cell, name, grid.strategy_dataset, control)
-            lines += [Line(base, cell, parts[0])] if cell and parts[0] else []
+    places = [(model, dataset) for model in models_of(records) for dataset in datasets_of(records)]
+    parts = {place: _cells(records, *place, grid.au_ratio) for place in places}
+    own = [dataset for model, dataset in places if model == grid.ratio_model and all(parts[model, dataset].values())]
+    if len(own) > 1:
+        of_one = [parts[grid.ratio_model, dataset] for dataset in own]
+        parts[grid.ratio_model, TOGETHER] = {name: joined([part[name] for part in of_one]) for name in of_one[0]}
+    deciding = grid.ratio_model, TOGETHER if len(own) > 1 else grid.strategy_dataset
+    for place, cell in parts.items():
+        for control in CONTROLS:
+            if cell[control] and cell[WITHOUT]:
+                base = identity(cell[control], *place, control) | {"decides": place == deciding}
+                lines.append(Line(base, cell[control], cell[WITHOUT]))
     tidy = measured(lines, TOTALS, protocol)[0].drop(columns=["paper", "note"])
-    for control in CONTROLS:
-        chosen = tidy["variant"] == control
-        tidy["p_holm"] = np.where(chosen, holm(tidy["p"].where(chosen)), tidy["p_holm"])
+    for _, family in tidy.groupby(["variant", "decides"]):
+        tidy.loc[family.index, "p_holm"] = holm(family["p"])
     display = []
-    for (model, control), part in tidy.groupby(["model", "variant"], sort=False):
-        line = {"Network": model_name(model), "Action units": control, "It": CONTROLS[control][1]}
+    for (model, dataset, control), part in tidy.groupby(["model", "dataset", "variant"], sort=False):
+        line = {"Network": model_name(model), "Dataset": dataset, "Action units": control, "It": CONTROLS[control][1]}
         shown = ours(part)
         for row in part.itertuples():
             line |= {f"{row.metric} [95 %]": shown[row.metric], f"Δ {row.metric} [95 %]": difference_text(row)}
             line[f"p {row.metric}"] = p_text(row.p_holm)
         display.append(line)
     caption = sentences(
-        f"Controls on {grid.strategy_dataset}: what the AU head adds to the same network without one, λ = "
-        f"{grid.au_ratio:g}. {verdict(tidy)}",
+        f"Controls: what the AU head adds to the same network without one, λ = {grid.au_ratio:g}. {verdict(tidy)}",
+        f"The rows that decide, chosen beforehand: {model_name(deciding[0])} on {deciding[1]}.",
         describe(records, protocol, study.profile.embedded),
-        how_compared(records, "each control's rows") if records else "",
+        how_compared(records, "each control's rows, those that decide apart") if records else "",
         detectable_text(tidy),
     )
     drawn = f"Controls as a picture: differences to no AU head. {describe(records, protocol, study.profile.embedded)}"
@@ -96,23 +103,20 @@ def controls(study, records, protocol: str = "last") -> Result:
     return Result("controls", tidy, caption, shown, digests=digests_of(records), picture=picture)
 
 
-def _records(records: Sequence, models: Sequence[str], dataset: str, **settings) -> list:
-    """One record per seed; of several networks, one per network and seed, each as a seed of its own."""
-    out = []
-    for model in models:
-        for record in select(records, model=model, dataset=dataset, **settings):
-            if len(models) > 1:
-                record = copy(record)
-                record.cell = record.cell | {"seed": 1000 * len(out) + record.cell["seed"]}
-            out.append(record)
-    return out
+def _cells(records: Sequence, model: str, dataset: str, ratio: float) -> dict[str, list]:
+    """The network without an AU head and with each control's action units, one record per seed each."""
+    cells = {WITHOUT: select(records, model=model, dataset=dataset, au_ratio=no_head)}
+    for control, (source, _, _) in CONTROLS.items():
+        wanted = source or (lambda value: not value)
+        cells[control] = select(
+            records, model=model, dataset=dataset, au_ratio=ratio, au_source=wanted, weights="knowledge"
+        )
+    return cells
 
 
 def verdict(tidy: pd.DataFrame) -> str:
-    """Whether this run can test the claim, in one sentence, from the rows of all networks together (else the one
-    network's).
-    """
-    rows = tidy[tidy["model"] == TOGETHER] if (tidy["model"] == TOGETHER).any() else tidy
+    """Whether this run can test the claim, in one sentence, from the rows that decide."""
+    rows = tidy[tidy["decides"].astype(bool)]
     sure = rows["p_holm"] < 1 - LEVEL
     helped = sure & (rows["difference"] > 0)
     positive, negative = ((rows["variant"] == name) for name in (POSITIVE, NEGATIVE))
@@ -137,15 +141,16 @@ def verdict(tidy: pd.DataFrame) -> str:
 
 def draw(data: pd.DataFrame) -> Figure:
     """What each control adds to each network, with 95 % intervals."""
-    names = list(dict.fromkeys(data["model"]))
+    keys = ["model", "dataset"]
+    names = list(dict.fromkeys(zip(*(data[key] for key in keys), strict=True)))
     figure, (grid,) = panels(2, 2, 3.6, 0.5 * max(1, len(names)) + 0.6, (1.2, 0), sharey=True)
     for axes, metric in zip(grid, TOTALS, strict=True):
         axes.axvline(0, color="#999999", linestyle="--", linewidth=1)
         for shift, (control, (_, _, colour)) in zip((-0.22, 0, 0.22), CONTROLS.items(), strict=True):
-            part = data[(data["metric"] == metric) & (data["variant"] == control)].set_index("model").reindex(names)
+            part = data[(data["metric"] == metric) & (data["variant"] == control)].set_index(keys).reindex(names)
             dots(axes, part, [k + shift for k in range(len(names))], colour, "difference", "difference_")
         axes.set_xlabel(f"Δ {metric} (points)")
         axes.grid(axis="x")
-    names_down(grid[0], [model_name(name) for name in names])
+    names_down(grid[0], [f"{model_name(model)}, {dataset}" for model, dataset in names])
     legend_below(figure, [interval_mark(f"{name} ({must})", colour) for name, (_, must, colour) in CONTROLS.items()])
     return figure

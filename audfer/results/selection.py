@@ -187,3 +187,23 @@ def of_fold(records: Sequence, fold: int | None) -> list:
         return pooled(records)
     several = {r.cell["dataset"] for r in records if r.cell.get("fold", 1) != 1}
     return [r for r in records if r.cell["dataset"] not in several or r.cell.get("fold", 1) == fold]
+
+
+def joined(cells: Sequence[list]) -> list:
+    """One cell's records on several datasets as if their clips were of one, a record per seed that all have.
+
+    Args:
+        cells: for each dataset, one record per seed.
+    """
+    by_seed = [{record.cell["seed"]: record for record in cell} for cell in cells]
+    common = sorted(set.intersection(*map(set, by_seed)))
+    return [_joined([_named(records[seed]) for records in by_seed]) for seed in common]
+
+
+def _named(record):
+    """A record whose clips and groups bear their dataset's name."""
+    named, dataset = copy(record), record.cell["dataset"]
+    named.clip_ids = [f"{dataset}/{clip}" for clip in record.clip_ids]
+    if getattr(record, "groups", None) is not None:
+        named.groups = np.array([f"{dataset}/{group}" for group in record.groups])
+    return named

@@ -4,7 +4,8 @@ The paper starts from trained parts (OpenFace, Kinetics and VoxCeleb2 weights), 
 ``audfer/pretrained`` holds the AU extractor of rendered faces and the weights that tiny networks start from, each with
 a card. They are trained in the profile "pretrained", whose people, clips and seeds are those of no other profile; the
 networks on the seven expressions of a source set rendered as the embedded DFEW, the extractor on coded faces as
-DISFA's. No network's start has seen an action unit.
+DISFA's. No network's start has seen an action unit,
+and cells take its trunk alone: classifier and AU head are drawn anew.
 """
 
 from __future__ import annotations

@@ -633,7 +633,9 @@ def _initial_model(cell: Cell, inputs: CellInputs) -> ClipModel:
                 inputs.initial_weights, "order of the classes", ", ".join(map(str, classes)), ", ".join(EXPRESSIONS)
             )
         try:
-            load_official_state_dict(model, state)
+            # a trunk to go on from, as the field's starts are: with a trained classifier beside an untrained AU head,
+            # what is compared would have been to school for different times
+            load_official_state_dict(model, state, heads=cell.initialisation != "shipped")
         except AudferError as error:
             raise InputError(
                 inputs.initial_weights, "weights", str(error), f"weights of {cell.model}, size {cell.size}"

@@ -1,28 +1,32 @@
-"""The controls say what the numbers say: whether this run can test the claim, network by network and together."""
+"""The controls say what the numbers say: whether this run can test the claim, and which rows decide."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake_records import fake_record, made
 
+from audfer.evaluation import holm
 from audfer.results.controls import CONTROLS, EXTRACTED, NEGATIVE, POSITIVE, TOGETHER, verdict
 from audfer.results.selection import baseline_records
 
 MODELS = ("m3dfel", "mae_dfer", "former_dfer")
+#: the ablations' network is on every dataset, the others on the strategies'
+PLACES = (*((model, "DFEW") for model in MODELS), ("former_dfer", "FERV39k"), ("former_dfer", "MAFW"))
+ALL = "former_dfer", TOGETHER
 
 
-def records(planted=0.0, shuffled=0.0, extracted=0.0, seeds=(0, 1, 2), models=MODELS):
+def records(planted=0.0, shuffled=0.0, extracted=0.0, seeds=(0, 1, 2), places=PLACES):
     """Every network without a head and with each control's action units, which add so much skill."""
     gains = {"planted": planted, "shuffled": shuffled, "": extracted}
     return [
         record
         for seed in seeds
-        for model in models
+        for model, dataset in places
         for record in (
-            fake_record(model, "DFEW", 0.0, seed=seed, skill=0.5, noise=seed),
+            fake_record(model, dataset, 0.0, seed=seed, skill=0.5, noise=seed),
             *(
                 fake_record(
-                    model, "DFEW", 0.25, seed=seed, weights="knowledge", skill=0.5 + gain, noise=seed, au_source=source
+                    model, dataset, 0.25, seed=seed, weights="knowledge", skill=0.5 + gain, noise=seed, au_source=source
                 )
                 for source, gain in gains.items()
             ),
@@ -30,15 +34,27 @@ def records(planted=0.0, shuffled=0.0, extracted=0.0, seeds=(0, 1, 2), models=MO
     ]
 
 
-def test_every_network_has_every_control_and_all_together_once():
-    frame = made("controls", records(0.2)).frame
-    assert set(frame["model"]) == {*MODELS, TOGETHER} and set(frame["variant"]) == set(CONTROLS)
-    assert len(frame) == 4 * 3 * 2 and frame["p_holm"].notna().all()
-    together = frame[frame["model"] == TOGETHER]
-    assert set(together["seeds"]) == {9}  # three networks with three seeds each
-    for (_, control, metric), part in frame[frame["model"] != TOGETHER].groupby(["dataset", "variant", "metric"]):
-        own = together[(together["variant"] == control) & (together["metric"] == metric)]
-        assert own["difference"].item() == pytest.approx(part["difference"].mean())
+def controls(*gains, **options):
+    return made("controls", records(*gains, **options), grid={"ratio_model": "former_dfer"})
+
+
+def test_every_network_has_every_control_and_one_has_the_clips_of_all_datasets():
+    frame = controls(0.2).frame
+    assert set(zip(frame["model"], frame["dataset"], strict=True)) == {*PLACES, ALL}
+    assert set(frame["variant"]) == set(CONTROLS) and len(frame) == 6 * 3 * 2 and frame["p_holm"].notna().all()
+    decides = frame["decides"].astype(bool)
+    assert (decides == (frame["dataset"] == TOGETHER)).all() and set(frame.loc[decides, "seeds"]) == {3}
+    own = frame[(frame["model"] == ALL[0]) & ~decides & (frame["metric"] == "WAR")]
+    for control, part in own.groupby("variant"):
+        row = frame[decides & (frame["variant"] == control) & (frame["metric"] == "WAR")].iloc[0]
+        assert row["clips"] == part["clips"].sum()
+        assert row["difference"] == pytest.approx(np.average(part["difference"], weights=part["clips"]))
+
+
+def test_the_rows_that_decide_are_a_family_of_tests_of_their_own():
+    frame = controls(0.05).frame
+    for _, family in frame.groupby(["variant", "decides"]):
+        np.testing.assert_allclose(family["p_holm"].astype(float), holm(family["p"]))
 
 
 @pytest.mark.parametrize(
@@ -51,22 +67,24 @@ def test_every_network_has_every_control_and_all_together_once():
     ],
 )
 def test_the_verdict_follows_from_the_numbers(gains, sentence):
-    result = made("controls", records(*gains))
+    result = controls(*gains)
     assert sentence in verdict(result.frame) and sentence in result.caption
     decisive = NEGATIVE if gains[1] else POSITIVE
-    rows = result.frame[(result.frame["model"] == TOGETHER) & (result.frame["variant"] == decisive)]
+    rows = result.frame[(result.frame["dataset"] == TOGETHER) & (result.frame["variant"] == decisive)]
     assert f"{rows['difference'].iloc[0]:+.1f}" in verdict(result.frame)
+    assert "Former-DFER on all datasets" in result.caption
 
 
 def test_a_control_that_is_missing_is_said():
-    frame = made("controls", records(0.3)).frame
+    frame = controls(0.3).frame
     assert verdict(frame[frame["variant"] == EXTRACTED]).startswith("No control")
     assert NEGATIVE in set(frame["variant"])
 
 
-def test_one_network_is_its_own_verdict():
-    frame = made("controls", records(0.3, models=("former_dfer",))).frame
-    assert TOGETHER not in set(frame["model"]) and "can test the claim" in verdict(frame)
+def test_one_dataset_is_its_own_verdict():
+    frame = controls(0.3, places=PLACES[:3]).frame
+    assert TOGETHER not in set(frame["dataset"]) and "can test the claim" in verdict(frame)
+    assert set(frame.loc[frame["decides"].astype(bool), "model"]) == {"former_dfer"}
 
 
 def test_other_sources_of_action_units_stay_out_of_the_network_alone():

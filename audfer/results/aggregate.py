@@ -1,0 +1,47 @@
+"""Table 1 in four numbers: interquartile means over networks and datasets, and how often the AU head is better."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ..evaluation import aggregates, summary
+from .builder import Result, digests_of, output
+from .rows import TOTALS, describe, sentences
+from .selection import WITH, WITHOUT, datasets_of, models_of, of_fold, without_and_with
+
+#: what ``evaluation.aggregates`` names -> how the table calls it
+_COLUMNS = {
+    "first": f"Interquartile mean {WITHOUT} [95 %]",
+    "second": f"{WITH} [95 %]",
+    "difference": "Δ [95 %]",
+    "improvement": "Probability of improvement [95 %]",
+}
+
+
+@output("table1_aggregate", "03_training", needs=("table1",))
+def aggregate(study, records, protocol: str = "last") -> Result:
+    """Over all networks and datasets that have both variants."""
+    whole = of_fold(records, None)
+    cells = [without_and_with(whole, model, dataset) for model in models_of(whole) for dataset in datasets_of(whole)]
+    cells = [cell for cell in cells if len(cell) == 2]
+    rows, display = [], []
+    for metric in TOTALS if cells else ():
+        runs = [
+            [getattr(summary(cell[variant], protocol), f"{metric.lower()}_by_seed") for cell in cells]
+            for variant in (WITHOUT, WITH)
+        ]
+        numbers = aggregates(*runs)
+        for what, number in numbers.items():
+            limits = {key: 100 * getattr(number, key) for key in ("value", "low", "high")}
+            rows.append({"metric": metric, "what": what, **limits, "tasks": len(cells), "runs": number.count})
+        shown = {name: numbers[what].percent(signed=what == "difference") for what, name in _COLUMNS.items()}
+        display.append({"Metric": metric, **shown})
+    caption = sentences(
+        f"Table 1 over {len(cells)} pairs of network and dataset, percent. Interquartile mean: of all runs, without "
+        "the lowest and the highest quarter. Probability of improvement: that a run with AU beats one without on the "
+        "same pair; 50 is none (Agarwal and others, NeurIPS 2021).",
+        "Intervals draw seeds again within each pair, on the clips at hand: whether other clips would say the same is "
+        "for the intervals of Table 1.",
+        describe(records, protocol, study.profile.embedded),
+    )
+    return Result("table1_aggregate", pd.DataFrame(rows), caption, pd.DataFrame(display), digests=digests_of(records))

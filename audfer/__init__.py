@@ -6,9 +6,19 @@ named, and so are ``audfer.open_study`` and ``audfer.predict``.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 __version__ = "0.1.0"
+
+
+def data_folder() -> str:
+    """Where ``AUDFER_DATA`` says that the real datasets are, "" if nowhere; absolute from the first time that anybody
+    asks, because notebooks' kernels and other processes run in other folders.
+    """
+    if root := os.environ.get("AUDFER_DATA", ""):
+        root = os.environ["AUDFER_DATA"] = os.path.abspath(os.path.expanduser(root))
+    return root
 
 
 def __dir__() -> list[str]:

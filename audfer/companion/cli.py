@@ -16,7 +16,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from .. import __version__
+from .. import __version__, data_folder
 from ..errors import AudferError, InputError, harmless
 
 _TYPES = {"int": int, "float": float, "lower": str.lower}
@@ -55,8 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             from ..study.profiles import with_changes
 
             options.profile = with_changes(options.profile, changes)
-        if root := os.environ.get("AUDFER_DATA"):  # kernels and other processes run elsewhere
-            os.environ["AUDFER_DATA"] = os.path.abspath(os.path.expanduser(root))
+        data_folder()
         return command_of(options)(options) or 0
     except AudferError as error:
         if speaks:

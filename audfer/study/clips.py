@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .. import datasets, synth
+from .. import data_folder, datasets, synth
 from ..datasets import Manifest, PackedClips
 from ..datasets.alignment import track_file
 from ..datasets.manifest import is_video
@@ -26,7 +25,7 @@ def data_root(study) -> Path:
             _take_over(root, name, study.synth_config)
         synth.write_benchmark(root, study.synth_config, ("DISFA", *study.dataset_names), device=study.device)
         return root
-    root = os.environ.get("AUDFER_DATA", "")
+    root = data_folder()
     if not root or not Path(root).is_dir():
         expected = "an existing folder that holds DFEW, FERV39k, ... (README, section Real data)"
         raise InputError("AUDFER_DATA", "folder of the real datasets", repr(root), expected)

@@ -1,5 +1,6 @@
 """The chain from clips to numbers, step by step and made only once."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -372,6 +373,22 @@ def test_the_planted_truth_is_read_where_it_is_judged_against_or_asked_for_by_na
     assert set(readers) <= {"action_units.py", "landmarks.py", "annotated.py"}
     # Study.truth, which planted_medians and planted_table ask: for comparisons and for cells with that source
     assert (Path(audfer.__file__).parent / "study" / "action_units.py").read_text().count("synth.read_truth(") == 1
+
+
+@pytest.mark.parametrize("given", ["data", "./data", "~/data"])
+def test_the_folder_of_the_datasets_stays_where_a_study_first_saw_it(given, monkeypatch, tmp_path):
+    from audfer.study.profiles import load_profile
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("AUDFER_DATA", given)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    profile = load_profile("paper")
+    profile, seen = replace(profile, training=replace(profile.training, device="cpu")), []
+    for folder in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(folder)
+        seen.append(Study(profile, tmp_path / "work", tmp_path).data_root)
+    assert seen == [tmp_path / "data"] * 2 and os.environ["AUDFER_DATA"] == str(tmp_path / "data")
 
 
 def test_real_datasets_need_their_folder(monkeypatch, tmp_path):

@@ -13,6 +13,7 @@ import pandas as pd
 from ..files import atomic_file
 from ..models import NETWORKS
 from ..results.builder import markdown_table
+from ..results.conclusions import WHOLE
 from .verify import codecheck
 
 
@@ -48,7 +49,8 @@ def results(figures: Path) -> str:
     words = pd.read_csv(figures / "ablation_conclusions.csv").set_index("question")["answer"]
     knowledge = next(answer.rstrip(".") for question, answer in words.items() if "plain BCE" in question)
     # what the controls allow to say comes first
-    gate = pd.read_csv(figures / "conclusions.csv").set_index("question")["answer"]["Can this run tell?"]
+    said = pd.read_csv(figures / "conclusions.csv").set_index("question")["answer"]
+    gate, whole = said["Can this run tell?"], said[WHOLE]
     gap = pd.read_csv(figures / "table1_gap.csv").set_index("question")["answer"]
     away = " ".join(f"{question} {answer}" for question, answer in gap.items() if "extractor" in question)
     appendices = figures.parent / "appendices"
@@ -74,6 +76,7 @@ def results(figures: Path) -> str:
             f"{gains['UAR']['difference'].mean():+.1f} points on "
             f"average over the {len(gains['WAR'])} pairs; {clear} of the {2 * len(gains['WAR'])} differences are "
             f"significant after Holm's correction.",
+            f"- {WHOLE} {whole} ([Controls](figures/laptop/controls.md))",
             f"- Is it the knowledge? On DFEW, {knowledge[0].lower() + knowledge[1:]} "
             f"([ablations](figures/laptop/ablations.md)).",
             f"- From no AU head to the largest ratio tried, lambda = {most:g}, WAR of "

@@ -31,6 +31,7 @@ from .rows import (
     sentences,
 )
 from .selection import WITHOUT, datasets_of, joined, model_name, models_of, no_head, select
+from .words import changes
 
 POSITIVE, NEGATIVE, EXTRACTED = "planted AUs", "AUs of other clips", "AUs of the extractor"
 #: control -> whose action units, what it must do, colour
@@ -126,17 +127,29 @@ def verdict(tidy: pd.DataFrame) -> str:
         name: ", ".join(f"{row.metric} {difference_text(row)}" for row in rows[chosen].itertuples())
         for name, chosen in ((POSITIVE, positive), (NEGATIVE, negative))
     }
+    where = f"{model_name(rows['model'].iloc[0])} on {rows['dataset'].iloc[0]}"
     if not helped[positive].any():
-        return f"This run cannot test the claim: even planted action units do not help for certain ({texts[POSITIVE]})."
+        return (
+            f"This run cannot test the claim: even planted action units do not help {where} for certain "
+            f"({texts[POSITIVE]})."
+        )
     if helped[negative].any():
         return (
             f"This run cannot test the claim: action units of other clips help as well ({texts[NEGATIVE]}), so that "
             "any gain may be that of a second task."
         )
     return (
-        f"This run can test the claim: planted action units help for certain ({texts[POSITIVE]}), those of other clips "
-        f"do not ({texts[NEGATIVE]})."
+        f"This run can test the claim: planted action units help {where} for certain ({texts[POSITIVE]}), those of "
+        f"other clips do not ({texts[NEGATIVE]})."
     )
+
+
+def together(tidy: pd.DataFrame) -> str:
+    """What AU-DFER itself does in the rows that decide, in words; "" where they are not of all datasets."""
+    rows = tidy[(tidy["dataset"] == TOGETHER) & (tidy["variant"] == EXTRACTED)]
+    if not len(rows):
+        return ""
+    return f"{model_name(rows['model'].iloc[0])}, {rows['seeds'].max():.0f} seeds: {changes(rows, 'differences')}"
 
 
 def draw(data: pd.DataFrame) -> Figure:

@@ -6,7 +6,7 @@ import pytest
 from fake_records import fake_record, made
 
 from audfer.evaluation import holm
-from audfer.results.controls import CONTROLS, EXTRACTED, NEGATIVE, POSITIVE, TOGETHER, verdict
+from audfer.results.controls import CONTROLS, EXTRACTED, NEGATIVE, POSITIVE, TOGETHER, together, verdict
 from audfer.results.selection import baseline_records
 
 MODELS = ("m3dfel", "mae_dfer", "former_dfer")
@@ -60,8 +60,8 @@ def test_the_rows_that_decide_are_a_family_of_tests_of_their_own():
 @pytest.mark.parametrize(
     "gains, sentence",
     [
-        ((0.3, 0.0), "can test the claim: planted action units help for certain"),
-        ((0.0, 0.0), "cannot test the claim: even planted action units do not help"),
+        ((0.3, 0.0), "can test the claim: planted action units help Former-DFER on all datasets for certain"),
+        ((0.0, 0.0), "cannot test the claim: even planted action units do not help Former-DFER on all datasets"),
         ((0.3, 0.3), "cannot test the claim: action units of other clips help as well"),
         ((-0.3, 0.0), "cannot test the claim: even planted"),
     ],
@@ -79,6 +79,15 @@ def test_a_control_that_is_missing_is_said():
     frame = controls(0.3).frame
     assert verdict(frame[frame["variant"] == EXTRACTED]).startswith("No control")
     assert NEGATIVE in set(frame["variant"])
+
+
+@pytest.mark.parametrize(
+    "gain, said", [(0.3, "2 differences, 2 are certain gains. Gains: "), (0.0, "no certain change")]
+)
+def test_what_all_datasets_together_say_is_in_the_conclusions(gain, said):
+    rows = controls(0.3, 0.0, gain).frame
+    assert together(rows).startswith("Former-DFER, 3 seeds: ") and said in together(rows)
+    assert together(rows[rows["dataset"] != TOGETHER]) == ""
 
 
 def test_one_dataset_is_its_own_verdict():

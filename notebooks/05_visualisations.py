@@ -61,8 +61,8 @@ study.results("loss_terms").save()
 study.results("fig7").save()
 
 # %% [markdown]
-# **Fig. 8: do the features separate the expressions?** t-SNE of the test clips' features for the backbone alone, with an AU head but
-# no knowledge weights, and with AU-DFER.
+# **Fig. 8: do the features separate the expressions?** t-SNE of the test clips' features for the network without an AU head,
+# with an AU head but no knowledge weights, and with AU-DFER.
 
 # %%
 study.results("fig8").save()

@@ -1,4 +1,4 @@
-"""Fig. 8: t-SNE of the test clips' features: backbone alone, AU head without knowledge weights, AU-DFER."""
+"""Fig. 8: t-SNE of the test clips' features: without AU, AU head without knowledge weights, AU-DFER."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from ..evaluation import bootstrap, limits
 from ..facs import EXPRESSIONS
 from .builder import Result, digests_of, output
 from .drawing import BY_EXPRESSION, EXPRESSION_COLOURS, EXPRESSION_MARKERS, empty, legend_below, mark
-from .selection import au_records, baseline_records, has_head, select
+from .selection import WITHOUT, au_records, baseline_records, has_head, select
 
-PANELS = ("backbone alone", "AU head without knowledge", "AU-DFER")
+PANELS = (WITHOUT, "AU head without knowledge", "AU-DFER")
 NEIGHBOURS = 10
-_COLUMNS = ("variant", "clip_id", "expression", "x", "y", "purity", "chance", "silhouette", "neighbours")
+_COLUMNS = ("variant", "clip_id", "expression", "x", "y", "purity", "low", "high", "chance", "silhouette", "neighbours")
 
 
 def cells(study) -> list:
@@ -45,10 +46,11 @@ def embedding_data(records: Sequence, model: str, dataset: str) -> pd.DataFrame:
     t-SNE (perplexity 30 or a third of the clips, PCA start, fixed seed, one thread, so the picture is repeatable) is
     for looking; the two numbers are taken in the feature space itself, each feature standardised: ``purity``, the
     share of a clip's 10 nearest neighbours that have its expression (percent; ``chance`` is what random
-    neighbours would give), and ``silhouette`` (-1 to 1). Of several seeds the first is shown.
+    neighbours would give; ``low`` and ``high``: 95 % by bootstrap of clips, each with its neighbours), and
+    ``silhouette`` (-1 to 1). Of several seeds the first is shown.
 
     Returns:
-        Columns variant, clip_id, expression, x, y, purity, chance, silhouette, neighbours.
+        Columns variant, clip_id, expression, x, y, purity, low, high, chance, silhouette, neighbours.
     """
     variants = (
         baseline_records(records, model, dataset),
@@ -57,23 +59,23 @@ def embedding_data(records: Sequence, model: str, dataset: str) -> pd.DataFrame:
     )
     parts = []
     for variant, cell in zip(PANELS, variants, strict=True):
-        if not cell:
+        if not cell or cell[0].features is None:  # records travel without features
             continue
         record = cell[0]
         features, expressions = np.asarray(record.features, float), np.asarray(record.expressions)
         spread = features.std(axis=0)
         features = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
-        purity, silhouette, neighbours = cluster_scores(features, expressions)
+        purity, ends, silhouette, neighbours = cluster_scores(features, expressions)
         sizes = np.bincount(expressions)
         chance = 100 * float((sizes * (sizes - 1)).sum() / max(1, len(expressions) * (len(expressions) - 1)))
         names, (x, y) = [EXPRESSIONS[k] for k in expressions], _tsne(features).T
-        values = (variant, list(record.clip_ids), names, x, y, purity, chance, silhouette, neighbours)
+        values = (variant, list(record.clip_ids), names, x, y, purity, *ends, chance, silhouette, neighbours)
         parts.append(pd.DataFrame(dict(zip(_COLUMNS, values, strict=True))))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_COLUMNS))
 
 
-def cluster_scores(features, expressions) -> tuple[float, float, int]:
-    """How well features separate expressions: (neighbour purity in percent, silhouette, neighbours used).
+def cluster_scores(features, expressions) -> tuple[float, np.ndarray, float, int]:
+    """How well features separate expressions: (neighbour purity in percent, its limits, silhouette, neighbours used).
 
     Args:
         features: ``(N, D)``; expressions: ``(N,)``. NaN where there are too few clips or classes.
@@ -84,13 +86,14 @@ def cluster_scores(features, expressions) -> tuple[float, float, int]:
     features, expressions = np.asarray(features, float), np.asarray(expressions)
     neighbours = min(NEIGHBOURS, len(features) - 1)
     if neighbours < 1:
-        return float("nan"), float("nan"), 0
+        return float("nan"), np.full(2, np.nan), float("nan"), 0
     # kneighbors without an argument leaves each point itself out
     index = NearestNeighbors(n_neighbors=neighbours).fit(features).kneighbors(return_distance=False)
-    purity = 100 * float(np.mean(expressions[index] == expressions[:, None]))
+    shares = 100 * np.mean(expressions[index] == expressions[:, None], axis=1)
+    ends = limits(bootstrap(lambda sums: sums / len(shares), shares))
     classes = len(np.unique(expressions))
     silhouette = float(silhouette_score(features, expressions)) if 1 < classes < len(features) else float("nan")
-    return purity, silhouette, neighbours
+    return float(shares.mean()), ends, silhouette, neighbours
 
 
 def _tsne(features: np.ndarray) -> np.ndarray:
@@ -117,8 +120,9 @@ def draw(data: pd.DataFrame, variants: Sequence[str] = PANELS) -> Figure:
         sns.scatterplot(part, x="x", y="y", ax=axes, **dots, **BY_EXPRESSION)
         first = part.iloc[0]
         axes.set_xlabel(
-            f"{first['neighbours']:.0f}-neighbour purity {first['purity']:.1f} % (chance {first['chance']:.1f} %)\n"
-            f"silhouette {first['silhouette']:+.3f}"
+            f"{first['neighbours']:.0f}-neighbour purity {first['purity']:.1f} % "
+            f"[{first['low']:.1f}, {first['high']:.1f}]\n"
+            f"chance {first['chance']:.1f} %, silhouette {first['silhouette']:+.3f}"
         )
         axes.set_ylabel("")
         axes.set_xticks([])

@@ -82,7 +82,8 @@ def test_a_control_that_is_missing_is_said():
 
 
 @pytest.mark.parametrize(
-    "gain, said", [(0.3, "2 differences, 2 are certain gains. Gains: "), (0.0, "no certain change")]
+    "gain, said",
+    [(0.3, "of 2 differences, 2 are certain gains and 0 are certain losses. Gains: "), (0.0, "no certain change")],
 )
 def test_what_all_datasets_together_say_is_in_the_conclusions(gain, said):
     rows = controls(0.3, 0.0, gain).frame

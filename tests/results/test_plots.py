@@ -236,7 +236,7 @@ def test_cluster_scores_on_separated_and_on_mixed_clips():
     labels = np.repeat(np.arange(4), 15)
     generator = np.random.default_rng(0)
     apart = 50 * np.eye(4)[labels] + generator.normal(size=(60, 4))
-    purity, silhouette, neighbours = fig8.cluster_scores(apart, labels)
+    purity, ends, silhouette, neighbours = fig8.cluster_scores(apart, labels)
     assert (purity, neighbours) == (100, 10) and silhouette > 0.9
     assert fig8.cluster_scores(generator.normal(size=(60, 4)), labels)[0] < 50
     assert np.isnan(fig8.cluster_scores(apart[:1], labels[:1])[0])
@@ -252,7 +252,7 @@ def test_fig8_draws_every_clip_in_three_panels_and_repeats_itself():
     figure = fig8.draw(data)
     assert sum(len(c.get_offsets()) for c in figure.axes[0].collections) == 66
     again = fig8.embedding_data(mine[:1], "m3dfel", "DFEW")
-    pd.testing.assert_frame_equal(again, data[data["variant"] == "backbone alone"])
+    pd.testing.assert_frame_equal(again, data[data["variant"] == fig8.PANELS[0]])
 
 
 def test_everything_is_drawn_of_a_smoke_run_too():

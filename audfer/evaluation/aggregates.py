@@ -15,7 +15,7 @@ import scipy
 
 from ..errors import refuse
 from .metrics import Interval
-from .resampling import DRAWS, LEVEL, SEED, limits
+from .resampling import DRAWS, LEVEL, SEED, limits, multiplicities
 
 METHOD = "bootstrap of runs within tasks"
 
@@ -53,17 +53,23 @@ def aggregates(
     refuse("aggregates", problems)
     generator = np.random.default_rng(SEED)
 
-    def sample(runs: Sequence[float]) -> np.ndarray:
-        values = np.asarray(runs, np.float64)
-        again = values[generator.integers(0, len(values), (draws, len(values)))]
-        return np.concatenate([values[None], again])  # the runs as they are come first
+    def sample(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The runs as they are and drawn again, (draws + 1, runs), and how often each is in each."""
+        times = np.vstack([np.ones(len(runs)), multiplicities(len(runs), draws, generator)])
+        return np.repeat(np.tile(runs, len(times)), times.ravel().astype(int)).reshape(times.shape), times
 
-    drawn = [[sample(runs) for runs in variant] for variant in (first, second)]
-    means = [interquartile_mean(np.concatenate(variant, axis=1)) for variant in drawn]
-    wins = [
-        (np.sign(theirs[:, None, :] - ours[:, :, None]).mean(axis=(1, 2)) + 1) / 2
-        for ours, theirs in zip(*drawn, strict=True)
+    pairs = [
+        (np.asarray(ours, np.float64), np.asarray(theirs, np.float64))
+        for ours, theirs in zip(first, second, strict=True)
     ]
+    means, wins = [[], []], []
+    for pair in pairs:
+        (drawn, times), (their_drawn, their_times) = map(sample, pair)
+        means[0].append(drawn)
+        means[1].append(their_drawn)
+        better = (np.sign(pair[1] - pair[0][:, None]) + 1) / 2
+        wins.append(((times @ better) * their_times).sum(axis=1) / better.size)
+    means = [interquartile_mean(np.concatenate(variant, axis=1)) for variant in means]
     values = {
         "first": means[0],
         "second": means[1],

@@ -705,6 +705,21 @@ def read_details(path) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, value in pairs}
 
 
+def measured_size(path) -> tuple[float, float] | None:
+    """(width, height) of the pictures that a CSV's landmarks are pixels of, where OpenFace noted it beside the file.
+
+    It notes the camera's focal length and centre, which it takes from the size of the (first) picture: 500 at 640 x
+    480, and the middle. Of a camera that somebody described to it the size is not known.
+    """
+    try:
+        fx, fy, cx, cy = map(float, read_details(path).get("camera parameters", "").split(","))
+    except ValueError:
+        return None
+    taken = (500 * 2 * cx / 640 + 500 * 2 * cy / 480) / 2
+    known = 0 < taken < 1e6 and max(abs(fx - taken), abs(fy - taken)) <= 0.01 * taken
+    return (2 * cx, 2 * cy) if known else None
+
+
 # ------------------------------------------------------------------------------------------------------- command line
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from ..errors import InputError
-from ..openface import AUTrack, read_openface
+from ..openface import AUTrack, measured_size, read_openface
 
 #: where the centres of both eyes and the corners of the mouth come to lie, as shares of the side: brows and chin stay
 #: in
@@ -110,6 +110,31 @@ def points_of(track: AUTrack, numbers: np.ndarray, where: str | os.PathLike) -> 
     return known, track.landmarks[place[known]]
 
 
+def fitted(track: AUTrack, sizes: np.ndarray, where: str | os.PathLike) -> AUTrack:
+    """A track with its landmarks in pixels of these pictures, where OpenFace measured them on another copy and noted
+    its size beside the file (``measured_size``).
+
+    Without a note they are taken for those of the pictures as they are, and so are those of pictures of several sizes,
+    of which OpenFace notes the first one's. Landmarks of a smaller copy are then not told from those of a smaller face.
+
+    Args:
+        sizes: (width, height) of the pictures, (2,) or (n, 2).
+        where: the file.
+
+    Raises:
+        InputError: the other copy has another shape, so that it is another cut of the scene.
+    """
+    noted, sizes = measured_size(where), np.unique(np.reshape(sizes, (-1, 2)), axis=0)
+    if track.landmarks is None or noted is None or len(sizes) > 1 or np.abs(sizes[0] - noted).max() <= 1:
+        return track
+    factor = sizes[0] / noted
+    if abs(factor[0] - factor[1]) > 0.01 * factor.max() + 1 / min(noted):
+        found = f"those of pictures of {noted[0]:g}x{noted[1]:g} (OpenFace's note beside it)"
+        raise InputError(where, "landmarks", found, f"those of these pictures, {sizes[0][0]}x{sizes[0][1]}")
+    # OpenFace's whole numbers are the centres of pixels
+    return replace(track, landmarks=((track.landmarks + 0.5) * factor - 0.5).astype(np.float32))
+
+
 def require_inside(points: np.ndarray, sizes: np.ndarray, where: str | os.PathLike) -> None:
     """Refuse landmarks of larger pictures than these: eyes or mouth outside in more than half of the frames.
 
@@ -187,7 +212,8 @@ def clip_alignment(
 ) -> Alignment:
     """``align`` for a clip whose OpenFace file lies in ``folder``."""
     path = find_track(folder, clip_id)
-    return align(read_openface(path, face="longest", require_presence=False, require_aus=False), numbers, path, sizes)
+    track = read_openface(path, face="longest", require_presence=False, require_aus=False)
+    return align(track if sizes is None else fitted(track, sizes, path), numbers, path, sizes)
 
 
 def contact_sheet(rows: list[tuple[str, np.ndarray, np.ndarray, Alignment]], cell: int = 112) -> Image.Image:

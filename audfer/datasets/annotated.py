@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..jobs.workers import IO_THREADS, chunks
-from ..openface import read_openface
+from ..openface import AUTrack, read_openface
 from ..progress import progress as progress_bar
 from . import alignment
 from .common import Listing, dataset_folder, known_name, listed, locate, make_manifest, read_lines, reader_choices
@@ -318,16 +318,14 @@ def annotated_landmarks(
     for _, rows, numbers, path in _tracks(base, table, folder) if folder else ():
         if path is None:
             continue
-        track = read_openface(path, require_presence=False)
+        track, size = _fitted(path, base / table["path"].iloc[rows[0]])
         known, points = alignment.points_of(track, numbers, path)
         points = points.astype(np.float64)
         if align:
             points = alignment.align(track, numbers[known], path).move(points)
         else:
-            picture = base / table["path"].iloc[rows[0]]
-            picture = next(video_frames(picture, (0,)))[1] if is_video(picture) else read_image(picture)
-            alignment.require_inside(points, picture.shape[1::-1], path)
-            points /= picture.shape[1::-1]
+            alignment.require_inside(points, size, path)
+            points /= size
         landmarks[rows[known]] = points
     return landmarks
 
@@ -356,9 +354,16 @@ def _cuts(base: Path, name: str, table: pd.DataFrame, openface) -> np.ndarray:
         if path is None:
             expected = f"{sequence.replace('/', '_')}.csv"
             raise InputError(folder, f"OpenFace file of sequence {sequence}", "none", expected)
-        found = alignment.align(read_openface(path, require_presence=False), numbers, path)
+        found = alignment.align(_fitted(path, base / table["path"].iloc[rows[0]])[0], numbers, path)
         cuts[:, rows] = found.scale_turn, found.shift
     return cuts
+
+
+def _fitted(path: Path, picture: Path) -> tuple[AUTrack, tuple[int, int]]:
+    """A sequence's file, its landmarks in pixels of its first picture; and this one's (width, height)."""
+    first = next(video_frames(picture, (0,)))[1] if is_video(picture) else read_image(picture)
+    size = first.shape[1::-1]
+    return alignment.fitted(read_openface(path, require_presence=False), size, path), size
 
 
 def _tracks(base: Path, table: pd.DataFrame, folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, Path | None]]:

@@ -116,12 +116,12 @@ def openface_points(packed: PackedClips, manifest: Manifest, folder: str | os.Pa
     def points_of_clip(position: int) -> np.ndarray:
         row, numbers = rows.loc[packed.clip_ids[position]], packed.frame_numbers[position]
         path = alignment.find_track(folder, row.clip_id)
-        track = read(path)
+        shapes = picture_sizes(manifest, row, numbers)
+        track = alignment.fitted(read(path), shapes, path)
         known, found = alignment.points_of(track, numbers, path)
         points = np.full((len(numbers), 68, 2), np.nan)
         # OpenFace's whole numbers are the centres of pixels, ours their borders
         points[known] = found + 0.5
-        shapes = picture_sizes(manifest, row, numbers)
         alignment.require_inside(points, shapes[:, None], path)
         points /= shapes[:, None]
         if aligned:
@@ -375,6 +375,7 @@ def points_sheet(
         path = alignment.find_track(folder, row.clip_id)
         track, numbers = read_openface(path, require_presence=False, require_aus=False), frame_numbers(manifest, row)
         shown = np.unique(np.linspace(0, len(numbers) - 1, moments).round().astype(int))
+        track = alignment.fitted(track, picture_sizes(manifest, row, numbers[shown]), path)
         low, high = (np.nanquantile(track.landmarks, share, axis=(0, 1)) for share in (0.02, 0.98))
         # the face with some of what is around it, the same cut in every frame
         left, top, side = *(low + high - 1.6 * max(high - low)) / 2, 1.6 * max(high - low)

@@ -180,9 +180,11 @@ class Manifest:
         """
         hasher = hashlib.sha256(json.dumps([self.name, self.fold]).encode())
         hasher.update(self.table.to_csv(index=False).encode())
-        for path in dict.fromkeys(self.table["path"]):
+        for path, stop in dict(zip(self.table["path"], self.table["stop"], strict=True)).items():
             full = self.root / path
             try:
+                if stop >= 0 and not is_video(path) and first_number(full) == 0:
+                    hasher.update(b"from 0;")
                 with os.scandir(full) as entries:
                     states = [(entry.name, entry.stat()) for entry in entries if is_frame(entry)]
                 for name, state in sorted(states, key=itemgetter(0)):

@@ -17,6 +17,7 @@ import pyarrow as pa
 from .. import files
 from ..errors import InputError
 from ..jobs.workers import ahead, chunks, each
+from ..openface import measured_size
 from ..plugins import versions
 from ..progress import progress as progress_bar
 from ..sampling import uniform_indices
@@ -237,10 +238,13 @@ def made(out: Path, meta: dict) -> PackedClips | None:
 
 
 def tracks_of(manifest: Manifest, folder: str | os.PathLike) -> dict:
-    """What the alignment depends on: the template and the sizes of the clips' OpenFace files."""
+    """What the alignment depends on: the template, and the sizes of the clips' OpenFace files and of their pictures as
+    far as OpenFace noted these.
+    """
     tracks = {clip_id: alignment.track_file(folder, clip_id) for clip_id in manifest.table["clip_id"]}
     sizes = {clip_id: os.path.getsize(file) if file else -1 for clip_id, file in tracks.items()}
-    return {"template": alignment.TEMPLATE.tolist(), "tracks": files.digest(sizes)}
+    noted = {clip_id: size for clip_id, file in tracks.items() if file and (size := measured_size(file))}
+    return {"template": alignment.TEMPLATE.tolist(), "tracks": files.digest([sizes, noted] if noted else sizes)}
 
 
 def _times(manifest: Manifest, folder: str | os.PathLike) -> str:
@@ -379,7 +383,8 @@ def _contact_sheet(manifest: Manifest, store: Path, numbers: np.ndarray, align) 
     for index in np.unique(np.linspace(0, len(manifest) - 1, clips).round().astype(int)):
         row = manifest.row(int(index))
         shown = np.unique(np.linspace(0, numbers.shape[1] - 1, moments).round().astype(int))
-        cuts = alignment.clip_alignment(align, row.clip_id, numbers[index, shown])
+        sizes = picture_sizes(manifest, row, numbers[index, shown])
+        cuts = alignment.clip_alignment(align, row.clip_id, numbers[index, shown], sizes)
         position = np.searchsorted(frame_numbers(manifest, row), numbers[index, shown])
         quality = cuts.quality()
         title = (

@@ -133,7 +133,9 @@ def test_affwild2_windows_are_runs_of_one_label_and_missing_images_are_skipped_n
 @pytest.mark.parametrize("by_image", [False, True])
 @pytest.mark.parametrize("name", ["{:05d}.png", "{}.png", "frame_{:04d}.png"])
 @pytest.mark.parametrize("first", [0, 1])
-def test_affwild2_labels_meet_their_pictures_whatever_these_are_numbered_from(tmp_path, first, name, by_image):
+def test_affwild2_labels_meet_their_pictures_whatever_these_are_numbered_from(
+    tmp_path, first, name, by_image, monkeypatch
+):
     labels, header = [1, 2, 3, 4, 5, 6], "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
     order = (NEUTRAL, ANGRY, DISGUST, FEAR, HAPPY, SAD, SURPRISE)
     # video2's first picture is lacking: what its pictures are numbered from is seen in video1 only
@@ -148,13 +150,15 @@ def test_affwild2_labels_meet_their_pictures_whatever_these_are_numbered_from(tm
             for i in have[take]:  # a picture shows the label of its frame
                 Image.new("RGB", (8, 8), (20 * labels[i],) * 3).save(folder / name.format(first + i))
     found = datasets.read_dataset("AffWild2", tmp_path)
-    seen = {}
+    seen, before = {}, found.fingerprint()
     for row in found.table.itertuples():
         numbers, pictures = datasets.frame_numbers(found, row), datasets.load_frames(found, row)
         assert len(numbers) == 1 and pictures[0, 0, 0, 0] == 20 * order.index(row.expression)
         seen.setdefault(row.subject, []).append(int(numbers[0]))
     assert {take: tuple(numbers) for take, numbers in seen.items()} == have
     assert found.dropped["labelled frames without a face image"] == 18 - 10
+    monkeypatch.setattr(manifest, "first_number", lambda folder: 1)
+    assert (found.fingerprint() == before) == (first == 1)  # a store of frames that were taken for others is made again
 
 
 def test_affwild2_windows_by_hand():

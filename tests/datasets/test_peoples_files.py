@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 from small_layouts import lines, video
@@ -16,7 +17,7 @@ from audfer.companion import cli
 from audfer.datasets import alignment, manifest
 from audfer.datasets.check import _measure
 from audfer.errors import InputError
-from audfer.openface import AUTrack
+from audfer.openface import INTENSITY_COLUMNS, LANDMARK_COLUMNS, AUTrack, measured_size
 
 RNG = np.random.default_rng(17)
 #: wider than high, no symmetry
@@ -278,6 +279,51 @@ def test_a_face_that_leaves_the_picture_for_a_while_or_with_its_chin_stays():
     leaving.landmarks[:5] += 150
     for face in (track(), track(1, 60), leaving):
         alignment.align(face, np.arange(10), "a.csv", np.full((10, 2), 200))
+
+
+def note(path: Path, width: float, height: float) -> Path:
+    """What OpenFace writes beside a file of pictures of that size."""
+    focus = 500 * (width / 640 + height / 480) / 2
+    path.with_name(f"{path.stem}_of_details.txt").write_text(
+        f"Input:/x.mp4\nCamera parameters:{focus:g},{focus:g},{width / 2:g},{height / 2:g}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5, 1, 3])
+def test_landmarks_of_another_copy_are_scaled_where_openface_noted_its_size(tmp_path, scale):
+    file, sizes = note(tmp_path / "a.csv", 200 * scale, 200 * scale), np.full((3, 2), 200)
+    other = track(scale, (scale - 1) / 2)  # the same scene: pixels' centres, not their corners, are whole numbers
+    points = alignment.fitted(other, sizes, file).landmarks
+    np.testing.assert_allclose(points, track().landmarks, atol=1e-3)
+    np.testing.assert_array_equal(alignment.fitted(other, sizes, tmp_path / "b.csv").landmarks, other.landmarks)
+
+
+def test_landmarks_of_another_cut_are_refused_and_pictures_of_several_sizes_keep_theirs(tmp_path):
+    file = note(tmp_path / "a.csv", 100, 75)
+    with pytest.raises(InputError, match="of pictures of 100x75 .*, expected those of these pictures, 200x200"):
+        alignment.fitted(track(0.3), np.full((3, 2), 200), file)
+    assert alignment.fitted(track(), np.array([[200, 200], [100, 75]]), file).landmarks is not None
+    (tmp_path / "a_of_details.txt").write_text("Camera parameters:900,900,320,240\n")  # somebody's own camera
+    assert measured_size(file) is None
+
+
+@pytest.mark.parametrize("copy", [1, 0.5])
+def test_faces_are_cut_out_of_the_right_place_with_landmarks_of_a_smaller_copy(tmp_path, copy):
+    clip = tmp_path / "data" / "happy" / "clip"
+    clip.mkdir(parents=True)
+    picture = np.zeros((200, 200, 3), np.uint8)
+    picture[60:140, 60:140] = 255  # around the face
+    for number in range(3):
+        Image.fromarray(picture).save(clip / f"{number + 1}.png")
+    (tmp_path / "csv" / "happy").mkdir(parents=True)
+    file, points = note(tmp_path / "csv" / "happy" / "clip.csv", 200 * copy, 200 * copy), track(copy).landmarks[0]
+    cells = {"frame": 1, "timestamp": 0.0, "confidence": 0.98, "success": 1, **dict.fromkeys(INTENSITY_COLUMNS, 1.0)}
+    cells |= dict(zip(LANDMARK_COLUMNS, points.T.reshape(-1).tolist(), strict=True))
+    pd.DataFrame([cells | {"frame": n + 1, "timestamp": n / 25} for n in range(3)]).to_csv(file, index=False)
+    manifest = datasets.read_dataset("folder", tmp_path / "data")
+    packed = datasets.pack(manifest, tmp_path / "out", 2, 32, align=tmp_path / "csv", workers=1, progress=False)
+    assert packed.frames[0, 0, 8:24, 8:24].mean() > 250  # black, were it cut out of the left upper quarter
 
 
 # ------------------------------------------------------------------------------------------------------------ layouts

@@ -44,8 +44,10 @@ from audfer.jobs.processes import ChildEnded, OutOfTime, PythonChild, following
 from audfer.openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
-#: seconds that anything may take, and that a killed command's children may live on
-LIMIT, GRACE = 420, 5
+#: seconds of processor time that a command may take, or without any; and that a killed command's children may live on
+LIMIT, GRACE = 420, 10
+#: seconds that an input may take, of which reading it needs a fraction of one: others' work may hold the processor
+PATIENCE = 120
 #: a name under which something was being written
 _LEFT = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
 
@@ -73,7 +75,7 @@ class Soak:
     def __init__(self, folder: Path, seed: int):
         self.folder, self.random, self.count = folder, random.Random(seed), Counter()
         self.of = Counter()
-        self.child = PythonChild()
+        self.child, self.ready = PythonChild(), False
         self.inputs = folder / "inputs"
 
     def note(self, what: str, text: str) -> None:
@@ -96,12 +98,17 @@ class Soak:
 
     def ended(self, deed: Deed, process, expected: tuple[int, ...]) -> None:
         """Wait for a command, and look at what it said and which of its processes are left."""
-        try:
-            code = process.wait(LIMIT)
-        except psutil.TimeoutExpired:
-            self.note("hung", f"{deed.name}: no end after {LIMIT} s")
-            self.kill(deed, process)
-            code = None
+        code, idle, used = None, time.monotonic(), 0.0
+        while code is None:
+            with suppress(psutil.TimeoutExpired):
+                code = process.wait(5)
+                break
+            if (now := processor_seconds(process)) > used + 0.1:
+                idle, used = time.monotonic(), now
+            if used > LIMIT or time.monotonic() - idle > LIMIT:
+                self.note("hung", f"{deed.name}: no end after {used:.0f} s of the processor")
+                self.kill(deed, process)
+                break
         process.said.seek(0)
         text = process.said.read()
         process.said.close()
@@ -131,8 +138,10 @@ class Soak:
 
     def interrupted(self, deed: Deed, place: Path) -> None:
         process = self.start(deed, place)
+        while process.poll() is None and processor_seconds(process) < 0.3:  # Python itself starts with tracebacks
+            time.sleep(0.02)
         with suppress(psutil.TimeoutExpired):
-            process.wait(self.random.uniform(2, 2 + deed.took))
+            process.wait(self.random.uniform(0, deed.took))
         if process.poll() is None:
             self.count["interrupts"] += 1
             process.send_signal(signal.SIGINT)
@@ -172,8 +181,12 @@ class Soak:
         self.count["inputs tried"] += 1
         self.of[kind] += 1
         try:
-            self.child.call(read, kind, str(copy), seconds=30)
+            if not self.ready:
+                self.child.call(get_ready, seconds=2 * LIMIT)
+            self.ready = True
+            self.child.call(read, kind, str(copy), seconds=PATIENCE)
         except (OutOfTime, ChildEnded) as error:
+            self.ready = False
             self.note("hung", f"{source}: {error}")
         except Exception as error:
             self.note("tracebacks", f"{source}\n{''.join(getattr(error, '__notes__', [repr(error)]))}")
@@ -200,6 +213,24 @@ class Soak:
             else:
                 data[place:end] = self.random.randbytes(end - place)
         return bytes(data)
+
+
+def processor_seconds(process: psutil.Process) -> float:
+    """What a command and its processes have used so far."""
+    used = 0.0
+    with suppress(psutil.Error):
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.Error):
+                used += sum(one.cpu_times()[:2])
+    return used
+
+
+def get_ready() -> None:
+    """Import what ``read`` needs: no input is blamed for that."""
+    from audfer import datasets, knowledge, models, training  # noqa: F401
+    from audfer.companion import notebooks  # noqa: F401
+    from audfer.study import profiles  # noqa: F401
+    from audfer.training import records  # noqa: F401
 
 
 def read(kind: str, folder: str) -> None:
@@ -389,6 +420,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="attack this command alone (again for several; default: all)")
     parser.add_argument("--keep", help="folder to work in, which stays (default: a temporary one)")
     options = parser.parse_args()
+    # a shell that starts a job in the background has it ignore Ctrl-C, and so would everything that is interrupted here
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(options.keep or tempfile.mkdtemp(prefix="soak-"))
     soak, sources, whole, place = Soak(folder, options.seed), folder / "sources", folder / "whole", folder / "attacked"
     write_sources(sources)

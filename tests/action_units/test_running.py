@@ -95,7 +95,7 @@ def test_every_clip_ends_in_the_table_or_in_quarantine_with_its_reason(tmp_path,
     )
     manifest = Manifest("folder", manifest.root, table)
     backend = OpenFace(str(STANDIN), csvs=str(tmp_path / "csvs"), reading=ImportOptions(version="2.2.0", mode="static"))
-    states = extract_manifest(manifest, tmp_path / "au.parquet", backend, workers=3, seconds=1.0, retries=1)
+    states = extract_manifest(manifest, tmp_path / "au.parquet", backend, workers=3, seconds=4.0, retries=1)
     states = states.set_index(states["path"].str.split("/").str[1])
     assert states["state"].to_dict() == {
         "good": "done",
@@ -107,7 +107,7 @@ def test_every_clip_ends_in_the_table_or_in_quarantine_with_its_reason(tmp_path,
         "header": "no face found",
         "crash": "killed by SIGSEGV",
         "exit": r"exit status 3 \(ERROR: the models cannot be read\)",
-        "hang": "no end after 1 s",
+        "hang": "no end after 4 s",
         "short": "11 whole rows for 12 pictures",
         "absent": "nothing there",
         "empty": "no image",
@@ -243,7 +243,7 @@ def test_a_container_gets_the_clip_and_ends_with_its_time(tmp_path, log, monkeyp
     monkeypatch.setenv("STANDIN_IMAGE", str(image))
     manifest = make_clips(tmp_path / "clips", {"good": "good", "hang": "hang"})
     backend = OpenFace(container="openface:test", engine="docker")
-    states = extract_manifest(manifest, tmp_path / "au.parquet", backend, seconds=1.0, retries=0)
+    states = extract_manifest(manifest, tmp_path / "au.parquet", backend, seconds=4.0, retries=0)
     assert states["state"].tolist() == ["done", "refused"]
     assert len(AUTable.load(tmp_path / "au.parquet").clip("happy/good")) == 12
     wait_for(lambda: not any(alive(pid) for what, pid, _, clip in log() if what == "start"), 5)

@@ -81,6 +81,8 @@ def controls(study, records, protocol: str = "last") -> Result:
                 base = identity(cell[control], *place, control) | {"decides": place == deciding}
                 lines.append(Line(base, cell[control], cell[WITHOUT]))
     tidy = measured(lines, TOTALS, protocol)[0].drop(columns=["paper", "note"])
+    if not lines:
+        tidy["decides"] = False
     for _, family in tidy.groupby(["variant", "decides"]):
         tidy.loc[family.index, "p_holm"] = holm(family["p"])
     display = []

@@ -10,6 +10,7 @@ import html
 import io
 
 import ipywidgets as widgets
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -18,6 +19,7 @@ from ..facs import ACTION_UNIT_NAMES, ACTION_UNITS, EXPRESSIONS, PROTOTYPES
 from ..knowledge import KnowledgeMatrix
 from ..progress import headless
 from ..synth.face import neutral_scene, render, sample_identities
+from ..training.engine import threads
 
 UPPER_FACE = ("AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU45")
 LOWER_FACE = tuple(au for au in ACTION_UNITS if au not in UPPER_FACE)
@@ -51,9 +53,9 @@ class FacePanel(widgets.HBox):
                 step=0.25,
                 value=0,
                 description=f"{au} {ACTION_UNIT_NAMES[au]}",
-                readout_format=".1f",
-                continuous_update=True,
-                layout={"width": "24em"},
+                readout_format=".2f",
+                continuous_update=True,  # the face follows a slider while it is dragged
+                layout={"width": "36em"},  # a step of 0.25 is ten pixels
                 style={"description_width": "12.5em"},
             )
             for au in ACTION_UNITS
@@ -107,7 +109,8 @@ class FacePanel(widgets.HBox):
         if self._paused:
             return
         values = self.intensities
-        frames, _ = render(self._identity, values[None], self._scene, size=self._size)
+        with threads(1):  # more of them wait for each other longer than a face takes
+            frames, _ = render(self._identity, values[None], self._scene, size=self._size)
         self.image.value = _png(frames[0])
         self.expression_scores = self._knowledge.expression_scores(values.numpy())
         self.scores.value = score_bars(self.expression_scores)
@@ -156,11 +159,11 @@ def _png(frame: torch.Tensor) -> bytes:
 
 
 def score_bars(scores) -> str:
-    """Scores (7,) as a table with a bar each, HTML."""
-    best = int(scores.argmax())
-    rows = []
-    for index, (name, score) in enumerate(zip(EXPRESSIONS, scores, strict=True)):
-        colour = _BAR if index == best else "#c3cad4"
+    """Scores (7,) as a table with a bar each, HTML; the highest stands out where it is alone."""
+    near = np.isclose(scores, scores.max())
+    best, rows = near & (near.sum() == 1), []
+    for name, score, alone in zip(EXPRESSIONS, scores, best, strict=True):
+        colour = _BAR if alone else "#c3cad4"
         rows.append(
             f"<tr><td style='padding-right:.6em'>{html.escape(name)}</td><td style='width:11em'>"
             f"<div style='background:{colour};height:.8em;width:{100 * score:.1f}%'></div></td>"

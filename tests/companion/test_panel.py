@@ -7,11 +7,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from audfer.companion import panel as panel_module
-from audfer.companion.panel import LOWER_FACE, UPPER_FACE, FacePanel, face_panel, prototype
+from audfer.companion.panel import LOWER_FACE, UPPER_FACE, FacePanel, face_panel, prototype, score_bars
 from audfer.facs import ACTION_UNITS, EXPRESSIONS, PROTOTYPES
 from audfer.knowledge import KnowledgeMatrix
 
@@ -59,6 +60,40 @@ def test_another_person_keeps_the_action_units(panel):
     before, values = pixels(panel), panel.intensities
     panel.new_identity.click()
     assert (panel.intensities == values).all() and np.abs(pixels(panel) - before).mean() > 2
+
+
+@pytest.mark.parametrize(
+    ("scores", "highlighted"),
+    [
+        (np.full(7, 1 / 7), 0),  # a face at rest
+        (np.array([0.4, 0.4, 0.04, 0.04, 0.04, 0.04, 0.04]), 0),
+        (np.array([0.5, 0.3, 0.04, 0.04, 0.04, 0.04, 0.04]), 1),
+    ],
+)
+def test_an_expression_stands_out_only_where_it_is_alone_at_the_top(scores, highlighted):
+    table = score_bars(scores)
+    assert table.count(f"background:{panel_module._BAR}") == highlighted and table.count("<tr>") == 7
+
+
+def test_a_face_is_rendered_on_one_thread_while_a_slider_moves(panel, monkeypatch):
+    before, seen = torch.get_num_threads(), []
+    real = panel_module.render
+    monkeypatch.setattr(panel_module, "render", lambda *a, **k: seen.append(torch.get_num_threads()) or real(*a, **k))
+    torch.set_num_threads(2)
+    try:
+        panel.sliders["AU26"].value = 1.25
+        assert seen == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert all(slider.continuous_update for slider in panel.sliders.values())
+
+
+def test_every_quarter_of_a_slider_can_be_hit(panel):
+    """Names and readout take 17 of a slider's em, of 13 to 14 pixels each; a step shall be 10 pixels at least."""
+    for slider in panel.sliders.values():
+        track = 13 * (float(slider.layout.width.removesuffix("em")) - 17)
+        assert track / ((slider.max - slider.min) / slider.step) >= 10
+        assert f"{1.25:{slider.readout_format}}" == "1.25"
 
 
 def test_a_move_at_the_panels_own_size_takes_less_than_a_seventh_of_a_second_of_processor_time():

@@ -1,9 +1,10 @@
 """Is a network right as often as it says?
 
-Expected calibration error over 15 equal bins of the top probability (Guo, Pleiss, Sun and Weinberger, "On calibration
-of modern neural networks", ICML 2017), beside what a perfectly calibrated network of the same confidences would show on
-as many clips (consistency resampling: Broecker and Smith, "Increasing the reliability of reliability diagrams", Weather
-and Forecasting 2007), and Brier's score.
+Expected calibration error of the top probability (Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural
+networks", ICML 2017) over bins of equally many clips, so that none holds a clip or two (Nixon and others, "Measuring
+calibration in deep learning", CVPR Workshops 2019), beside what a perfectly calibrated network of the same confidences
+would show on as many clips (consistency resampling: Broecker and Smith, "Increasing the reliability of reliability
+diagrams", Weather and Forecasting 2007), and Brier's score.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from .metrics import CLASSES, Interval, predictions, ratio, wilson_interval
 from .resampling import LEVEL, SEED, blocks
 
 BINS = 15
+#: clips of a bin at least, where there are so many
+FEWEST = 20
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Calibration:
             as many clips: an ECE below it is no evidence of anything.
         brier: Brier's score summed over the classes, 0 (best) to 2, with its interval over clips.
         bins: the reliability diagram, one row per bin: low, high (of the top probability), clips, confidence, accuracy,
-            accuracy_low, accuracy_high (Wilson); NaN in empty bins.
+            accuracy_low, accuracy_high (Wilson).
         method: how the bins were made.
     """
 
@@ -46,19 +49,21 @@ def calibration(
 ) -> Calibration:
     """Expected calibration error, reliability diagram and Brier's score of one record or of one cell's seeds.
 
-    The bins are equal parts of (0, 1] for the top probability. Seeds are averaged (each seed's clips fill the bins,
-    and a bin's interval counts clips, not seeds times clips).
+    The bins are parts of the clips, sorted by their top probability; clips that say the same stay together. Seeds are
+    averaged (each seed's clips fill the bins, and a bin's interval counts clips, not seeds times clips).
 
     Args:
         record: a run record or a sequence of records that differ by seed.
         protocol: see ``predictions``.
+        bins: at most; fewer where a bin would have less than ``FEWEST`` clips.
         draws: simulated perfectly calibrated networks behind ``ece_if_calibrated``.
     """
     said = predictions(record, protocol)
     scores, right, seeds = said.scores.astype(float), said.right, len(said.seeds)
     confidence = np.take_along_axis(scores, said.predicted[..., None], axis=-1)[..., 0]
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, bins - 1)
+    parts = np.arange(1, (bins := max(1, min(bins, confidence.shape[-1] // FEWEST))) + 1) / bins
+    ends = np.unique(np.quantile(confidence, parts, method="inverted_cdf")) if confidence.size else np.ones(1)
+    place, bins = np.searchsorted(ends, confidence), len(ends)
 
     def mean_gap(outcome: np.ndarray) -> np.ndarray:
         """ECE, mean over seeds, for outcomes (..., S, N)."""
@@ -80,8 +85,8 @@ def calibration(
     low, high = wilson_interval(hits, clips, level)
     table = pd.DataFrame(
         {
-            "low": edges[:-1],
-            "high": edges[1:],
+            "low": np.concatenate([[confidence.min(initial=1.0)], ends[:-1]]),
+            "high": ends,
             "clips": clips,
             "confidence": ratio(by_bin(confidence), clips),
             "accuracy": ratio(hits, clips),
@@ -95,7 +100,7 @@ def calibration(
         ece_if_calibrated=float(np.quantile(np.concatenate(null), level)),
         brier=_mean_interval(squares, level),
         bins=table,
-        method=f"{bins} bins of equal width of the top probability",
+        method=f"{bins} bins of equally many clips, by their top probability",
     )
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ..evaluation import au_quality
 from ..evaluation import calibration as reliability
 from .builder import Result, digests_of, output
-from .drawing import VARIANT_COLOURS, by_action_unit, f1_bars
+from .drawing import VARIANT_COLOURS, by_action_unit, f1_bars, panels
 from .fig7 import cells
 from .selection import without_and_with
 
@@ -48,42 +48,25 @@ def calibration_data(records: Sequence, model: str, dataset: str, protocol: str 
 
 
 def draw(data: pd.DataFrame) -> Figure:
-    """Accuracy against confidence, a panel per variant, clips of each bin below."""
+    """Accuracy against confidence with 95 % intervals, a panel per variant; each dot is as many clips as any other."""
     variants = list(dict.fromkeys(data["variant"]))
-    figure, grid = plt.subplots(
-        2,
-        len(variants),
-        figsize=(3.1 * len(variants) + 0.5, 4.2),
-        sharex=True,
-        sharey="row",
-        height_ratios=(3, 1),
-        squeeze=False,
-    )
-    for (top, bottom), variant in zip(grid.T, variants, strict=True):
+    figure, grid = panels(len(variants), 2, 3.3, 3.9, (0.3, 0), sharey=True)
+    for axes, variant in zip(grid.flat, variants, strict=False):
         part, colour = data[data["variant"] == variant], VARIANT_COLOURS[variant]
-        top.plot([0, 100], [0, 100], color="#999999", linestyle="--", linewidth=1)
-        filled = 100 * part.loc[part["clips"] > 0, ["confidence", "accuracy", "accuracy_low", "accuracy_high"]]
-        top.vlines(filled["confidence"], filled["accuracy_low"], filled["accuracy_high"], color=colour, alpha=0.5)
-        top.plot(filled["confidence"], filled["accuracy"], marker="o", markersize=4, linewidth=1, color=colour)
+        axes.plot([0, 100], [0, 100], color="#999999", linestyle="--", linewidth=1)
+        shown = 100 * part[["confidence", "accuracy", "accuracy_low", "accuracy_high"]]
+        axes.vlines(shown["confidence"], shown["accuracy_low"], shown["accuracy_high"], color=colour, alpha=0.5)
+        axes.plot(shown["confidence"], shown["accuracy"], marker="o", markersize=4, linewidth=1, color=colour)
         first = part.iloc[0]
-        top.set_title(variant)
-        # below the diagonal, where only a network that is too sure of itself has points
-        top.text(
-            97,
-            3,
-            f"ECE {100 * first['ece']:.1f} points\n(if calibrated, up to {100 * first['ece_if_calibrated']:.1f})\n"
-            f"Brier {first['brier']:.2f} [{first['brier_low']:.2f}, {first['brier_high']:.2f}]",
-            va="bottom",
-            ha="right",
-            fontsize=8,
+        axes.set_title(variant)
+        axes.set(xlim=(0, 102), ylim=(0, 102), aspect="equal")
+        axes.set_xlabel(
+            f"confidence (%), {part['clips'].mean():.0f} clips a dot\n"
+            f"ECE {100 * first['ece']:.1f} points (if calibrated, up to {100 * first['ece_if_calibrated']:.1f})\n"
+            f"Brier {first['brier']:.2f} [{first['brier_low']:.2f}, {first['brier_high']:.2f}]"
         )
-        top.set(xlim=(0, 100), ylim=(0, 100))
-        top.grid(True)
-        width = 100 * (part["high"] - part["low"])
-        bottom.bar(100 * part["low"], part["clips"], width=0.92 * width, align="edge", color=colour, alpha=0.6)
-        bottom.set_xlabel("confidence (%)")
+        axes.grid(True)
     grid[0, 0].set_ylabel("right (%)")
-    grid[1, 0].set_ylabel("clips")
     return figure
 
 

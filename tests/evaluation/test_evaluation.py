@@ -424,14 +424,30 @@ def test_a_calibrated_network_is_told_from_an_overconfident_one():
     ).mean() > 0.8
 
 
+def of_confidence(top, right):
+    """A record whose clips are of class 0, said with the probabilities ``top`` where they are right."""
+    record, top = calibrated_record(np.random.default_rng(0), count=len(top)), np.asarray(top)
+    record.expressions = np.where(right, 0, 1)
+    record.scores = np.stack([top, 1 - top], axis=1) @ np.eye(7)[:2]
+    return record
+
+
 def test_calibration_by_hand():
-    record = calibrated_record(np.random.default_rng(0), count=4)
-    record.expressions = np.array([0, 0, 1, 1])
-    record.scores = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]) @ np.eye(7)[:2]
-    found = evaluation.calibration(record)
-    # three clips at 0.9, two of them right; one at 0.6, right
-    assert found.ece == pytest.approx(0.75 * (0.9 - 2 / 3) + 0.25 * 0.4)
-    assert found.brier.value == pytest.approx((0.02 + 0.02 + 2 * 0.81 + 2 * 0.16) / 4)
+    # 30 clips at 0.9, twenty of them right; 30 at 0.6, all right
+    found = evaluation.calibration(of_confidence([0.9] * 30 + [0.6] * 30, [True] * 20 + [False] * 10 + [True] * 30))
+    assert found.ece == pytest.approx(0.5 * (0.9 - 2 / 3) + 0.5 * 0.4)
+    assert found.brier.value == pytest.approx((20 * 0.02 + 10 * 2 * 0.81 + 30 * 2 * 0.16) / 60)
+    assert found.bins["clips"].tolist() == [30, 30] and found.bins["high"].tolist() == pytest.approx([0.6, 0.9])
+
+
+@pytest.mark.parametrize(("clips", "bins"), [(3000, 15), (299, 14), (40, 2), (39, 1), (1, 1)], ids=lambda n: str(n))
+def test_bins_hold_equally_many_clips_and_none_holds_few(clips, bins):
+    """Most are sure, as networks are: bins of equal width would leave the low ones with a clip or none."""
+    top = 0.5 + 0.5 * np.random.default_rng(clips).beta(6, 1, size=clips)
+    found = evaluation.calibration(of_confidence(top, top > 0.6)).bins
+    assert len(found) == bins and found["clips"].sum() == clips
+    assert found["clips"].max() - found["clips"].min() <= 1 and (clips < 20 or found["clips"].min() >= 19)
+    assert found.notna().all(axis=None)
 
 
 # ---- AU head

@@ -1,6 +1,7 @@
 """Records travel, and a grid with a budget goes on from what has arrived."""
 
 import json
+import os
 import shutil
 import time
 import zipfile
@@ -11,6 +12,8 @@ import pandas as pd
 import pytest
 
 from audfer.errors import InputError
+from audfer.results.builder import open_records
+from audfer.study.study import Study
 from audfer.training.parcels import export_records, import_records
 from audfer.training.records import LEFT, RunStore, load_records, run_cells
 
@@ -133,9 +136,10 @@ def test_an_empty_or_damaged_store_is_not_packed(whole, tmp_path):
 
 
 def test_a_budget_stops_between_epochs_and_another_machine_goes_on(whole, study, cells, tmp_path):
-    # the time is up at once: no cell is known, so the first is begun and left after an epoch, the other not begun
+    # no cell is known, so the first is begun and left after an epoch, the other not begun
     here = RunStore(tmp_path / "here")
-    frame = run_cells(cells, study.inputs, here, workers=1, until=time.time() + 0.01)
+    epoch = whole.spent()["seconds"].min() / 2
+    frame = run_cells(cells, study.inputs, here, workers=1, until=time.time() + epoch)
     assert frame["error"].tolist() == [f"{LEFT}, after epoch 1 of 2", LEFT] and not frame["trained"].any()
     assert here.epochs_done(frame["key"][0]) == 1 and not here.failure(frame["key"][0])
     # on the same disk it goes on; time for one cell only
@@ -147,3 +151,48 @@ def test_a_budget_stops_between_epochs_and_another_machine_goes_on(whole, study,
     frame = run_cells(cells, study.inputs, there, workers=1, until=time.time() + 600)
     assert frame["trained"].tolist() == [False, True]
     same_numbers(load_records(frame), load_records(run_cells(cells, study.inputs, whole, workers=1)))
+
+
+def test_a_budget_takes_the_cells_that_fit_in_the_order_given(whole, cells, study, tmp_path):
+    """A cell far beyond the budget stands first: it waits for those that fit, and gets what time they leave."""
+    store = RunStore(tmp_path)
+    import_records(store, export_records(whole, tmp_path / "parcels"))
+    known = store.spent()["seconds"].sum() / 4  # seconds an epoch; the records are of two epochs each
+    endless, *short = (replace(cells[0], epochs=n, seed=seed) for seed, n in ((1, 100_000), (2, 2), (3, 1)))
+    frame = run_cells([endless, *short], study.inputs, store, workers=1, until=time.time() + max(20 * known, 6))
+    assert frame["trained"].tolist() == [False, True, True], frame["error"].tolist()
+    assert frame["error"][0].startswith(LEFT)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    begun = [line["key"] for line in log if line["event"] == "begin"]
+    assert begun[:2] == frame["key"][1:].tolist() and set(begun[2:]) <= {frame["key"][0]}
+    assert not store.failure(frame["key"][0])
+
+
+def test_a_grid_stopped_here_and_gone_on_with_elsewhere_gives_the_tables_of_one_run(study, tmp_path):
+    """Fig. 7's cells under a budget, their records in another work folder, and the rest there; against one run."""
+    profile = replace(study.profile, grid=replace(study.profile.grid, ratio_model="former_dfer"))
+    assert study.inputs
+
+    def machine(name):
+        # each machine makes the clips itself; here they share them, and nothing else: so far apart, no record of one
+        # is another profile's for the others to borrow
+        work = tmp_path / name / "somewhere" / "work"
+        (work / study.profile.name).mkdir(parents=True)
+        for made in study.work.iterdir():
+            if made.name != "runs":
+                os.symlink(made, work / study.profile.name / made.name)
+        return Study(profile, work, tmp_path / "figures")
+
+    alone, here, there = map(machine, ("alone", "here", "there"))
+    records = alone.records("fig7")
+    cells = here.noted_cells("fig7")
+    for _ in range(5):  # until one of the two cells is through
+        frame = here.train(cells, until=time.time() + records[0].seconds / 2)
+        if frame["trained"].any():
+            break
+    assert frame["trained"].tolist() == [True, False] and frame["error"][1].startswith(LEFT), frame["error"].tolist()
+    taken, _ = import_records(there.store, export_records(here.store, tmp_path / "parcels"))
+    assert len(taken) == 1
+    same_numbers(there.records("fig7"), records)
+    tables = [open_records(one.store.folder, tmp_path).results("fig7").frame for one in (there, alone)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)

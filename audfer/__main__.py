@@ -3,6 +3,7 @@
 Ctrl-C is answered from the first line on: what the command line is made of takes up to a second to import.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -20,6 +21,8 @@ def main() -> int:
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where a shell has it ignored
     if heeded:
         signal.signal(signal.SIGINT, _quiet)
+        # registered first, so done last: while it ends, Python heeds no handler and would die of the signal
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     from .companion import cli
 
     try:

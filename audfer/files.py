@@ -6,12 +6,18 @@ import errno
 import fcntl
 import hashlib
 import json
+import lzma
 import math
 import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
+import tokenize
+import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,8 +26,9 @@ from typing import NoReturn
 
 import numpy as np
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
-from .errors import AudferError
+from .errors import AudferError, InputError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SAYS_NO_ROOM = re.compile(
@@ -33,6 +40,12 @@ _SAYS_NO_ROOM = re.compile(
 _UNFINISHED = re.compile(r"\.(.+)\.[a-z0-9_]{8}(\.\w+)?")
 #: what a spreadsheet takes for a formula, and what has been kept from being taken for one
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+#: what readers of JSON, weights, NumPy's arrays and zip files raise where the bytes are not those that were written
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OverflowError, MemoryError),
+    *(RuntimeError, SyntaxError, tokenize.TokenError, struct.error),  # nesting without end, passwords; array headers
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, SafetensorError),
+)
 #: descriptors of the locks that this process holds; its children keep them, so that none is free while they write
 held_locks: set[int] = set()
 
@@ -314,6 +327,43 @@ def for_spreadsheets(frame):
 def from_spreadsheets(frame):
     """A table as it was before ``for_spreadsheets``."""
     return frame.map(lambda value: value[1:] if isinstance(value, str) and _FORMULA.match(value) else value)
+
+
+def read_csv(path: str | os.PathLike, **options):
+    """A table of cells separated by commas, read by pandas; the one way in which this package reads one of its own or
+    of a user's.
+
+    In rows with more cells than the header pandas takes the first ones for an index, and every other for its
+    neighbour's column. Here they are an error, unless what is too much is empty: spreadsheets leave that.
+
+    Args:
+        options: of ``pandas.read_csv``.
+
+    Raises:
+        InputError: not such a table. OSError: no such file, or not to be read.
+    """
+    import pandas as pd
+
+    expected = "a comma-separated table, with no more cells in a row than in the header"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(path, index_col=False, compression=None, **options)
+    except pd.errors.ParserWarning:
+        raise InputError(path, "rows", "more cells than in the header", expected) from None
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(path, "file", str(error).splitlines()[0], expected) from error
+
+
+def readable(path: str | os.PathLike) -> bool:
+    """Whether there is a whole .npy or .npz file of ours."""
+    try:
+        arrays = np.load(path, mmap_mode="r")
+        for _ in arrays.values() if hasattr(arrays, "values") else ():
+            pass
+    except UNREADABLE:
+        return False
+    return True
 
 
 def digest(content, length: int = 16) -> str:

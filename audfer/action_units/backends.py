@@ -34,7 +34,7 @@ from ..datasets.landmarks import FacePoints, dlib_model, face_points, frame_seco
 from ..datasets.manifest import is_video, list_frames, read_image, video_frames
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS
-from ..files import DiskFull, atomic_file, digest, file_digest
+from ..files import DiskFull, atomic_file, digest, file_digest, read_csv
 from ..jobs.processes import ONE_THREAD, ChildEnded, OutOfTime, how_it_ended, own_child, run_limited
 from ..openface import DETAILS, FACE_RULES, LANDMARK_COLUMNS, PRESENCE_COLUMNS, AUTrack, extraction_command
 from ..plugins import versions
@@ -440,9 +440,9 @@ def read_pyfeat(output, pictures: list[str] | None = None, threshold: float = 0.
     if not isinstance(output, pd.DataFrame):
         where = output
         try:
-            output = pd.read_csv(output)
-        except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-            raise InputError(where, "file", str(error).splitlines()[0], "a CSV that py-feat wrote") from error
+            output = read_csv(output)
+        except OSError as error:
+            raise InputError(where, "file", error.strerror, "a CSV that py-feat wrote") from error
     table = pd.DataFrame(output).reset_index(drop=True)
     shared = [au for au in ACTION_UNITS if au in table]
     missing = [name for name in ("FaceScore", "input" if pictures else "frame") if name not in table]

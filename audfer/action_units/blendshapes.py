@@ -22,7 +22,7 @@ from PIL import Image
 from ..datasets.manifest import is_video, list_frames, read_image, video_frames
 from ..errors import AudferError, InputError
 from ..facs import INTENSITY_ACTION_UNITS
-from ..files import file_digest
+from ..files import UNREADABLE, file_digest
 from ..openface import MAX_INTENSITY, AUTrack
 from .backends import in_child
 from .clips import Clip
@@ -101,7 +101,7 @@ def _networks(task_file: str):
     try:
         with zipfile.ZipFile(task_file) as archive:
             return [network(archive.read(f"{name}.tflite")) for name in names]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         expected = "MediaPipe's face_landmarker.task (--task-file; developers.google.com, Face Landmarker)"
         raise InputError(task_file or "blendshapes", "file", str(error) or "no file named", expected) from None
 

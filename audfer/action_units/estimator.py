@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from ..errors import AudferError, InputError, refuse
 from ..evaluation import intensity_agreement, presence_quality, ratio
 from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
+from ..files import UNREADABLE
 from ..models.output import kaiming_init, local_contrast
 from ..models.resnet import residual_stage
 from ..recipes import Recipe
@@ -168,16 +169,15 @@ class ActionUnitEstimator(nn.Module):
         folder = Path(folder)
         try:
             description = json.loads((folder / "estimator.json").read_text())
-            state = load_file(folder / "estimator.safetensors")
-        except (OSError, ValueError) as error:
+            if (units := tuple(description["action_units"])) != ACTION_UNITS:
+                raise ValueError(f"its action units are {', '.join(units)}, expected are {', '.join(ACTION_UNITS)}")
+            form = {name: description[name] for name in ("colour", "stem_stride", "squeezed") if name in description}
+            estimator = cls(description["image_size"], tuple(description["channels"]), **form)
+            estimator.load_state_dict(load_file(folder / "estimator.safetensors"))
+        except (AudferError, *UNREADABLE) as error:
             raise InputError(
                 folder, "AU estimator", f"no readable one ({error})", "estimator.json and estimator.safetensors"
             ) from error
-        if tuple(description["action_units"]) != ACTION_UNITS:
-            raise InputError(folder / "estimator.json", "action_units", description["action_units"], str(ACTION_UNITS))
-        form = {name: description[name] for name in ("colour", "stem_stride", "squeezed") if name in description}
-        estimator = cls(description["image_size"], tuple(description["channels"]), **form)
-        estimator.load_state_dict(state)
         return estimator.eval()
 
 

@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from ..errors import AudferError, InputError, refuse
 from ..facs import EXPRESSIONS
-from ..files import atomic_file, for_spreadsheets
+from ..files import atomic_file, for_spreadsheets, read_csv
 from ..openface import DETAILS, INTENSITY_COLUMNS, PRESENCE_COLUMNS, AUTrack, read_openface
 from ..progress import progress
 
@@ -355,9 +355,9 @@ def _label_checks(named: pd.Series, given: pd.Series, words: pd.Series, files: d
 
 def _read_labels(path: Path) -> pd.DataFrame:
     try:
-        labels = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise InputError(path, "file", str(error).splitlines()[0], "a comma-separated table") from error
+        labels = read_csv(path, dtype=str, keep_default_na=False, na_values=[""], skipinitialspace=True).fillna("")
+    except OSError as error:
+        raise InputError(path, "file", error.strerror, "a comma-separated table") from error
     labels.columns = labels.columns.str.strip()
     columns = ", ".join(labels.columns)
     refuse(path, [(name not in labels, "columns", columns, f"a column {name}") for name in ("file", "expression")])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..files import atomic_file
+from ..files import atomic_file, read_csv
 from ..models import NETWORKS
 from ..results.builder import markdown_table
 from ..results.conclusions import WHOLE
@@ -24,7 +24,7 @@ def results(figures: Path) -> str:
         figures: a profile's folder of tables and figures.
     """
     figures = Path(figures)
-    table = pd.read_csv(figures / "table1_war_uar.csv")
+    table = read_csv(figures / "table1_war_uar.csv")
     table = table[table["metric"].isin(["WAR", "UAR"])]
     rows = []
     for (dataset, model), part in table.groupby(["dataset", "model"], sort=False):
@@ -34,11 +34,11 @@ def results(figures: Path) -> str:
                 cell = part[(part["metric"] == metric) & (part["variant"] == variant)].iloc[0]
                 row[f"{metric} {variant}"] = f"{cell['ours']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]"
         rows.append(row)
-    recovery = pd.read_csv(figures / "knowledge_recovery.csv")
+    recovery = read_csv(figures / "knowledge_recovery.csv")
     rank = recovery[["planted", "recovered"]].corr(method="spearman").iloc[0, 1]
-    estimator = pd.read_csv(figures / "au_estimator.csv")
+    estimator = read_csv(figures / "au_estimator.csv")
     gains = {metric: table[(table["metric"] == metric) & (table["variant"] == "with AU")] for metric in ("WAR", "UAR")}
-    ratios = pd.read_csv(figures / "fig5_au_ratio.csv").query("metric == 'WAR'")
+    ratios = read_csv(figures / "fig5_au_ratio.csv").query("metric == 'WAR'")
     most = ratios["au_ratio"].max()
     pairs = [
         f"{dataset} {part.loc[part['au_ratio'] == 0, 'value'].item():.1f} to "
@@ -46,16 +46,16 @@ def results(figures: Path) -> str:
         for dataset, part in ratios.groupby("dataset", sort=False)
     ]
     clear = sum(int((part["p_holm"] < 0.05).sum()) for part in gains.values())
-    words = pd.read_csv(figures / "ablation_conclusions.csv").set_index("question")["answer"]
+    words = read_csv(figures / "ablation_conclusions.csv").set_index("question")["answer"]
     knowledge = next(answer.rstrip(".") for question, answer in words.items() if "plain BCE" in question)
     # what the controls allow to say comes first
-    said = pd.read_csv(figures / "conclusions.csv").set_index("question")["answer"]
+    said = read_csv(figures / "conclusions.csv").set_index("question")["answer"]
     gate, whole = said["Can this run tell?"], said[WHOLE]
-    gap = pd.read_csv(figures / "table1_gap.csv").set_index("question")["answer"]
+    gap = read_csv(figures / "table1_gap.csv").set_index("question")["answer"]
     away = " ".join(f"{question} {answer}" for question, answer in gap.items() if "extractor" in question)
     appendices = figures.parent / "appendices"
-    recognised = pd.read_csv(appendices / "a3_f1.csv").query("action_unit == 'mean of 18'")
-    looked = pd.read_csv(appendices / "a3_localisation.csv").query("action_unit == 'mean'")
+    recognised = read_csv(appendices / "a3_f1.csv").query("action_unit == 'mean of 18'")
+    looked = read_csv(appendices / "a3_localisation.csv").query("action_unit == 'mean'")
     joined, seeds = gains["WAR"].iloc[0], int(table["seeds"].max())
     return "\n".join(
         [

@@ -32,7 +32,7 @@ from pygments.formatters import HtmlFormatter
 
 from ..errors import InputError
 from ..facs import ACTION_UNIT_NAMES, ACTION_UNITS, EXPRESSIONS
-from ..files import atomic_file, atomic_folder
+from ..files import atomic_file, atomic_folder, read_csv
 from ..progress import clock
 from ..results.captions import first_sentence
 from .notebooks import clean_notebook, read_notebook
@@ -244,7 +244,7 @@ def _answers(figures: Path) -> list[tuple[str, str]]:
     for name in ("conclusions", "ablation_conclusions"):
         path = figures / f"{name}.csv"
         if path.is_file():
-            answers += pd.read_csv(path)[["question", "answer"]].fillna("").itertuples(index=False, name=None)
+            answers += read_csv(path)[["question", "answer"]].fillna("").itertuples(index=False, name=None)
     return answers
 
 
@@ -423,15 +423,15 @@ def explorer(figures: Path) -> list[dict] | None:
     from ..knowledge import KnowledgeMatrix  # brings torch, which no other page needs
 
     try:
-        values = pd.read_csv(figures / "fig4_knowledge.csv")
-        medians = pd.read_csv(figures / "knowledge_by_dataset.csv")
-        counts = pd.read_csv(figures / "class_frequencies.csv").set_index(["dataset", "expression"])["clips"]
+        values = read_csv(figures / "fig4_knowledge.csv")
+        medians = read_csv(figures / "knowledge_by_dataset.csv")
+        counts = read_csv(figures / "class_frequencies.csv").set_index(["dataset", "expression"])["clips"]
         names = list(dict.fromkeys(values["source"]))
         matrices = [{"name": name, "rows": values[values["source"] == name]} for name in names]
         release = KnowledgeMatrix.release().to_frame().reset_index().melt("expression", var_name="action_unit")
         matrices.append({"name": "release", "rows": release})
         for path in sorted(figures.glob("real*knowledge.csv")):
-            own = pd.read_csv(path)
+            own = read_csv(path)
             matrices.append({"name": f"your own ({path.stem})", "rows": own[own["source"] == "ours"]})
         matrices += [
             {"name": f"{name} alone", "rows": medians[medians["source"] == name]}

@@ -35,7 +35,7 @@ from scipy.stats import norm
 from .. import __version__
 from ..errors import AudferError, InputError
 from ..evaluation import LEVEL, holm
-from ..files import atomic_file, checkout, file_digest, write_json
+from ..files import atomic_file, checkout, file_digest, read_csv, write_json
 from ..progress import clock
 from ..results.captions import first_sentence
 from ..results.provenance import code_commit, read_sidecars, this_machine
@@ -205,11 +205,11 @@ def _judged(stem: str, fresh: Path, new: dict | None, reference: Path, old: dict
         if not again:
             return Verdict(stem, how, "not made again", 0, f"{notebook} was not run; the files are the reference's")
         return Verdict(stem, how, "identical", _size(fresh / f"{stem}.csv"), "the same numbers in all digits")
-    return compare_frames(stem, how, pd.read_csv(reference / f"{stem}.csv"), pd.read_csv(fresh / f"{stem}.csv"))
+    return compare_frames(stem, how, read_csv(reference / f"{stem}.csv"), read_csv(fresh / f"{stem}.csv"))
 
 
 def _size(path: Path) -> int:
-    return int(pd.read_csv(path).select_dtypes("number").notna().to_numpy().sum())
+    return int(read_csv(path).select_dtypes("number").notna().to_numpy().sum())
 
 
 def _how(stem: str, old: dict, new: dict) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..errors import InputError
 from ..facs import ACTION_UNITS
-from ..files import atomic_folder, digest, new_array, write_json
+from ..files import UNREADABLE, atomic_folder, digest, new_array, write_json
 from ..plugins import versions
 from .annotated import annotated_labels, annotated_landmarks, load_annotated_frames
 from .common import dataset_folder
@@ -139,7 +139,7 @@ def open_annotated(folder: str | Path) -> AnnotatedFrames:
                 f"{len(packed.frames)} frames, {len(packed.table)} rows, {len(packed.landmarks)} of landmarks"
             )
         return packed
-    except (OSError, ValueError, EOFError, pa.ArrowException) as error:
+    except (*UNREADABLE, pa.ArrowException) as error:
         raise InputError(
             folder,
             "packed annotated frames",

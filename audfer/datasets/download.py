@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import lzma
 import os
 import re
 import shutil
@@ -22,7 +21,6 @@ import stat
 import sys
 import time
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from urllib.parse import quote, urljoin, urlsplit
@@ -35,7 +33,7 @@ from urllib3.util import Retry
 
 from .. import __version__
 from ..errors import AudferError, InputError, harmless
-from ..files import atomic_folder, locked, remove_tree, write_json
+from ..files import UNREADABLE, atomic_folder, locked, remove_tree, write_json
 from ..progress import progress
 from .readers.ravdess import parse_name
 
@@ -441,7 +439,7 @@ def _unpack(file: RemoteFile, song: bool) -> dict[str, int]:
                         shutil.copyfileobj(source, out)  # zipfile compares the checksum at the end
     except AudferError:
         raise
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except UNREADABLE as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk, not of an offset
             raise
         expected = "a zip file without password; nothing of it was unpacked"

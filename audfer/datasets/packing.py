@@ -198,13 +198,13 @@ def open_packed(out: str | os.PathLike) -> PackedClips:
         packed = PackedClips(frames, numbers, pd.read_parquet(out / "manifest.parquet"), meta)
         if (out / "quarantine.csv").is_file():
             text = {"clip_id": str, "path": str}
-            lost = pd.read_csv(out / "quarantine.csv", dtype=text, keep_default_na=False)
+            lost = files.read_csv(out / "quarantine.csv", dtype=text, keep_default_na=False)
             packed.quarantine = files.from_spreadsheets(lost)
         if not len(frames) == len(numbers) == len(packed.manifest):
             raise ValueError(f"{len(frames)} clips, {len(numbers)} rows of frames, {len(packed.manifest)} of clips")
         if meta.get("rows", known := rows_digest(packed.manifest, numbers)) != known:
             raise ValueError("manifest.parquet or frame_numbers.npy is not what was written")
-    except (OSError, ValueError, KeyError, EOFError, pa.ArrowException) as error:
+    except (*files.UNREADABLE, pa.ArrowException) as error:
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise InputError(out, "packed clips", found, "a whole store (audfer data pack makes one)") from None
     return packed

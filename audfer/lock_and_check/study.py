@@ -22,7 +22,7 @@ from ..errors import AudferError, InputError
 from ..evaluation import SEED, Interval, compare, equal_shares, holm, multiplicities, summary
 from ..evaluation.matrices import rank_correlations
 from ..facs import EXPRESSIONS
-from ..files import atomic_file, digest, file_digest
+from ..files import atomic_file, digest, file_digest, readable
 from ..knowledge import KnowledgeMatrix, interpolate_zeros, summed_medians
 from ..openface import INTENSITY_COLUMNS
 from ..plugins import versions
@@ -222,7 +222,7 @@ def baseline_predictions(study: Study, rows: np.ndarray) -> tuple[np.ndarray, np
         }
     )
     path = study.work / "recognition" / f"baseline-{stamp}.npz"
-    if not path.is_file():
+    if not readable(path):
         intensity, presence = predict(
             study.estimator, data.frames[rows], device=study.device, precision=study.precision
         )

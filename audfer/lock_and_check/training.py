@@ -41,14 +41,14 @@ from ..datasets.annotated_frames import AnnotatedFrames, open_annotated
 from ..errors import AudferError, InputError, refuse
 from ..evaluation import ratio
 from ..facs import ACTION_UNITS, INTENSITY_INDEX
-from ..files import digest, write_json
+from ..files import UNREADABLE, digest, read_csv, write_json
 from ..models import read_checkpoint
 from ..plugins import versions
 from ..recipes import Augmentation, Recipe
 from ..training.augmentation import augment_with_points, resize
 from ..training.engine import Task, autocast, reproducible, train
 from ..training.recipes import build_optimizer
-from ..training.records import UNREADABLE, RunStore, environment, read_meta, write_meta
+from ..training.records import RunStore, environment, read_meta, write_meta
 from .losses import (
     ETA,
     DynamicWeights,
@@ -780,7 +780,7 @@ class Recogniser:
                 {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
             )
             return cls(network, tensors["thresholds"].numpy(), tensors["knots"].numpy(), description)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, AudferError) as error:
+        except (AudferError, *UNREADABLE) as error:
             raise InputError(
                 folder,
                 "recogniser",
@@ -866,7 +866,7 @@ class RecognitionRecord:
             return cls(
                 path,
                 meta["cell"],
-                history=pd.read_csv(path / "history.csv"),
+                history=read_csv(path / "history.csv"),
                 seconds=meta["seconds"],
                 environment=meta["environment"],
                 meta=meta,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..datasets.annotated_frames import AnnotatedFrames
 from ..errors import InputError
-from ..files import atomic_folder, digest, new_array, write_json
+from ..files import UNREADABLE, atomic_folder, digest, new_array, write_json
 from ..plugins import versions
 from ..progress import progress
 from ..recipes import Augmentation
@@ -96,7 +96,7 @@ def trunk_maps(
             torch.from_numpy(np.load(folder / "landmarks.npy")),
             torch.bfloat16 if precision == "bf16" else torch.float32,
         )
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(
             folder,
             "stored maps",

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import AudferError, InputError
+from ..files import UNREADABLE
 
 #: top-level entries under which the releases keep their weights, tried in this order
 CONTAINERS = ("state_dict", "model", "module", "model_state_dict")
@@ -103,13 +103,13 @@ def read_checkpoint(path: str | os.PathLike, *, mmap: bool = False) -> dict:
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
+        except UNREADABLE as error:
             raise InputError(path, "checkpoint", _first_line(error), "a whole safetensors file") from error
     zipped = zipfile.is_zipfile(path)
     try:
         foreign = _other_format(path, zipped, start)
         spoilt = "" if mmap or foreign or not zipped else _spoilt(path)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(path, "checkpoint", f"damage ({_first_line(error)})", "a whole file of torch.save") from error
     if spoilt:
         raise InputError(path, "checkpoint", f"{spoilt} with another checksum", "a whole file of torch.save")
@@ -163,7 +163,7 @@ def _spoilt(path: Path) -> str:
             with archive.open(entry) as stream:
                 while stream.read(1 << 20):
                     pass
-        except zipfile.BadZipFile:
+        except UNREADABLE:
             return True
         return False
 

@@ -35,7 +35,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import AudferError, InputError
-from ..files import atomic_file
+from ..files import atomic_file, read_csv
 from ..study.outputs import OUTPUTS, SAVED, Output, RecordSource, output_named
 from ..study.profiles import profile_from
 from ..training.records import RunRecord, RunStore
@@ -45,6 +45,8 @@ from .provenance import read_sidecars, write_sidecar
 
 DASH = "—"
 STYLE = Path(__file__).with_name("audfer.mplstyle")
+#: cells without a record that a caption names
+_NAMED = 12
 SHOWN_DPI = 100  # in a notebook; files have more, so that dense screens and paper are sharp
 
 
@@ -254,7 +256,7 @@ def _read_saved(folder: Path, name: str, settings: str) -> Result | tuple[Result
         return None
     results, pictures = [], {}
     for stem, about in found.items():
-        frame, made = pd.read_csv(folder / f"{stem}.csv"), about["made"]
+        frame, made = read_csv(folder / f"{stem}.csv"), about["made"]
         words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
         frame[words] = frame[words].fillna("")  # a csv tells no empty text from none
         more = {"digests": tuple(about["records"]), "folder": folder, "kept": True}
@@ -400,6 +402,13 @@ class Rebuilt:
         return "\n".join([*lines, f"\n{self.folder}"])
 
 
+def _gaps(lacks: Iterable[str], there: int) -> str:
+    """What a caption says of cells that have no record: how many, and the first of them by name."""
+    names = list(lacks)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"Incomplete: no record of {len(names)} of {len(names) + there} cells: {'; '.join(names[:_NAMED])}{more}."
+
+
 def _lacking(missing: int, needed: int) -> str:
     return f", {missing} of {needed} cells missing"
 
@@ -431,8 +440,9 @@ def rebuild(study: StoredStudy, protocol: str = "last") -> Rebuilt:
         made = study.results(name, **({"protocol": protocol} if one.has_protocol else {}))
         for result in made if isinstance(made, tuple) else (made,):
             for part in filter(None, (result, result.picture)):
-                saved.append(part.save())
                 if lacks:
                     incomplete[part.name] = len(lacks), len(lacks) + len(records)
+                    part = replace(part, caption=f"{part.caption} {_gaps(lacks, len(records))}")
+                saved.append(part.save())
     write_results(study.figures, study.store)
     return Rebuilt(study.figures, saved, incomplete, missing)

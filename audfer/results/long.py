@@ -15,7 +15,7 @@ import pandas as pd
 from ..errors import AudferError, InputError
 from ..evaluation import PROTOCOLS, summary
 from ..facs import EXPRESSIONS
-from ..files import atomic_file
+from ..files import atomic_file, read_csv
 from ..training.records import RunRecord, RunStore
 from .provenance import read_sidecars
 
@@ -64,8 +64,8 @@ def read_results(path: Path) -> pd.DataFrame:
     """
     text = {name: str for name in COLUMNS if name not in ("seed", "fold", "n", "value", "low", "high")}
     try:
-        table = pd.read_csv(path, dtype=text | dict.fromkeys(("seed", "fold", "n"), "Int64"), keep_default_na=True)
-    except (OSError, ValueError) as error:
+        table = read_csv(path, dtype=text | dict.fromkeys(("seed", "fold", "n"), "Int64"), keep_default_na=True)
+    except OSError as error:
         raise InputError(path, "long table", type(error).__name__, "what audfer reproduce wrote") from None
     if tuple(table.columns) != COLUMNS:
         raise InputError(path, "columns", ", ".join(table.columns), ", ".join(COLUMNS))
@@ -145,10 +145,7 @@ def _of_files(figures: Path) -> Iterator[dict]:
         made, path = about.get("made", {}), figures / f"{stem}.csv"
         if "picture_of" in made or not path.is_file():
             continue
-        try:
-            frame = pd.read_csv(path)
-        except (OSError, ValueError) as error:
-            raise InputError(path, "numbers", type(error).__name__, "the csv beside its sidecar") from None
+        frame = read_csv(path)
         first = {
             "profile": made.get("profile", figures.name),
             "table": made.get("output", stem),

@@ -18,7 +18,7 @@ from ..datasets.annotated import subject_manifest
 from ..datasets.annotated_frames import AnnotatedFrames, pack_annotated
 from ..errors import AudferError, InputError
 from ..facs import ACTION_UNITS
-from ..files import file_digest
+from ..files import file_digest, read_csv
 from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 from ..plugins import versions
 from ..synth import drawn_landmarks
@@ -81,7 +81,7 @@ def trained_estimator(study) -> TrainedEstimator:
         codes, subjects = annotated[list(ACTION_UNITS)].to_numpy(), annotated["subject"].to_numpy()
         if shipped:
             held_out = np.ones(len(annotated), bool)
-            network, history = shipped_extractor(), pd.read_csv(FOLDER / EXTRACTOR / "history.csv")
+            network, history = shipped_extractor(), read_csv(FOLDER / EXTRACTOR / "history.csv")
         else:
             held_out = annotated["fold"].to_numpy() == settings.held_out_fold
             network, history = train_estimator(
@@ -110,7 +110,7 @@ def trained_estimator(study) -> TrainedEstimator:
         **place,
     }
     folder = cached_step(study.work / "estimator", made_of, make)
-    accuracy, history = (pd.read_csv(folder / f"{name}.csv") for name in ("accuracy", "history"))
+    accuracy, history = (read_csv(folder / f"{name}.csv") for name in ("accuracy", "history"))
     return TrainedEstimator(ActionUnitEstimator.load(folder), accuracy, history, read_stamp(folder))
 
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..files import atomic_folder, digest, files_below, write_json
+from ..files import UNREADABLE, atomic_folder, digest, files_below, write_json
 
 STAMP = "stamp.json"
 
@@ -30,7 +30,8 @@ def cached_step(folder: Path, made_of: object, make: Callable[[Path], None]) -> 
     if read_stamp(folder) != stamp and not borrow(folder, lambda other: read_stamp(other) == stamp, STAMP):
         with atomic_folder(folder, STAMP) as temporary:
             make(temporary)
-            write_json(temporary / STAMP, {"stamp": stamp})
+            sizes = {str(path.relative_to(temporary)): path.stat().st_size for path in files_below(temporary)}
+            write_json(temporary / STAMP, {"stamp": stamp, "files": sizes})
     return folder
 
 
@@ -77,10 +78,12 @@ def link(source: str | Path, target: str | Path) -> None:
 
 
 def read_stamp(folder: Path) -> str:
-    """The stamp of a step's folder; "" where nothing whole is there."""
+    """The stamp of a step's folder; "" where nothing whole is there, or not every file in its full length."""
     try:
-        return json.loads((folder / STAMP).read_text())["stamp"]
-    except (OSError, ValueError, KeyError, TypeError):
+        known = json.loads((folder / STAMP).read_text())
+        whole = all((folder / name).stat().st_size == size for name, size in known.get("files", {}).items())
+        return known["stamp"] if whole else ""
+    except UNREADABLE:
         return ""
 
 

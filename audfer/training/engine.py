@@ -191,7 +191,11 @@ def train(
     )
     checkpoint = Path(scratch) / "state.pt" if scratch else None
     if checkpoint and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged one raises anything; what it held can be trained again
+            print(f"{checkpoint}: damaged ({type(error).__name__}), so {task.label} begins again", file=sys.stderr)
+            state = {}
         if state.get("key") == key:
             _resume(task, optimizer, state)
             history, measured = state["history"], state["measured"]

@@ -27,7 +27,7 @@ from ..datasets import PackedClips, open_packed
 from ..errors import AudferError, InputError, refuse
 from ..evaluation import uar, war
 from ..facs import EXPRESSIONS
-from ..files import atomic_file
+from ..files import atomic_file, readable
 from ..knowledge import WEIGHTS, KnowledgeMatrix
 from ..losses import AU_LOSSES, PLAIN, READINGS, STRATEGIES, AULoss, check_labels, combined_loss, positive_class_weight
 from ..models import (
@@ -353,7 +353,7 @@ def prepared_clips(packed: PackedClips, model: ClipModel, cell: Cell) -> np.ndar
     store = Path(packed.frames.filename).parent
     kind = f"{'grey' if model.grey else 'colour'}-{versions('training')['training']}-{packed.content}"
     path = store.with_name(f"{store.name}-contrast-{kind}.npy")
-    if not path.is_file():
+    if not readable(path):
         out = np.empty((*packed.frames.shape[:2], model.colours, *packed.frames.shape[2:4]), np.float16)
         for rows in np.array_split(np.arange(len(out)), math.ceil(len(out) / 64)):
             pixels = torch.from_numpy(packed.frames[rows]).permute(0, 1, 4, 2, 3)

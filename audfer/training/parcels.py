@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import AudferError, InputError
-from ..files import atomic_file, scratch_folder, write_text
-from .records import UNREADABLE, WEIGHTS_FILE, RunStore, read_meta, write_meta
+from ..files import UNREADABLE, atomic_file, scratch_folder, write_text
+from .records import WEIGHTS_FILE, RunStore, read_meta, write_meta
 
 #: bytes of a file
 LARGEST = 16 * 2**20
@@ -151,7 +151,7 @@ def _read(file: Path) -> dict[str, dict[str, bytes]]:
         json.loads(records.get("", {}).get("grid.json", b"{}"))
     except AudferError:
         raise
-    except (*UNREADABLE, NotImplementedError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise InputError(file, "records", f"{type(error).__name__}: {error}", expected) from None
     return records
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..datasets import PackedClips, open_packed
 from ..errors import InputError, refuse
-from ..files import atomic_file, digest, locked, remove_tree, write_json
+from ..files import UNREADABLE, atomic_file, digest, locked, remove_tree, write_json
 from ..models import NETWORKS
 from ..models.mae_pretraining import DECODERS, MAEPretraining, tube_masks
 from ..plugins import versions
@@ -132,7 +132,7 @@ def load_pretrained(path: str | Path) -> MAEPretraining:
     try:
         settings = Pretraining(**json.loads(path.with_suffix(".json").read_text())["settings"])
         state = load_file(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise InputError(
             path,
             "pre-trained weights",

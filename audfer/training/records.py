@@ -15,8 +15,6 @@ import platform
 import sys
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -27,12 +25,11 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import AudferError, InputError
 from ..facs import EXPRESSIONS
-from ..files import DiskFull, atomic_folder, digest, remove_tree, write_json
+from ..files import UNREADABLE, DiskFull, atomic_folder, digest, read_csv, remove_tree, write_json
 from ..jobs.executors import Pool, opened
 from ..jobs.processes import Stopped
 from ..jobs.workers import TAKEN, Run, claimed
@@ -125,7 +122,7 @@ class RunRecord:
                 stored["groups"] = np.where(groups == "", clip_ids, groups)
             return cls(
                 path,
-                history=pd.read_csv(path / "history.csv"),
+                history=read_csv(path / "history.csv"),
                 clip_ids=clip_ids.tolist(),
                 best_epoch=meta["protocols"]["best-on-test"]["epoch"],
                 validated_epoch=meta["protocols"].get("best-on-validation", {}).get("epoch"),
@@ -153,17 +150,10 @@ class RunRecord:
             state, known = load_file(file), read_meta(self.path)["files"].get(WEIGHTS_FILE)
             if known and _file_state(file) != known:
                 raise ValueError("its sha256 is not the recorded one")
-        except (*UNREADABLE, SafetensorError) as error:
+        except UNREADABLE as error:
             found, expected = f"{type(error).__name__}: {error}", "what was written; delete the record to make it again"
             raise InputError(file, "weights", found, expected) from None
         return state
-
-
-#: what reading a damaged record raises
-UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 
 
 def read_meta(path: Path) -> dict:
@@ -437,7 +427,7 @@ class RunStore:
     def epochs_done(self, key: str) -> int:
         """After which epoch the state of an unfinished cell was kept; 0 where there is none."""
         try:
-            return len(pd.read_csv(self.scratch(key) / "history.csv"))
+            return len(read_csv(self.scratch(key) / "history.csv"))
         except (OSError, ValueError):
             return 0
 
@@ -786,7 +776,7 @@ class _Grid:
             if isinstance(answer, DiskFull):
                 self.full = answer
         else:
-            history = pd.read_csv(self.store.path(key) / "history.csv")
+            history = read_csv(self.store.path(key) / "history.csv")
             self.took[key] = history["seconds"].sum()
             # numbers first: a line of a log ends at column 79
             self.note = f"{self.store.said(history)} {label}"

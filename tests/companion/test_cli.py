@@ -136,7 +136,7 @@ def test_exit_code_of_the_process_itself(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-#: raises SIGINT just before a module is imported, or when everything is done
+#: raises SIGINT just before a module is imported, when everything is done, or while Python takes itself down
 _CTRL_C = """
 import atexit, os, runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -149,10 +149,17 @@ class Moment:
             sys.meta_path.remove(Moment)
             os.kill(os.getpid(), signal.SIGINT)
 
+class Last:
+    def __del__(self, kill=os.kill, me=os.getpid(), signal=signal.SIGINT):
+        kill(me, signal)
+
 sys.meta_path.insert(0, Moment)
-if moment == "exit":
-    atexit.register(os.kill, os.getpid(), signal.SIGINT)
-runpy.run_module("audfer", run_name="__main__")
+last = Last() if moment == "teardown" else None
+try:
+    runpy.run_module("audfer", run_name="__main__")
+finally:
+    if moment == "exit":
+        atexit.register(os.kill, os.getpid(), signal.SIGINT)
 """
 
 
@@ -162,6 +169,12 @@ def test_ctrl_c_at_the_very_start_and_end_says_so_in_one_line(moment):
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "RANK": "0"})
     assert ended.returncode == 130, ended.stderr
     assert ended.stderr.startswith("audfer: interrupted") and ended.stderr.count("\n") == 1
+
+
+def test_ctrl_c_while_python_takes_itself_down_does_not_kill_what_has_ended():
+    command = [sys.executable, "-c", _CTRL_C, "teardown", "completion", "bash"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0 and ended.stderr == "" and "complete" in ended.stdout
 
 
 def test_a_dataset_folder_that_is_missing_is_refused(tmp_path, capsys):

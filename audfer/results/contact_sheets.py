@@ -20,7 +20,10 @@ _sheet = lru_cache(maxsize=1)(contact_sheet)
 def contact_sheet_action_units(study, seed: int = 3) -> Result:
     """Can one name the AU from the picture? ``seed``: which identities are shown."""
     sheet = _sheet(seed)
-    caption = "Rendered faces: 18 AUs at intensities 0, 1, 3 and 5 (left to right in each block), three identities."
+    caption = (
+        "Rendered faces: where each of the 18 AUs acts, at intensities 0, 3 and 5 (left to right in each block), on "
+        "the same three people."
+    )
     return Result("contact_sheet_action_units", sheet_data(sheet), caption, draw=lambda _: draw_action_units(sheet))
 
 
@@ -60,7 +63,7 @@ def draw_action_units(sheet: Mapping) -> Axes:
     names = [label.replace(" ", "\n", 1) for label in sheet["action_unit_rows"]]
     columns = list(sheet["intensity_columns"]) * people
     flat = pictures.reshape(units, people * steps, *pictures.shape[3:])
-    axes = image_grid(flat, names, columns, cell=0.78, block=steps)
+    axes = image_grid(flat, names, columns, cell=0.8, block=steps)
     for k, person in enumerate(sheet["identity_labels"]):
         middle = np.mean(axes.get_xticks()[k * steps : (k + 1) * steps])
         heading(axes, f"{person}, intensity (0 to 5)", middle, 18)

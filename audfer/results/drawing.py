@@ -294,7 +294,7 @@ def image_grid(
 
     Args:
         images: ``(rows, columns, H, W, 3)`` uint8.
-        cell: side of a picture on paper, inches.
+        cell: width of a picture on paper, inches.
         gap: white pixels between pictures; after every ``block`` columns (0: never) four times as many.
     """
     images = np.asarray(images)
@@ -307,7 +307,7 @@ def image_grid(
             canvas[top[i] : top[i] + height, left[j] : left[j] + width] = images[i, j]
     longest = max(len(line) for label in rows for line in label.split("\n"))
     margin = 0.3 + 0.07 * longest  # inches for the row labels
-    size = (cell * canvas.shape[1] / width + margin, cell * canvas.shape[0] / height + 0.5)
+    size = (cell * canvas.shape[1] / width + margin, cell * canvas.shape[0] / width + 0.5)
     figure, axes = plt.subplots(figsize=size)
     axes.imshow(canvas, interpolation="auto")
     axes.set_xticks(left + width / 2, columns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -261,11 +260,21 @@ def test_contact_sheet_has_every_action_unit_and_expression():
 
 def test_a_contact_sheet_shows_the_same_people_at_every_action_unit_where_it_acts():
     pictures = contact_sheet(seed=3)["action_units"].astype(int)
-    # a glance finds a change of a twenty-fifth of a picture; AU28 changes 1.5 % of a whole face
     share = (abs(pictures[:, :, 2] - pictures[:, :, 0]).max(-1) > 16).mean((2, 3))  # (AU, person)
-    assert (share > 0.04).all(), dict(zip(facs.ACTION_UNITS, share.min(1).round(3), strict=True))
-    light = np.median(pictures[:, :, 0].sum(-1), axis=(2, 3))
-    assert (np.diff(light, axis=1) < -60).all()  # person 1 has the lightest skin in every row, person 3 the darkest
+    # of whole faces AU23 and AU28 change 1 %
+    assert (share > 0.025).all() and (share[[4, 13, 16]] > 0.035).all(), share.min(1).round(3)
+    height, names = pictures.shape[3], range(18)
+    for person in range(3):
+        rest = pictures[:, person, 0]
+        same = {
+            (i, j) for i in names for j in names for down in range(height - 8)
+            if (rest[i, down:] == rest[j, : height - down]).all()
+        }  # fmt: skip
+        reached, new = {0}, {0}
+        while new:
+            new = {b for pair in same for a, b in (pair, pair[::-1]) if a in reached} - reached
+            reached |= new
+        assert reached == set(names), "the faces at rest are cuts of one picture"
 
 
 def test_wrong_shapes_are_refused_with_a_sentence():

@@ -15,6 +15,7 @@ from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 
 from ..errors import AudferError, InputError, harmless
 from ..files import checkout
@@ -487,10 +488,13 @@ def grid(options) -> int:
     if options.dry_run and slurm is not None:
         print(job_script(slurm))
         return 0
-    study = _study(options, work=options.work or "")
+    study = _study(options, work=options.work or "", anywhere=options.dry_run)
     outputs = tuple(options.output) or with_cells()
     if options.dry_run:
-        print(study.grid_summary(*outputs, dry=True).to_string(index=False))
+        print(study.grid_summary(*outputs, dry=True).to_string(index=False), end="\n\n")
+        networks, said = study.plan(*outputs)
+        print(networks.to_string(index=False, float_format="{:,.3g}".format, na_rep="unknown"))
+        print(*(fill(sentence, 79) for sentence in said), sep="\n")
         return 0
     cells = study.noted_cells(*outputs)
     log = study.work / "slurm_logs"

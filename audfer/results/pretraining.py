@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..study.pretrained import cards
+from ..study.pretrained import MASKED, cards
 from .builder import Result, digests_of, output
 from .drawing import heading, image_grid
 from .rows import (
@@ -28,8 +28,6 @@ from .rows import (
 from .selection import WITH, WITHOUT, has_head, model_name, models_of, no_head, select
 from .table1 import PRINTED
 
-#: the network that has a masked pre-training of its own
-MODEL = "mae_dfer"
 #: initialisation of cells -> how the table calls it
 _STARTS = {"scratch": "scratch", "mae": "masked pre-training", "shipped": "weights that ship"}
 
@@ -39,10 +37,10 @@ def cells(study) -> list:
     grid = study.profile.grid
     return [
         study.cell(model, grid.strategy_dataset, ratio, seed=seed, initialisation=start)
-        for model in (grid.models if "shipped" in grid.starts else (MODEL,))
+        for model in (grid.models if "shipped" in grid.starts else (MASKED,))
         for ratio in (0.0, grid.au_ratio)
         for start in grid.starts
-        if start != "mae" or model == MODEL
+        if start != "mae" or model == MASKED
         for seed in study.profile.training.seeds[:1]
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -41,7 +42,11 @@ def cell_inputs(study, cells: list[Cell], initial_weights: str | Path = "") -> d
         own = study.once(key, lambda cell=cell: _inputs(study, cell))
         if cell.initialisation != "scratch":
             weights = Path(initial_weights or _starting_weights(study, cell))
-            own = replace(own, initial_weights=str(weights), initial_fingerprint=file_digest(weights))
+            # a GPU's sums have no fixed order: what is pre-trained twice is known by what it was made of, as records
+            # are, so that records go on counting on another machine
+            own_start = cell.initialisation == "mae" and not initial_weights
+            made_of = json.loads(weights.with_suffix(".json").read_text())["key"] if own_start else file_digest(weights)
+            own = replace(own, initial_weights=str(weights), initial_fingerprint=made_of)
         inputs[cell.source] = own
     for cell in cells:
         if cell.uses_landmarks and not inputs[cell.source].landmarks:

@@ -15,14 +15,13 @@ from ..action_units.table import AUTable, table_from_openface_folder
 from ..errors import InputError
 from ..evaluation.matrices import matrix, rank_correlations
 from ..facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
-from ..files import digest
 from ..knowledge import KnowledgeMatrix, interpolate_zeros
 from ..openface import INTENSITY_COLUMNS, PRESENCE_COLUMNS
 from ..sampling import stored_indices
 from ..training.loop import gather_frames
 from ..training.pretraining import load_pretrained, reconstruct
-from ..training.records import cell_json
 from .action_units import clips_with_aus
+from .planning import noted_keys
 
 
 def reconstructions(study, clips: int = 3) -> dict:
@@ -292,12 +291,10 @@ def grid_summary(study, *outputs: str, dry: bool = False) -> pd.DataFrame:
             a cell without one no record is known.
     """
     rows, seen = [], set()
-    about = {"profile": study.profile.to_dict(), "device": study.device, "precision": study.precision}
-    noted = study.store.noted_keys(about) if dry else {}
     for output in outputs:
         cells = study.cells(output)
         if dry:
-            keys = [noted.get(cell_json(cell)) or digest(cell_json(cell)) for cell in cells]
+            keys = noted_keys(study, cells)
         else:
             inputs = study.cell_inputs(cells)
             keys = [study.store.key(cell, inputs[cell.source]) for cell in cells]

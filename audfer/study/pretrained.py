@@ -30,6 +30,8 @@ EXTRACTOR = "au_extractor"
 #: the profile in which all of it is trained
 PROFILE = "pretrained"
 CARD = "card.json"
+#: the network that has a masked pre-training of its own
+MASKED = "mae_dfer"
 
 
 def ships(model: str) -> bool:

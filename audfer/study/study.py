@@ -21,16 +21,16 @@ from ..models import default_clip_shape
 from ..training.loop import Cell, CellInputs, resolve_device, resolve_precision
 from ..training.recipes import RECIPES, recipe_name
 from ..training.records import RunRecord, RunStore, load_records, run_cells
-from . import action_units, clips, inputs, matrices, numbers, scores
+from . import action_units, clips, inputs, matrices, numbers, planning, scores
 from .outputs import RecordSource, cells_of, with_cells
-from .pretrained import ships
+from .pretrained import MASKED, ships
 from .profiles import Profile, load_profile
 from .steps import borrow
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def open_study(profile: str = "", work: str = "", figures: str = "") -> Study:
+def open_study(profile: str = "", work: str = "", figures: str = "", anywhere: bool = False) -> Study:
     """The study of a profile.
 
     Args:
@@ -40,9 +40,11 @@ def open_study(profile: str = "", work: str = "", figures: str = "") -> Study:
             or of the current folder where the package was installed without it.
         figures: folder for tables and figures; "" = ``AUDFER_FIGURES``, else ``figures/`` there. A folder with the
             profile's name is made inside both.
+        anywhere: nothing is going to be trained: a profile for a GPU may be opened where there is none.
 
     Raises:
         InputError: unknown profile.
+        AudferError: the profile is for a GPU, and there is none.
     """
     home = checkout() or Path.cwd()
     settings = load_profile(profile or os.environ.get("AUDFER_PROFILE") or "laptop")
@@ -50,6 +52,7 @@ def open_study(profile: str = "", work: str = "", figures: str = "") -> Study:
         settings,
         Path(work or os.environ.get("AUDFER_WORK") or home / "work"),
         Path(figures or os.environ.get("AUDFER_FIGURES") or home / "figures"),
+        anywhere,
     )
 
 
@@ -62,12 +65,14 @@ class Study(RecordSource):
         tables: folder of somebody's AU tables, which alone are looked at (``look_at``); "" = none.
     """
 
-    def __init__(self, profile: Profile, work: Path, figures: Path):
+    def __init__(self, profile: Profile, work: Path, figures: Path, anywhere: bool = False):
         self.profile = profile
         self.work = Path(work).resolve() / profile.name
         self.figures = Path(figures).resolve() / profile.name
         self.store = RunStore(self.work / "runs")
-        self.device = resolve_device(profile.training.device)
+        self.device = (
+            "cuda" if anywhere and profile.training.device == "cuda" else resolve_device(profile.training.device)
+        )
         self.precision = resolve_precision(profile.training.precision, self.device)
         self.landmark_source = self.tables = ""
         self._kept: dict = {}
@@ -127,6 +132,7 @@ class Study(RecordSource):
     knowledge_variants = numbers.knowledge_variants
     theta_grid = numbers.theta_grid
     grid_summary = numbers.grid_summary
+    plan = planning.plan
 
     def results(self, name: str, **options):
         if self.tables and not options.keys() & {"aus", "openface_folder"}:
@@ -158,8 +164,8 @@ class Study(RecordSource):
             weights, reading, au_source: count only where there is an AU head.
             fold: 0 = the profile's first. seed: ``None`` = the profile's first.
             recipe: "" takes the profile's for the network, if it names one, else the default of the network's size.
-            initialisation: "" takes the profile's ("scratch" where that is "shipped" and no weights ship for the
-                network); "mae" starts from ``pretrained_weights``.
+            initialisation: "" takes the profile's ("scratch" where that has no weights for the network); "mae" starts
+                from ``pretrained_weights``.
             options: further fields of ``Cell``.
         """
         training = self.profile.training
@@ -172,12 +178,13 @@ class Study(RecordSource):
         side = training.image_size if training.size == "tiny" else default_clip_shape(model, training.size)[2]
         head = dict(weights=weights, reading=reading, au_source=au_source) if au_ratio else {}
         same = ("size", "num_frames", "accumulate", "validation")
-        start = initialisation or training.initialisation
-        if not initialisation and start == "shipped" and not ships(model):
-            start = "scratch"
+        usual = training.initialisation
+        if usual == "shipped" and not ships(model) or usual == "mae" and model != MASKED:
+            usual = "scratch"
+        start = initialisation or usual
         # the curves of Fig. 7 show every epoch, whatever other cells do
-        grid, usual = self.profile.grid, (weights, reading, au_source, options) == ("knowledge", "paper", "", {})
-        curve = usual and (model, dataset, start) == (grid.ratio_model, grid.strategy_dataset, training.initialisation)
+        grid, plain = self.profile.grid, (weights, reading, au_source, options) == ("knowledge", "paper", "", {})
+        curve = plain and (model, dataset, start) == (grid.ratio_model, grid.strategy_dataset, usual)
         curve = curve and au_ratio in (0, grid.au_ratio) and strategy in ("", grid.strategy)
         return Cell(
             model=model,

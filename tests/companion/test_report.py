@@ -127,6 +127,11 @@ def test_missing_failed_and_damaged_cells_are_named_and_the_rest_is_made(made, w
     assert "no record: not trained yet, or not copied" in said
     rows = {line.split()[0]: line for line in said.splitlines() if line}
     assert "made, 2 of 16 cells missing" in rows["table3_plot"] and rows["cost"].split() == ["cost", "made"]
+    # the table and its picture say it too, for those who see nothing else
+    for file in ("table3_strategies.md", "table3_strategies.json", "table3_plot.json"):
+        text = (tmp_path / "figures" / "smoke" / file).read_text()
+        assert "Incomplete: no record of 2 of 16 cells: " in text and failed["label"] in text
+    assert "Incomplete" not in (tmp_path / "figures" / "smoke" / "cost.json").read_text()
     first, second = files_of(whole.folder), files_of(tmp_path / "figures" / "smoke")
     assert second["cost.csv"] == first["cost.csv"] and second["table3_strategies.md"] != first["table3_strategies.md"]
 

@@ -21,7 +21,7 @@ def test_all_profiles_load_and_cover_the_same_grid():
     assert source.grid.datasets == ("DFEW",) and source.data.seed not in {p.data.seed for p in profiles.values()}
     for profile in profiles.values():
         # the key-point network belongs to an appendix
-        wing = () if profile.name == "laptop" else ("keypoint_gcn",)
+        wing = () if profile.name in ("laptop", "gpu") else ("keypoint_gcn",)
         assert profile.grid.models == ("m3dfel", "mae_dfer", "former_dfer", *wing)
         assert profile.grid.datasets == (("RAVDESS",) if profile.name == "ravdess" else ("DFEW", "FERV39k", "MAFW"))
         assert profile.grid.strategies == ("global", "distinct", "minor")

@@ -47,14 +47,19 @@ def test_the_tables_need_the_cells_of_the_paper():
     assert len(distinct) == 36
     ablations = set(study.cells("ablations")) - distinct
     assert len(ablations) == 5 and {(c.model, c.dataset) for c in ablations} == {("former_dfer", "DFEW")}
-    gpu = Study(replace(load_profile("gpu"), training=replace(load_profile("gpu").training, device="cpu")), "w", "f")
-    assert {(c.model, c.dataset, c.strategy) for c in gpu.cells("table3")} == {
+    paper = Study(load_profile("paper"), "w", "f", anywhere=True)
+    assert {(c.model, c.dataset, c.strategy) for c in paper.cells("table3")} == {
         (m, d, s)
-        for m in gpu.profile.grid.models
-        for d in gpu.profile.grid.datasets
+        for m in paper.profile.grid.models
+        for d in paper.profile.grid.datasets
         for s in ("none", "global", "distinct", "minor")
     }
-    assert {c.au_ratio for c in gpu.cells("fig5")} == {0, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4}
+    assert {c.au_ratio for c in paper.cells("fig5")} == {0, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4}
+    # only one network has weights of the profile's own, and only those of the curves are looked at in every epoch
+    gpu = Study(load_profile("gpu"), "w", "f", anywhere=True)
+    starts = {c.model: c.initialisation for c in gpu.cells("table1")}
+    assert starts == {"m3dfel": "scratch", "mae_dfer": "mae", "former_dfer": "scratch"}
+    assert {c.evaluate_every for c in gpu.cells("fig7")} == {1} and gpu.cell("m3dfel", "MAFW").evaluate_every == 6
     with pytest.raises(InputError, match="found 'table9'"):
         study.cells("table9")
 

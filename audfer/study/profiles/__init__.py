@@ -93,7 +93,8 @@ class TrainingSettings:
     recipes: dict[str, str] = field(default_factory=dict)
     """network -> recipe of ``audfer.recipes.RECIPES``, where it is not the default of the size"""
     initialisation: str = "scratch"
-    """what every cell starts from: "scratch", or "shipped", the weights of tiny networks that come with the package"""
+    """what cells start from, as far as it has weights for their network: "scratch"; "shipped", the weights of tiny
+    networks that come with the package; "mae", the profile's own masked pre-training of MAE-DFER"""
     accumulate: int = 1
     """micro-batches that each batch of a recipe is cut into, for networks that do not fit a GPU otherwise"""
     evaluate_every: int = 1
@@ -394,7 +395,7 @@ def _check(profile: Profile, path: Path) -> None:
         ("data.source", (data.source,), ("embedded", "disk")),
         ("training.size", (training.size,), ("tiny", "paper")),
         ("training.device", (training.device,), ("auto", "cpu", "cuda")),
-        ("training.initialisation", (training.initialisation,), ("scratch", "shipped")),
+        ("training.initialisation", (training.initialisation,), ("scratch", "shipped", "mae")),
         ("estimator.source", (profile.estimator.source,), ("trained", "shipped")),
         ("training.precision", (training.precision,), ("auto", "bf16", "float32")),
         ("recognition.size", (recognition.size,), ("paper", "small", "tiny", "estimator")),

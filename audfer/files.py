@@ -313,6 +313,15 @@ def write_json(path: str | os.PathLike, content) -> None:
     write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
+def read_json(path: str | os.PathLike) -> dict:
+    """The object that a JSON file holds; {} where nothing whole is there, or something else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except UNREADABLE:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a text in UTF-8, atomically."""
     with atomic_file(path) as temporary:

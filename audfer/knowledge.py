@@ -25,7 +25,7 @@ from . import published
 from .errors import InputError
 from .evaluation import holm
 from .facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
-from .files import write_json
+from .files import UNREADABLE, write_json
 from .losses import KNOWLEDGE_FACTOR
 from .openface import INTENSITY_COLUMNS, MAX_INTENSITY
 
@@ -338,18 +338,19 @@ class KnowledgeMatrix:
         try:
             content = json.loads(path.read_text())
             rows, columns = tuple(content["expressions"]), tuple(content["action_units"])
-            values = content["values"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if (rows, columns) == (EXPRESSIONS, ACTION_UNITS):
+                return cls(
+                    np.array(content["values"], float),
+                    {name: np.array(m, float) for name, m in content.get("medians", {}).items()},
+                    None if content.get("sum") is None else np.array(content["sum"], float),
+                    content.get("variant", ""),
+                    content.get("settings", {}),
+                )
+        except InputError:
+            raise
+        except UNREADABLE as error:
             raise InputError(path, "file", str(error) or type(error).__name__, "a saved knowledge matrix") from error
-        if (rows, columns) != (EXPRESSIONS, ACTION_UNITS):
-            raise InputError(path, "row and column names", f"{rows}, {columns}", f"{EXPRESSIONS}, {ACTION_UNITS}")
-        return cls(
-            np.array(values),
-            {name: np.array(m) for name, m in content.get("medians", {}).items()},
-            None if content.get("sum") is None else np.array(content["sum"]),
-            content.get("variant", ""),
-            content.get("settings", {}),
-        )
+        raise InputError(path, "row and column names", f"{rows}, {columns}", f"{EXPRESSIONS}, {ACTION_UNITS}")
 
 
 #: names of ``WEIGHTS`` that stand for one matrix, whatever the knowledge is

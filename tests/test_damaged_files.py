@@ -19,14 +19,16 @@ from audfer.action_units.estimator import ActionUnitEstimator
 from audfer.action_units.table import table_from_openface_folder
 from audfer.datasets.annotated_frames import open_annotated
 from audfer.errors import AudferError, InputError
-from audfer.files import atomic_file, read_csv, readable
+from audfer.files import atomic_file, read_csv, read_json, readable, write_json
+from audfer.knowledge import KnowledgeMatrix
 from audfer.models import read_checkpoint
 from audfer.results.long import COLUMNS, read_results
+from audfer.results.provenance import read_sidecars
 from audfer.study.steps import cached_step
 from audfer.training.parcels import _read, _write
 from audfer.training.records import RunRecord
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks"))  # last: one is called statistics
 import fuzzing  # noqa: E402
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}
@@ -97,7 +99,19 @@ def _archive(folder: Path):
     return folder / "a.zip", read
 
 
+def _matrix(folder: Path):
+    KnowledgeMatrix(np.full((7, 18), 0.5), {"DFEW": np.ones((7, 17))}, np.ones((7, 17))).save(folder / "matrix.json")
+    return folder / "matrix.json", lambda: KnowledgeMatrix.load(folder / "matrix.json")
+
+
+def _sidecar(folder: Path):
+    write_json(folder / "table1.json", {"caption": "Table 1", "made": {"output": "table1"}})
+    return folder / "table1.json", lambda: read_sidecars(folder)
+
+
 READERS = {
+    "matrix": _matrix,
+    "sidecar": _sidecar,
     "checkpoint": _checkpoint,
     "safetensors": _safetensors,
     "estimator": _estimator,
@@ -123,6 +137,15 @@ def damaged(raw: bytes):
                 for value in (0, 1, 8, 12, 14, 99, 0xFFFF):
                     yield raw[: start + field] + struct.pack("<H", value) + raw[start + field + 2 :]
             start = raw.find(mark, start + 1)
+    if raw.startswith(b"{"):
+        yield from (
+            b"[]",
+            b"[" * 100_000,
+            b"null",
+            b"\xff",
+            raw.replace(b"0.5", b"[0.5]", 1),
+            raw.replace(b"1.0", b'"a"', 1),
+        )
 
 
 @pytest.mark.parametrize("write", READERS.values(), ids=list(READERS))
@@ -245,3 +268,11 @@ def test_arrays_beside_a_store_are_whole_or_made_again(tmp_path):
         for end in (0, 1, 60, len(raw) - 2):
             (tmp_path / name).write_bytes(raw[:end])
             assert not readable(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"[" * 100_000, b"\xff", b'{"a": 1', b"3"])
+def test_what_is_noted_beside_files_counts_only_where_it_is_whole(content, tmp_path):
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert read_json(tmp_path / "a.json") == {"a": 1} and read_json(tmp_path / "none.json") == {}
+    (tmp_path / "a.json").write_bytes(content)
+    assert read_json(tmp_path / "a.json") == {}

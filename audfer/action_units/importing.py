@@ -24,7 +24,7 @@ from pyarrow import parquet
 from ..datasets.alignment import track_names
 from ..datasets.manifest import frame_numbers
 from ..errors import AudferError, InputError, legible
-from ..files import atomic_file, digest, files_below, locked, remove_tree
+from ..files import UNREADABLE, atomic_file, digest, files_below, locked, remove_tree
 from ..jobs.workers import each
 from ..openface import SMOOTHING_RADII, SUCCESS_BOUNDARY, AUTrack, check_choices, read_details, read_openface
 from ..plugins import versions
@@ -414,7 +414,7 @@ def _clips(name: str, track: AUTrack, manifest, rows: list[int] | None) -> tuple
 def _reports(part: Path) -> list[dict]:
     try:
         return json.loads(parquet.read_schema(part).metadata[b"files"])
-    except (pa.ArrowInvalid, OSError, KeyError, TypeError) as error:
+    except (*UNREADABLE, pa.ArrowException) as error:
         raise AudferError(
             f"{part}: not a part of an import ({error}); delete it and run the same command again"
         ) from error

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..evaluation import LEVEL, compare, holm, summary
+from ..files import read_json
 from ..results.long import variant_words
 from ..results.rows import p_text, percent, text
 from ..results.selection import model_name
@@ -165,10 +166,7 @@ def _changes(first: list[RunRecord], second: list[RunRecord]) -> dict[str, tuple
     for cell in (first, second):
         settings = {name: value for name, value in cell[0].cell.items() if name not in ("seed", "device", "recipe")}
         settings["seeds"] = ", ".join(str(record.cell["seed"]) for record in cell)
-        try:
-            recipe = json.loads((cell[0].path / "record.json").read_text()).get("recipe", {})
-        except (OSError, ValueError):
-            recipe = {}
+        recipe = read_json(cell[0].path / "record.json").get("recipe", {})
         sides.append(settings | {f"recipe.{name}": value for name, value in recipe.items() if name != "epochs"})
     names = [name for name in sides[1] if name in sides[0] and sides[0][name] != sides[1][name]]
     return {name: (json.dumps(sides[0][name]), json.dumps(sides[1][name])) for name in names}

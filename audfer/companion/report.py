@@ -32,7 +32,7 @@ from pygments.formatters import HtmlFormatter
 
 from ..errors import InputError
 from ..facs import ACTION_UNIT_NAMES, ACTION_UNITS, EXPRESSIONS
-from ..files import atomic_file, atomic_folder, read_csv
+from ..files import UNREADABLE, atomic_file, atomic_folder, read_csv
 from ..progress import clock
 from ..results.captions import first_sentence
 from .notebooks import clean_notebook, read_notebook
@@ -93,7 +93,7 @@ class _Entry:
         if "json" in self.files:
             try:
                 about = json.loads(self.files["json"].read_text(encoding="utf-8"))
-            except ValueError as error:
+            except UNREADABLE as error:
                 raise InputError(self.files["json"], "content", error, "JSON") from None
             if isinstance(about, dict) and about.get("caption"):
                 return about["caption"]

@@ -41,7 +41,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..errors import AudferError, InputError
-from ..files import checkout, locked, write_json, write_text
+from ..files import UNREADABLE, checkout, locked, write_json, write_text
 from ..jobs.processes import following
 from ..progress import clock
 from ..study.profiles import load_profile
@@ -214,10 +214,10 @@ def rewrite_report(
     here = _folder(work, "work") / settings.name
     try:
         summary = json.loads((here / "reproduce.json").read_text())
-    except (OSError, ValueError) as error:
+        executed = [here / "notebooks" / f"{run['name']}.ipynb" for run in summary["notebooks"]]
+    except UNREADABLE as error:
         expected = f"the record of a finished `audfer reproduce --profile {profile}`"
         raise InputError(here / "reproduce.json", "summary of a run", type(error).__name__, expected) from None
-    executed = [here / "notebooks" / f"{run['name']}.ipynb" for run in summary["notebooks"]]
     return write_report(here / "report.html", executed, _folder(figures, "figures") / settings.name, summary)
 
 

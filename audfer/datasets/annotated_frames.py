@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..errors import InputError
 from ..facs import ACTION_UNITS
-from ..files import UNREADABLE, atomic_folder, digest, new_array, write_json
+from ..files import UNREADABLE, atomic_folder, digest, new_array, read_json, write_json
 from ..plugins import versions
 from .annotated import annotated_labels, annotated_landmarks, load_annotated_frames
 from .common import dataset_folder
@@ -96,11 +96,7 @@ def pack_annotated(
     rendered = is_rendered(root, dataset)
     faces = "rendered faces" if rendered else dataset
     meta = {"dataset": dataset, "size": size, "fingerprint": fingerprint, "faces": faces}
-    try:
-        stored = json.loads((folder / "meta.json").read_text())
-    except (OSError, ValueError):
-        stored = None
-    if stored == meta:
+    if read_json(folder / "meta.json") == meta:
         try:
             return open_annotated(folder)
         except InputError as error:

@@ -33,7 +33,7 @@ from urllib3.util import Retry
 
 from .. import __version__
 from ..errors import AudferError, InputError, harmless
-from ..files import UNREADABLE, atomic_folder, locked, remove_tree, write_json
+from ..files import UNREADABLE, atomic_folder, locked, read_json, remove_tree, write_json
 from ..progress import progress
 from .readers.ravdess import parse_name
 
@@ -123,11 +123,11 @@ class RemoteFile:
         in place.
         """
         try:
-            note = json.loads(self.receipt.read_text())
+            note = read_json(self.receipt)
             whole = note["checksum"] == self.checksum and (note.get("song") or not song)
             whole = whole and all((self.root / path).stat().st_size == size for path, size in note["files"].items())
             return note["files"] if whole else {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except UNREADABLE:
             return {}
 
 

@@ -22,7 +22,7 @@ from PIL.Image import Transpose
 from .. import published as paper
 from ..errors import InputError
 from ..facs import EXPRESSIONS
-from ..files import require_plain
+from ..files import UNREADABLE, read_json, require_plain
 from .registry import DATASETS
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
@@ -167,9 +167,9 @@ class Manifest:
     def _asked(self, split: str, total: int) -> tuple[int, int | None]:
         """Clips asked of the embedded benchmark before rare classes were raised to a minimum, and that minimum."""
         try:
-            config = json.loads((self.root / RENDERED_STAMP).read_text())["config"]
+            config = read_json(self.root / RENDERED_STAMP)["config"]
             return int(config["counts"][split]), int(config["minimum"][split == "test"])
-        except (OSError, ValueError, KeyError):
+        except UNREADABLE:
             return total, None
 
     def fingerprint(self) -> str:

@@ -226,14 +226,12 @@ def _rows(manifest: pd.DataFrame) -> str:
 
 def made(out: Path, meta: dict) -> PackedClips | None:
     """The store that is there, if its metadata hold all of ``meta`` and it is whole; a damaged one is named."""
+    stored = files.read_json(out / "meta.json")
     try:
-        stored = json.loads((out / "meta.json").read_text())
         if {key: stored.get(key) for key in meta} == meta:
             return open_packed(out)
     except InputError as error:
         print(f"{error}; it is made again", file=sys.stderr, flush=True)
-    except (OSError, ValueError, AttributeError, RecursionError):
-        pass
     return None
 
 
@@ -256,7 +254,7 @@ def _times(manifest: Manifest, folder: str | os.PathLike) -> str:
 def _prepare(work: Path, meta: dict, shape: tuple[int, ...]) -> None:
     """An empty array of the final size and a note what it is for; kept if the last run wanted the same."""
     plan = work / "plan.json"
-    if plan.is_file() and json.loads(plan.read_text()) == meta:
+    if files.read_json(plan) == meta:
         return
     plan.unlink(missing_ok=True)
     for name in ("store", "done"):

@@ -20,7 +20,7 @@ import torch
 
 from .. import __version__
 from ..errors import InputError
-from ..files import file_digest, write_json
+from ..files import UNREADABLE, file_digest, read_json, write_json
 from ..models import NETWORKS
 from ..plugins import COMPONENTS, versions
 from ..progress import clock
@@ -94,9 +94,7 @@ def cell_words(cell: dict) -> str:
 
 def record_about(folder: Path) -> dict:
     """What a sidecar says of one run record; {} where there is none to read."""
-    try:
-        meta = json.loads((folder / "record.json").read_text())
-    except (OSError, ValueError):
+    if not (meta := read_json(folder / "record.json")):
         return {}
     inputs = {name: value for name, value in meta.get("inputs", {}).items() if "fingerprint" in name and value}
     return {
@@ -133,11 +131,7 @@ def write_sidecar(path: Path, about: dict, digests: tuple[str, ...], outputs: li
             "training": round(sum(record.get("seconds", 0.0) for record in records.values()), 1),
         },
     }
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        before = {}
-    if _lasting(before) != _lasting(json.loads(json.dumps(content))):
+    if _lasting(read_json(path)) != _lasting(json.loads(json.dumps(content))):
         write_json(path, content)
 
 
@@ -168,7 +162,7 @@ def read_sidecars(folder: Path, output: str = "") -> dict[str, dict]:
     for path in sorted(Path(folder).glob("*.json")):
         try:
             about = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except UNREADABLE as error:
             raise InputError(path, "content", error, "JSON") from None
         if isinstance(about, dict) and "caption" in about:
             sidecars[path.stem] = about

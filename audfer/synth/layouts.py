@@ -228,12 +228,8 @@ def _signature(name: str, config: SynthConfig) -> dict:
 def is_written(root: str | os.PathLike, name: str, config: SynthConfig) -> bool:
     """Whether ``root`` already holds this dataset, whole, as these settings and this code would write it."""
     root = Path(root)
-    try:
-        stamp = json.loads((root / name / STAMP).read_text())
-    except (OSError, ValueError):
-        return False
     wanted = json.loads(json.dumps(_signature(name, config)))
-    return stamp == wanted and all(path.is_file() for path in _truth_paths(root, name))
+    return files.read_json(root / name / STAMP) == wanted and all(path.is_file() for path in _truth_paths(root, name))
 
 
 def write_benchmark(

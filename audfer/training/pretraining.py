@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..datasets import PackedClips, open_packed
 from ..errors import InputError, refuse
-from ..files import UNREADABLE, atomic_file, digest, locked, remove_tree, write_json
+from ..files import UNREADABLE, atomic_file, digest, locked, read_json, remove_tree, write_json
 from ..models import NETWORKS
 from ..models.mae_pretraining import DECODERS, MAEPretraining, tube_masks
 from ..plugins import versions
@@ -242,8 +242,8 @@ def pretrain(settings: Pretraining, stores: Sequence[str | Path], out: str | Pat
         }
     )
     record = out.with_suffix(".json")
-    if out.is_file() and record.is_file() and json.loads(record.read_text()).get("key") == key:
-        return pd.DataFrame(json.loads(record.read_text())["history"], columns=_HISTORY)
+    if out.is_file() and (known := read_json(record)).get("key") == key:
+        return pd.DataFrame(known["history"], columns=_HISTORY)
     scratch = out.parent / f".{out.stem}.unfinished"
     with (
         locked(scratch, "pre-training", "with --out"),

@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import AudferError, InputError
 from ..facs import EXPRESSIONS
-from ..files import UNREADABLE, DiskFull, atomic_folder, digest, read_csv, remove_tree, write_json
+from ..files import UNREADABLE, DiskFull, atomic_folder, digest, read_csv, read_json, remove_tree, write_json
 from ..jobs.executors import Pool, opened
 from ..jobs.processes import Stopped
 from ..jobs.workers import TAKEN, Run, claimed
@@ -290,10 +290,7 @@ class RunStore:
 
     def failure(self, key: str) -> str:
         """Why the cell failed when it was last tried; "" if it did not."""
-        try:
-            return json.loads((self.folder / ".failed" / f"{key}.json").read_text())["error"]
-        except (OSError, ValueError, KeyError):
-            return ""
+        return read_json(self.folder / ".failed" / f"{key}.json").get("error", "")
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
@@ -385,9 +382,7 @@ class RunStore:
                 write_json(self.grid_path, content)
 
     def _noted(self) -> dict:
-        with suppress(OSError, ValueError):
-            return json.loads(self.grid_path.read_text())
-        return {}
+        return read_json(self.grid_path)
 
     def noted_keys(self, about: dict) -> dict[str, str | None]:
         """``cell_json`` -> key of the cells whose key ``note_grid`` was told with the same code and ``about``."""
@@ -404,7 +399,7 @@ class RunStore:
         try:
             content = json.loads(self.grid_path.read_text())
             written = content["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             expected = (
                 "the folder of run records that a study of this version has worked with (work/<profile>/runs), "
                 "or a whole copy of it"

@@ -230,6 +230,29 @@ def test_an_original_beside_openfaces_notes_and_aligned_faces_alone_stay(tmp_pat
     assert clips.table["clip_id"].tolist() == ["happy/one", "sad/two_aligned"]
 
 
+@pytest.mark.parametrize("pictures", [False, True])
+@pytest.mark.parametrize("fold", range(1, 6))
+def test_copies_of_a_clip_are_on_one_side_of_the_split_whatever_their_names(tmp_path, fold, pictures):
+    def write(name: str, value: int) -> None:
+        if pictures:
+            for number in range(2):
+                (tmp_path / name).mkdir(parents=True, exist_ok=True)
+                Image.new("L", (8, 8), value + number).save(tmp_path / name / f"{number}.png")
+        else:
+            video(tmp_path / f"{name}.mp4", value=value)
+
+    for number in range(10):
+        write(f"happy/{number}", 10 * number)
+        for copy in (f"happy/{number} (1)", f"happy/copy of {number}", f"sad/{number}x"):
+            write(copy, 10 * number)
+    clips = datasets.read_dataset("folder", tmp_path, fold=fold)
+    side = clips.table.set_index("clip_id")["split"]
+    for number in range(10):
+        of_one = {side[f"happy/{number}"], side[f"happy/{number} (1)"], side[f"happy/copy of {number}"]}
+        assert of_one == {side[f"sad/{number}x"]}
+    assert (side == "test").sum() == 8 and "copies of other clips, on the same side of the split: 30" in clips.notes[0]
+
+
 @pytest.mark.parametrize("name", [b"jos\xe9.mp4", b"\xff\xfe/clip.mp4"])
 def test_names_that_are_no_utf8_are_left_out_and_named(tmp_path, name):
     for clip in (b"good.mp4", name):

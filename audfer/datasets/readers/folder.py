@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
+from collections import Counter, defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import InputError, legible
 from ...facs import EXPRESSIONS, LABEL_SPACES
+from ...files import file_digest, require_plain
 from ...openface import DETAILS, OUTPUT
 from ..common import NO_CLIP, Listing, has_frames, listed, people_tested, same_name, subfolders
 from ..lists import add_from_lists
-from ..manifest import VIDEO_SUFFIXES, is_video
+from ..manifest import VIDEO_SUFFIXES, is_video, list_frames
 from ..registry import DATASETS, Dataset
 
 FOLDS = 5
@@ -79,7 +81,8 @@ def read(listing: Listing, *, classes: str = "seven", splits=None) -> None:
     if splits is not None:
         _from_lists(listing, clips, splits, label)
         return
-    test, turn = people_tested({clip.person for clip in clips}, fold, FOLDS), _turns(clips)
+    copies = _copies([clip.path for clip in clips])
+    test, turn = people_tested({clip.person for clip in clips}, fold, FOLDS), _turns(clips, copies)
     by_person = all(clip.person for clip in clips)
     for clip in clips:
         tested = clip.person in test if by_person else turn[clip.clip_id] == fold % FOLDS
@@ -92,6 +95,9 @@ def read(listing: Listing, *, classes: str = "seven", splits=None) -> None:
     else:
         note = f"split: a fifth of each class by a hash of the clips' names (fold {fold} of {FOLDS}); "
         note += "one person may be in both"
+        for copy, first in list(copies.items())[:1]:
+            pair = " = ".join(os.path.relpath(path, root) for path in (first, copy))
+            listing.notes.append(f"copies of other clips, on the same side of the split: {len(copies)}, first: {pair}")
     listing.notes.append(note)
 
 
@@ -148,13 +154,38 @@ def _openface_copy(path: Path) -> str:
     return name if name != path.name and made else ""
 
 
-def _turns(clips: list[_Clip]) -> dict[str, int]:
-    """Clip -> a number 0..4, each as often as can be in every class; by the digests of the names, not their order."""
-    turns, seen = {}, Counter()
-    for clip in sorted(clips, key=lambda clip: clip.digest):
+def _turns(clips: list[_Clip], copies: dict[Path, Path]) -> dict[str, int]:
+    """Clip -> a number 0..4, each as often as can be in every class; by the digests of the names, not their order.
+
+    Copies have the number of the clip that they are copies of: nobody is tested with what another was trained on.
+    """
+    turns, seen, ids = {}, Counter(), {clip.path: clip.clip_id for clip in clips}
+    for clip in sorted(clips, key=lambda clip: (clip.path in copies, clip.digest)):
+        if clip.path in copies:
+            turns[clip.clip_id] = turns[ids[copies[clip.path]]]
+            continue
         seen[clip.class_folder.lower()] += 1  # from 1: a class's only clip is for training in the first fold
         turns[clip.clip_id] = (seen[clip.class_folder.lower()] + 1) % FOLDS
     return turns
+
+
+def _copies(paths: list[Path]) -> dict[Path, Path]:
+    """Clip -> the first one that has the same bytes, for all but the first; only clips of one size are read."""
+    alike, copies = defaultdict(list), {}
+    for path in sorted(paths):
+        with suppress(OSError):
+            files = [path] if is_video(path.name) else [path / name for name in list_frames(path)]
+            for file in files[:1]:
+                require_plain(file)
+                alike[len(files), file.stat().st_size, files[-1].stat().st_size].append((path, files))
+    for group in alike.values():
+        firsts = {}
+        for path, files in group if len(group) > 1 else ():
+            with suppress(OSError):
+                same = tuple(file_digest(file) for file in files)
+                if (first := firsts.setdefault(same, path)) != path:
+                    copies[path] = first
+    return copies
 
 
 def _from_lists(listing: Listing, clips: list[_Clip], splits, label: dict[str, int]) -> None:

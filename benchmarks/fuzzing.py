@@ -1,11 +1,12 @@
-"""What damaged, hostile and merely odd files do to the readers: ``python benchmarks/fuzzing.py``, five minutes.
+"""What damaged, hostile and merely odd files do to the readers: ``python benchmarks/fuzzing.py``, seven minutes.
 
 Small whole files of every kind are changed at random (bits, bytes, words, lines; pieces copied, cut or moved) and read
-by audfer: OpenFace's CSVs, tables of labels, split lists, checkpoints, Zenodo's listing, its archives, profiles. A
-reader may refuse with one of audfer's sentences. Anything else that it raises is a traceback, and so is being at it for
-more than ``SECONDS``. What it accepts is compared with a second reading of the same bytes, written here with the
-standard library alone: a value that differs is silently wrong, a row or file that is missing is lost, one that comes
-twice is doubled. Each kind has a process of its own, so that a crash is counted, too (as a traceback).
+by audfer: OpenFace's CSVs, tables of labels, split lists, checkpoints, Zenodo's listing, its archives, profiles,
+knowledge matrices, packed stores and records that travel. A reader may refuse with one of audfer's sentences. Anything
+else that it raises is a traceback, and so is being at it for more than ``SECONDS``. What it accepts is compared with a
+second reading of the same bytes, written here with the standard library alone: a value that differs is silently wrong,
+a row or file that is missing is lost, one that comes twice is doubled. Each kind has a process of its own, so that a
+crash is counted, too (as a traceback).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import contextlib
 import csv
 import datetime
+import functools
 import hashlib
 import http.server
 import io
@@ -418,6 +420,114 @@ def judge_profile(raw: bytes, folder: Path, profile) -> Iterator[tuple[str, str]
                 return
 
 
+# ----------------------------------------------------------------------------------------- matrices, arrays, records
+
+
+def matrix_seeds() -> list[bytes]:
+    """A matrix as the package saves it."""
+    from audfer.knowledge import KnowledgeMatrix
+
+    with tempfile.TemporaryDirectory() as folder:
+        KnowledgeMatrix.published().save(Path(folder) / "k.json")
+        plain = (Path(folder) / "k.json").read_bytes()
+    return [plain, json.dumps(json.loads(plain) | {"medians": {"DFEW": [[0.5] * 17] * 7}}).encode()]
+
+
+def read_matrix(raw: bytes, folder: Path):
+    """Loaded as ``--knowledge`` loads it."""
+    from audfer.knowledge import KnowledgeMatrix
+
+    (folder / "k.json").write_bytes(raw)
+    return KnowledgeMatrix.load(folder / "k.json")
+
+
+def judge_matrix(raw: bytes, folder: Path, matrix) -> Iterator[tuple[str, str]]:
+    """The file's own numbers, in rows and columns that the file names as the package does."""
+    content = json.loads(raw)
+    if matrix.values.tolist() != np.array(content["values"], float).tolist():
+        yield "silently_wrong", "other values than the file's"
+
+
+@functools.cache
+def a_store() -> dict[str, bytes]:
+    """The files of a small packed store."""
+    from PIL import Image
+
+    from audfer import datasets
+
+    with tempfile.TemporaryDirectory() as folder:
+        for clip in ("happy/a", "sad/b", "fear/c"):
+            (Path(folder) / "clips" / clip).mkdir(parents=True)
+            for number in range(1, 5):
+                Image.new("L", (8, 8), 20 * number).save(Path(folder) / "clips" / clip / f"{number}.png")
+        clips = datasets.read_dataset("folder", Path(folder) / "clips")
+        datasets.pack(clips, Path(folder) / "out", 4, 8, workers=1, progress=False)
+        return {path.name: path.read_bytes() for path in (Path(folder) / "out").iterdir()}
+
+
+#: by how a file begins: which of a store's it is
+STORED = {b"\x93NU": "frame_numbers.npy", b"PAR": "manifest.parquet", b'{\n "': "meta.json"}
+
+
+def store_seeds() -> list[bytes]:
+    """Numbers of frames, clips and what is said of them."""
+    return [a_store()[name] for name in STORED.values()]
+
+
+def read_store(raw: bytes, folder: Path):
+    """A store of which one file is this one."""
+    from audfer import datasets
+
+    for name, content in a_store().items():
+        (folder / name).write_bytes(raw if STORED.get(raw[:3], "meta.json") == name else content)
+    return datasets.open_packed(folder)
+
+
+def judge_store(raw: bytes, folder: Path, packed) -> Iterator[tuple[str, str]]:
+    """Numbers and clips are those that were written: the store has a digest of them."""
+    if (folder / "meta.json").read_bytes() != raw:
+        numbers = np.load(io.BytesIO(a_store()["frame_numbers.npy"]))
+        if not np.array_equal(packed.frame_numbers, numbers):
+            yield "silently_wrong", "other numbers of frames"
+        if sorted(packed.clip_ids) != ["fear/c", "happy/a", "sad/b"]:
+            yield "silently_wrong", f"clips {packed.clip_ids}"
+
+
+def parcel_seeds() -> list[bytes]:
+    """A file of ``audfer records export``."""
+    stream, arrays = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(arrays, clip_ids=np.array(["a"]), scores=np.ones((1, 7)))
+    record = {"format": 1, "best_epoch": 1, "cell": {}, "flops": {}, "seconds": 1.0, "environment": {}}
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as parcel:
+        for name, content in (("record.json", json.dumps(record)), ("history.csv", "epoch,loss\n1,2\n")):
+            parcel.writestr(f"a1/{name}", content)
+        parcel.writestr("a1/test.npz", arrays.getvalue())
+    return [stream.getvalue()]
+
+
+def read_parcel(raw: bytes, folder: Path):
+    """Taken into an empty store."""
+    from audfer.training.parcels import import_records
+    from audfer.training.records import RunStore
+
+    (folder / "records-000.zip").write_bytes(raw)
+    return import_records(RunStore(folder / "runs"), [folder / "records-000.zip"])[0]
+
+
+def judge_parcel(raw: bytes, folder: Path, taken: list[str]) -> Iterator[tuple[str, str]]:
+    """What was taken is what a whole file holds, and lies in the store alone."""
+    with zipfile.ZipFile(io.BytesIO(parcel_seeds()[0])) as parcel:
+        whole = {parcel.read(name) for name in parcel.namelist()}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name in ("record.json", "history.csv", "test.npz"):
+            if path.parent.parent != folder / "runs":
+                yield "silently_wrong", f"{path} was written"
+            if path.name != "test.npz" and path.read_bytes() not in whole:
+                yield "silently_wrong", f"{path.name} is not what was exported"
+    if len(set(taken)) < len(taken):
+        yield "doubled", f"{taken}"
+
+
 KINDS: dict[str, Kind] = {
     "openface csv": Kind(csv_seeds, read_csv, judge_csv),
     "labels": Kind(lambda: LABELS, read_labels, judge_labels),
@@ -426,6 +536,9 @@ KINDS: dict[str, Kind] = {
     "archive": Kind(archive_seeds, read_archive, judge_archive),
     "listing": Kind(lambda: [json.dumps(LISTING).encode()], read_listing, judge_listing),
     "profile": Kind(profile_seeds, read_profile, judge_profile),
+    "matrix": Kind(matrix_seeds, read_matrix, judge_matrix),
+    "store": Kind(store_seeds, read_store, judge_store),
+    "records": Kind(parcel_seeds, read_parcel, judge_parcel),
 }
 
 

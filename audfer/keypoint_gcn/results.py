@@ -610,7 +610,8 @@ def auxiliary(study, records, protocol: str = "last") -> Result:
 
 
 def draw_auxiliary(data: pd.DataFrame) -> Figure:
-    """Fig. 8: WAR and UAR against the weight of the auxiliary loss, with 95 % interval bands.
+    """Fig. 8: WAR and UAR against the weight of the auxiliary loss, with 95 % intervals: a band from five weights on,
+    between fewer nothing is known.
 
     Args:
         data: weight, metric, ours, low, high (percent).
@@ -620,8 +621,13 @@ def draw_auxiliary(data: pd.DataFrame) -> Figure:
     for axes, metric, marker in zip(grid, TOTALS, "os", strict=True):
         part, colour = data[data["metric"] == metric].sort_values("weight"), METRIC_COLOURS[metric]
         axes.axvline(chosen, **line)
-        axes.fill_between(part["weight"], part["low"], part["high"], color=colour, alpha=0.16, linewidth=0)
-        axes.plot(part["weight"], part["ours"], marker=marker, color=colour)
+        if len(part) < 5:
+            axes.vlines(part["weight"], part["low"], part["high"], color=colour, linewidth=2, alpha=0.5)
+            axes.margins(x=0.15)
+        else:
+            axes.fill_between(part["weight"], part["low"], part["high"], color=colour, alpha=0.16, linewidth=0)
+        joined = "-" if len(part) > 4 else "none"
+        axes.plot(part["weight"], part["ours"], linestyle=joined, marker=marker, color=colour)
         axes.set_xticks(part["weight"], [f"{weight:g}" for weight in part["weight"]])
         axes.set(xlabel="weight of the auxiliary loss", ylabel=f"{metric} (%)")
         axes.grid(True)

@@ -51,9 +51,9 @@ def cells(study) -> list:
 
 @output("ablations", "04_strategies", cells=cells)
 def ablations(study, records, protocol: str = "last") -> Result:
-    """Every variant against plain BCE and against no AU head.
+    """Every variant against plain BCE and against the network without AU.
 
-    The tidy numbers have a row per variant, metric and ``against``: "plain BCE", "no AU head", and for the knowledge
+    The tidy numbers have a row per variant, metric and ``against``: "plain BCE", "without AU", and for the knowledge
     also each of ``CONTROLS``. Holm's correction: one family each for the two, and one for the controls.
     """
     grid, embedded = study.profile.grid, study.profile.embedded
@@ -76,7 +76,7 @@ def ablations(study, records, protocol: str = "last") -> Result:
     display = []
     for (name, metric), part in tidy.groupby(["variant", "metric"], sort=False):
         line = {"Variant": name, "Metric": metric, "ours [95 %]": ours(part)[metric]}
-        for against, change, p in ((PLAIN_BCE, "plain BCE", "p"), (NO_HEAD, "no head", "p (no head)")):
+        for against, change, p in ((PLAIN_BCE, "plain BCE", "p"), (NO_HEAD, NO_HEAD, f"p ({NO_HEAD})")):
             row = next(part[part["against"] == against].itertuples(), None)
             line[f"Δ {change} [95 %]"] = DASH if row is None else difference_text(row)
             line[p] = DASH if row is None else p_text(row.p_holm)

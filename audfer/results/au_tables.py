@@ -19,7 +19,7 @@ from ..action_units.comparison import (
 from ..facs import ACTION_UNIT_NAMES, ACTION_UNITS, EXPRESSIONS
 from ..study.action_units import clips_with_aus
 from .builder import Result, output
-from .drawing import BLUE, EXPRESSION_COLOURS, EXPRESSION_MARKERS, GREEN, au_axis, matrices_by_source
+from .drawing import BLUE, EXPRESSION_COLOURS, EXPRESSION_MARKERS, GREEN, au_axis, matrices_by_source, rendered
 
 
 @output("presence_rates", "01_au_extraction", elsewhere=True)
@@ -27,7 +27,7 @@ def presence_rates(study) -> Result:
     """How often each AU is present in the frames of every dataset."""
     covered = clips_with_aus(study, study.profile.grid.knowledge_datasets)
     caption = f"Share of frames in which the AU is present, by expression. {study.caption}{covered}"
-    draw = partial(matrices_by_source, label="frames with the AU present (%)", digits=0)
+    draw = partial(matrices_by_source, label="frames with the AU present (%)", digits=0, remark=rendered(study))
     return Result("presence_rates", study.presence_rates(), caption, draw=draw)
 
 

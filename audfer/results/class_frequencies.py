@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,14 +14,15 @@ from .. import published
 from ..errors import InputError
 from ..facs import EXPRESSION_HEADINGS, EXPRESSIONS
 from .builder import Result, output
-from .drawing import EXPRESSION_COLOURS, legend_below, panels
+from .drawing import EXPRESSION_COLOURS, legend_below, panels, rendered
 
 
 @output("class_frequencies", "01_au_extraction", elsewhere=True)
 def class_frequencies(study) -> Result:
     """Clips as each dataset's reader finds them."""
     caption = f"Training clips of each expression; lines: the real datasets. {study.caption}"
-    return Result("class_frequencies", frequency_data(study.class_counts()), caption, draw=draw)
+    data = frequency_data(study.class_counts())
+    return Result("class_frequencies", data, caption, draw=partial(draw, remark=rendered(study)))
 
 
 def frequency_data(counts: Mapping[str, Sequence[int]]) -> pd.DataFrame:
@@ -45,8 +47,12 @@ def frequency_data(counts: Mapping[str, Sequence[int]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "expression", "clips", "share", "paper_clips", "paper_share"])
 
 
-def draw(data: pd.DataFrame) -> Figure:
-    """Share of each expression among the clips of every dataset, with the published share as a line."""
+def draw(data: pd.DataFrame, remark: str = "") -> Figure:
+    """Share of each expression among the clips of every dataset, with the published share as a line.
+
+    Args:
+        remark: behind each dataset's name.
+    """
     datasets = list(dict.fromkeys(data["dataset"]))
     figure, grid = panels(len(datasets), 3, 2.6, 2.3, (0.6, 0.5))
     place = np.arange(len(EXPRESSIONS))
@@ -56,7 +62,7 @@ def draw(data: pd.DataFrame) -> Figure:
         axes.hlines(part["paper_share"], place - 0.42, place + 0.42, color="black", linewidth=1.4)
         axes.set_xticks(place, EXPRESSION_HEADINGS)
         axes.tick_params(axis="x", length=0)
-        axes.set_title(f"{dataset} ({int(part['clips'].sum())} clips)")
+        axes.set_title(f"{dataset}{remark} ({int(part['clips'].sum())} clips)")
         axes.grid(axis="y")
     for axes in grid[:, 0]:
         axes.set_ylabel("share of clips (%)")

@@ -100,7 +100,7 @@ def controls(study, records, protocol: str = "last") -> Result:
         how_compared(records, "each control's rows, those that decide apart") if records else "",
         detectable_text(tidy),
     )
-    drawn = f"Controls as a picture: differences to no AU head. {describe(records, protocol, study.profile.embedded)}"
+    drawn = f"Controls as a picture: differences to “without AU”. {describe(records, protocol, study.profile.embedded)}"
     picture = Result("controls_plot", tidy, drawn, draw=draw, digests=digests_of(records))
     shown = pd.DataFrame(display).fillna(DASH)
     return Result("controls", tidy, caption, shown, digests=digests_of(records), picture=picture)

@@ -50,6 +50,11 @@ def empty(axes: Axes, text: str = "no records") -> Axes:
     return axes
 
 
+def rendered(study) -> str:
+    """What stands behind a dataset's name in a panel: the embedded benchmark has its layout and none of its clips."""
+    return ", rendered" if study.profile.embedded else ""
+
+
 def panels(count: int, columns: int, width: float, height: float, more: tuple[float, float], **options):
     """A grid with at least one panel; those that are too many are switched off.
 
@@ -208,28 +213,37 @@ def matrices_by_source(
     columns: int = 2,
     digits: int | None = 1,
     low: float | None = 0,
+    high: float | None = None,
     log: bool = False,
+    remark: str = "",
 ) -> Figure:
     """Small multiples of expression x AU matrices, one per source, on one colour scale.
 
     Args:
         data: columns source, expression, action_unit, value.
         columns: panels per row.
-        label, digits, low, log: as in ``heatmap``.
+        label, digits, low, high, log: as in ``heatmap``; cells above ``high`` have a colour of their own.
+        remark: behind each source's name.
     """
     sources = list(dict.fromkeys(data["source"]))
     columns = min(columns, max(1, len(sources)))
     one = columns == 1
     figure, grid = panels(len(sources), columns, 8.6 if one else 5.3, 2.2, (0, 0.4), sharex=True, sharey=True)
-    norm = scale(data["value"].to_numpy(float), low, None, log)
+    norm = scale(data["value"].to_numpy(float), low, high, log)
     ends = {"low": norm.vmin, "high": norm.vmax, "digits": digits, "log": log, "bar": False, "size": 7 if one else 6.2}
     for k, (axes, source) in enumerate(zip(grid.flat, sources, strict=False)):
-        heatmap(data[data["source"] == source], axes, title=source, **ends)
+        heatmap(data[data["source"] == source], axes, title=f"{source}{remark}", **ends)
         # shared axes: labels at the outer edge only, and also above an empty last panel
         axes.tick_params(axis="x", labelbottom=k + columns >= len(sources))
         axes.tick_params(axis="y", labelleft=k % columns == 0)
     if sources:
-        colour_bar(grid.flat[0].images[0], grid, label, fraction=0.02, pad=0.012, aspect=20 * len(grid))
+        place = {
+            "fraction": 0.02,
+            "pad": 0.012,
+            "aspect": 20 * len(grid),
+            "extend": "neither" if high is None else "max",
+        }
+        colour_bar(grid.flat[0].images[0], grid, label, **place)
     return figure
 
 
@@ -237,13 +251,19 @@ def confusion(data: pd.DataFrame, axes: Axes | None = None, *, title: str = "") 
     """One confusion matrix: percent of the true class, the count of clips below it.
 
     Args:
-        data: true, predicted, count, share (percent; NaN for a class without clips: its row stays blank).
+        data: true, predicted, count, share (percent; NaN for a class without clips: its row stays blank). A class that
+            is never predicted is a grey column that says so.
     """
     axes = plt.subplots(figsize=(3.6, 3.4))[1] if axes is None else axes
     table = data.pivot(index="true", columns="predicted").reindex(index=list(EXPRESSIONS))
     share, count = (table[name].reindex(columns=list(EXPRESSIONS)).to_numpy(float) for name in ("share", "count"))
-    norm = Normalize(0, 100)
+    norm, never = Normalize(0, 100), count.sum(axis=0) == 0
+    share = np.where(never, np.nan, share)
     axes.imshow(share, cmap=_MAP, norm=norm)
+    for k in np.flatnonzero(never):
+        axes.axvspan(k - 0.5, k + 0.5, color="#EEEEEE", zorder=0)
+        middle = (len(EXPRESSIONS) - 1) / 2
+        axes.text(k, middle, "never predicted", rotation=90, ha="center", va="center", fontsize=8, color="#777777")
     write_cells(axes, share, "{:.0f}".format, norm, 8, dy=-0.12)
     write_cells(axes, share, "{:.0f}".format, norm, 6, dy=0.27, shades=("#444444", "#eeeeee"), shown=count)
     axes.set_xticks(range(len(EXPRESSIONS)), EXPRESSION_HEADINGS)

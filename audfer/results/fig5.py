@@ -77,7 +77,7 @@ def draw(data: pd.DataFrame) -> Figure:
             axes.grid(True)
         row[0].set_ylabel(f"{metric} (%)")
     handles = [
-        Line2D([], [], label="λ = 0: no AU head", **alone_line),
+        Line2D([], [], label=f"λ = 0: {WITHOUT}", **alone_line),
         Patch(color="#999999", alpha=0.35, linewidth=0, label="95 % interval over clips"),
     ]
     legend_below(figure, handles)

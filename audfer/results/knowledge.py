@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from ..evaluation.matrices import matrices, matrix, measured
 from ..study.action_units import clips_with_aus
 from .builder import Result, output
-from .drawing import BY_EXPRESSION, heatmap, matrices_by_source
+from .drawing import BY_EXPRESSION, heatmap, matrices_by_source, rendered
 
 
 @output("knowledge_by_dataset", "02_knowledge_matrix", elsewhere=True)
@@ -21,7 +21,7 @@ def knowledge_by_dataset(study) -> Result:
     """The medians in each dataset."""
     covered = clips_with_aus(study, study.profile.grid.knowledge_datasets)
     caption = f"Median AU intensity of the frames of each expression, zeros interpolated. {study.caption}{covered}"
-    draw = partial(matrices_by_source, label="median intensity (0 to 5)", digits=2)
+    draw = partial(matrices_by_source, label="median intensity (0 to 5)", digits=2, remark=rendered(study))
     return Result("knowledge_by_dataset", matrices(_knowledge(study).medians), caption, draw=draw)
 
 
@@ -34,7 +34,7 @@ def knowledge_sum(study) -> Result:
     """The matrix S before the last step."""
     knowledge = _knowledge(study)
     caption = f"S of section 3.1 ({knowledge.variant} reading). {study.caption}"
-    draw = partial(heatmap, title="S: sum over the four datasets")
+    draw = partial(heatmap, title="S: sum over the four datasets", label="S (before the last sigmoid)")
     return Result("knowledge_sum", matrix(knowledge.sum, "sum"), caption, draw=draw)
 
 

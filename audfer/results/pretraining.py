@@ -30,6 +30,8 @@ from .table1 import PRINTED
 
 #: initialisation of cells -> how the table calls it
 _STARTS = {"scratch": "scratch", "mae": "masked pre-training", "shipped": "weights that ship"}
+#: share of the true motion's strength from which on predicted motion can be seen
+_SEEN = 0.1
 
 
 def cells(study) -> list:
@@ -97,13 +99,23 @@ def pretrained_cards(study) -> Result:
 def pretraining_reconstruction(study) -> Result:
     """What the pre-trained network makes of clips that it has not seen."""
     sheet = study.reconstructions()
+    strength = motion_strength(sheet)
+    motion = f"The motion that it predicts has {100 * strength:.1f} % of the true one's strength" + (
+        "." if strength >= _SEEN else " (it is not learned in so few epochs), so neither is drawn."
+    )
     return Result(
         "pretraining_reconstruction",
         reconstruction_data(sheet),
         f"Masked appearance and motion: test clips of {study.profile.grid.strategy_dataset}, never seen in "
-        f"pre-training. Predicted places are shown with their true mean and contrast. {study.caption}",
+        f"pre-training. Predicted places are shown with their true mean and contrast. {motion} {study.caption}",
         draw=lambda _: draw_reconstruction(sheet),
     )
+
+
+def motion_strength(sheet: Mapping) -> float:
+    """Standard deviation of the predicted changes, as a share of that of the true ones at the same hidden places."""
+    hidden = np.isfinite(sheet["predicted_motion"])
+    return float(sheet["predicted_motion"][hidden].std() / max(sheet["motion"][hidden].std(), 1e-9))
 
 
 def reconstruction_data(sheet: Mapping) -> pd.DataFrame:
@@ -127,7 +139,7 @@ def reconstruction_data(sheet: Mapping) -> pd.DataFrame:
 
 
 def draw_reconstruction(sheet: Mapping, moments: int = 4) -> Axes:
-    """Masked clips and what the network makes of them: appearance above, motion below.
+    """Masked clips and what the network makes of them: appearance above, motion below if any can be seen.
 
     Args:
         moments: pictures per clip, evenly spread over its tubelets.
@@ -138,12 +150,11 @@ def draw_reconstruction(sheet: Mapping, moments: int = 4) -> Axes:
     largest = np.maximum(np.quantile(np.abs(sheet["motion"]), 0.99, axis=(1, 2, 3), keepdims=True), 1e-6)
     colours = plt.get_cmap("RdBu_r").with_extremes(bad="#D9D9D9")
     pictures = [sheet[name] for name in ("original", "masked", "appearance")]
-    pictures += [
-        colours(0.5 + 0.5 * sheet[name] / largest, bytes=True)[..., :3] for name in ("motion", "predicted_motion")
-    ]
+    shown = ("motion", "predicted_motion") if motion_strength(sheet) >= _SEEN else ()
+    pictures += [colours(0.5 + 0.5 * sheet[name] / largest, bytes=True)[..., :3] for name in shown]
     grid = np.stack([picture[:, chosen].reshape(-1, *picture.shape[2:]) for picture in pictures])
     names = ["clip", "what the\nencoder sees", "appearance,\npredicted", "motion", "motion,\npredicted"]
-    axes = image_grid(grid, names, [""] * grid.shape[1], cell=0.72, block=len(chosen))
+    axes = image_grid(grid, names[: len(grid)], [""] * grid.shape[1], cell=0.72, block=len(chosen))
     places = axes.get_xticks().reshape(clips, -1).mean(1)
     for place, expression in zip(places, sheet["expressions"], strict=True):
         heading(axes, f"{expression} →", place, 5)

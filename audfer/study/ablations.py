@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: the network alone
-NO_HEAD = "no AU head"
+NO_HEAD = "without AU"
 #: the AU head without knowledge, which every other variant is compared with
 PLAIN_BCE = "plain BCE"
 KNOWLEDGE = "knowledge"

@@ -152,6 +152,7 @@ def test_the_auxiliary_weight_is_read_off_the_network(laptop):
     war = result.frame[result.frame["metric"] == "WAR"].sort_values("weight")
     line = result.plot().axes[0].get_lines()[-1]
     np.testing.assert_allclose(line.get_xydata(), war[["weight", "ours"]])
+    assert line.get_linestyle() == "None", "three points are no curve"
     assert "not printed" in result.caption and "embedded benchmark" in result.caption
 
 

@@ -275,8 +275,15 @@ def test_overlay_shows_the_face_where_nothing_is_and_the_colour_where_it_is_stro
     grown = np.zeros((4, 4))
     grown[0, 0] = 2.0
     mixed = plots.overlay(picture, grown, 2.0)
-    assert (mixed[1:, 1:] == 150).all() and not (mixed[0, 0] == mixed[0, 0, 0]).all()
-    assert (plots.overlay(picture, np.zeros((4, 4)), 0.0) == 150).all()
+    assert (mixed[1:, 1:] == mixed[1, 1, 0]).all() and not (mixed[0, 0] == mixed[0, 0, 0]).all()
+    assert (plots.overlay(picture, np.zeros((4, 4)), 0.0) == mixed[1, 1]).all()
+
+
+@pytest.mark.parametrize("lightness", [0.15, 0.5, 1.0])
+def test_a_dark_face_is_shown_as_light_as_any_other_and_keeps_its_features(lightness):
+    face = np.random.default_rng(0).integers(0, 256, (24, 24, 1)).repeat(3, axis=2)
+    shown = plots.overlay((lightness * face).astype(np.uint8), np.zeros((24, 24)), 0.0)
+    assert shown.min() > 80 and shown.mean() == pytest.approx(165, abs=10) and shown.std() > 40
 
 
 def test_figures_are_saved_the_same_twice(tmp_path):

@@ -207,6 +207,24 @@ def test_the_confusion_of_several_folds_is_that_of_all_their_clips():
     assert data["war"].iloc[0] == pytest.approx(100 * np.mean([r.scores.argmax(1) == r.expressions for r in records]))
 
 
+def test_a_class_that_is_never_predicted_is_a_grey_column_that_says_so():
+    record = fake_record()
+    record.scores[:, 5] = -1  # disgust, 1 % of DFEW
+    axes = drawing.confusion(fig6.confusion_data([record], "DFEW"))
+    written = texts(axes)
+    assert written.count("never predicted") == 1 and len(written) == 2 * 6 * 7 + 1
+    assert [t.get_position()[0] for t in axes.texts if t.get_text() == "never predicted"] == [5]
+
+
+def test_cells_above_the_scale_have_the_last_colour_and_the_others_keep_theirs():
+    values = np.full((7, 18), 0.5)
+    values[:, -1] = 1.75
+    figure = drawing.matrices_by_source(matrix(values, "K0"), high=1, label="knowledge", remark=", rendered")
+    image, bar = figure.axes[0].images[0], figure.axes[-1]
+    assert image.norm.vmax == 1 and bar.get_ylabel() == "knowledge" and texts(figure.axes[0]).count("1.8") == 7
+    assert figure.axes[0].get_title(loc="left") == "K0, rendered"
+
+
 def test_fig6_has_six_panels_and_says_which_is_missing(records):
     some = [r for r in records if not (r.cell["model"] == "mae_dfer" and r.cell["au_ratio"] > 0)]
     figure = fig6.draw(fig6.confusion_data(some, "DFEW"))
@@ -274,12 +292,11 @@ def test_frequencies_stand_beside_the_published_ones():
 def test_result_pictures_draw_the_tables_numbers(records):
     table = made("table3", records).frame
     figure = table3.draw(table)
-    baseline = table[
-        (table["model"] == "m3dfel") & (table["metric"] == "WAR") & (table["variant"] == "no AU (baseline)")
-    ].iloc[0]
-    assert figure.axes[0].get_lines()[0].get_xdata() == pytest.approx([baseline["ours"]])
-    paper = figure.axes[0].get_lines()[-1].get_xdata()
-    assert list(paper) == [64.33, 65.53, 64.80, 64.16]
+    part = table[(table["model"] == "m3dfel") & (table["metric"] == "WAR")].set_index("variant")
+    zero, *ours, paper = (line.get_xdata() for line in figure.axes[0].get_lines())
+    assert [x for (x,) in ours] == pytest.approx(part.loc[["global", "distinct", "minor"], "difference"].tolist())
+    # Table 3 prints 64.33 without AU, 65.53, 64.80 and 64.16 with it
+    assert list(zero) == [0, 0] and list(paper) == pytest.approx([1.20, 0.47, -0.17])
     assert len(table1.draw(made("table1", records).frame).axes) == 6
 
 

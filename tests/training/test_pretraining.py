@@ -21,7 +21,7 @@ from audfer.evaluation import compare
 from audfer.models import NETWORKS, build_model, load_official_state_dict, read_checkpoint
 from audfer.models.mae_dfer import MAEDFER
 from audfer.models.mae_pretraining import MAEPretraining, VisibleEncoder, hidden_tokens, tube_masks
-from audfer.results.pretraining import draw_reconstruction, pretraining, reconstruction_data
+from audfer.results.pretraining import draw_reconstruction, motion_strength, pretraining, reconstruction_data
 from audfer.training.pretraining import (
     Pretraining,
     build_pretraining,
@@ -422,4 +422,9 @@ def test_the_figures_numbers_are_those_of_its_pictures():
     figure = draw_reconstruction(sheet).figure
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][0] == "clip"
     assert any("happy" in text.get_text() for text in figure.axes[0].texts)
-    plt.close(figure)
+    rows = {2.0: 5, 0.001: 3}  # motion that nobody could see is left out
+    for strength, expected in rows.items():
+        sheet["predicted_motion"] = np.where(hidden, strength * truth, np.nan)
+        assert motion_strength(sheet) == pytest.approx(strength)
+        assert len(draw_reconstruction(sheet).get_yticklabels()) == expected
+    plt.close("all")

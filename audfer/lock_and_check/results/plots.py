@@ -62,15 +62,18 @@ def draw_boxes(axes: Axes, boxes: np.ndarray, colour: str, linewidth: float) -> 
 
 
 def overlay(picture: np.ndarray, grown: np.ndarray, strongest: float) -> np.ndarray:
-    """A face with a map laid over it: (H, W, 3) uint8.
+    """A face in light greys with a map laid over it, the stronger the redder: (H, W, 3) uint8.
 
     Args:
         picture: (H, W, 3) uint8. grown: (H, W), 0 and above. strongest: value that is drawn fully.
     """
     strength = np.clip(grown / strongest if strongest > 0 else np.zeros_like(grown), 0, 1)
-    colour = plt.get_cmap("inferno")(strength)[..., :3]
-    grey = picture.mean(axis=2, keepdims=True) / 255
-    mixed = grey * 0.75 * (1 - strength[..., None]) + colour * strength[..., None]
+    colour, cover = plt.get_cmap("YlOrRd")(0.2 + 0.8 * strength)[..., :3], strength[..., None] ** 0.5
+    grey = picture.mean(axis=2, keepdims=True)
+    # dark skin or a dark background would swallow the map: every face has the same lightness and contrast
+    low, high = np.quantile(grey, (0.02, 0.98))
+    grey = 0.35 + 0.6 * np.clip((grey - low) / max(high - low, 1), 0, 1)
+    mixed = grey * (1 - cover) + colour * cover
     return np.rint(255 * np.clip(mixed, 0, 1)).astype(np.uint8)
 
 
@@ -96,7 +99,7 @@ def map_grid(
             face, side = name == "face", picture.shape[0]
             shown = picture if face else overlay(picture, maps[name][j], strongest(name, j))
             axes.imshow(shown, interpolation="bilinear")
-            draw_boxes(axes, boxes[j] * side - 0.5, "#56B4E9" if face else "white", linewidth)
+            draw_boxes(axes, boxes[j] * side - 0.5, "#56B4E9" if face else "#0072B2", linewidth)
             axes.set(xticks=(), yticks=(), xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5))
             axes.spines[:].set_visible(False)
         row[0].set_ylabel(name, fontsize=8)

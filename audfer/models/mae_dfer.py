@@ -42,16 +42,17 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float):
         super().__init__()
-        self.rate = rate
+        self.rate, self.drops = rate, rate > 0
+        # a tensor, so that torch.compile makes one graph for all blocks and not one for each rate
+        self.register_buffer("keep", torch.tensor(1.0 - rate), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0:
+        if not (self.training and self.drops):
             return x
-        keep = 1 - self.rate
         # drawn for the whole batch, of which these clips may be a part
         count, own = whole_batch(x)
-        mask = torch.rand(count, device=x.device)[own].view(-1, *(1,) * (x.ndim - 1)) < keep
-        return x * (mask / keep).to(x.dtype)
+        mask = torch.rand(count, device=x.device)[own].view(-1, *(1,) * (x.ndim - 1)) < self.keep
+        return x * (mask / self.keep).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3g}"

@@ -13,7 +13,7 @@ from torch import nn
 from audfer.errors import AudferError
 from audfer.models import Output, build_model, count_flops, default_clip_shape
 from audfer.models.m3dfel import FramePool, ShortConv3d
-from audfer.models.mae_dfer import IMAGENET_MEAN, IMAGENET_STD
+from audfer.models.mae_dfer import IMAGENET_MEAN, IMAGENET_STD, DropPath
 
 #: of the official networks, reference/models/SPEC.md "Measured size and cost"
 OFFICIAL_GFLOPS = {"m3dfel": 86.30 + 0.08, "former_dfer": 16.59, "mae_dfer": 99.30}
@@ -189,6 +189,34 @@ def test_stochastic_depth_drops_in_training_only():
         assert torch.equal(model(clips).features, model(clips).features)
         model.train()
         assert not torch.equal(model(clips).features, model(clips).features)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 1 / 3, 0.7])
+def test_stochastic_depth_is_its_definition_bit_for_bit(rate):
+    x = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    ours = DropPath(rate).train()(x)
+    torch.manual_seed(1)
+    keep = 1 - rate
+    assert torch.equal(ours, x * ((torch.rand(64, 1) < keep) / keep) if rate else x)
+
+
+def test_one_graph_serves_all_blocks():
+    """Compiled block by block, as benchmarks do on a GPU: one graph where nothing is dropped, one for all other rates,
+    one of the last block, which looks at the messengers alone. PyTorch gives up at the eighth.
+    """
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    model = tiny("mae_dfer", drop_path=0.5, depth=12).train()
+    for block in model.blocks:
+        block.compile(backend=count, fullgraph=True)
+    model(tiny_clips("mae_dfer", 2)).features.sum().backward()
+    assert len(graphs) == 3
 
 
 def test_pooling_frame_by_frame_is_pooling_in_3d():

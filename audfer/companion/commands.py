@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -476,6 +477,14 @@ def pretrained(options) -> None:
         print(f"written: {makers[part]()}")
 
 
+def needed_first(cells: list, models: Sequence[str]) -> list:
+    """Cells in the order in which tables need them: all of one seed before those of the next, in the order given, and
+    networks of appendices alone after the tables' own.
+    """
+    seeds = list(dict.fromkeys(cell.seed for cell in cells))
+    return sorted(cells, key=lambda cell: (cell.model not in models, seeds.index(cell.seed)))
+
+
 def grid(options) -> int:
     begun = time.time()
     if options.budget is not None and not options.budget > 0:
@@ -500,6 +509,7 @@ def grid(options) -> int:
     log = study.work / "slurm_logs"
     with _cluster(options.scheduler, slurm and slurm_cluster(slurm, str(log)), log) as client:
         until = None if options.budget is None else begun + options.budget
+        cells = cells if until is None else needed_first(cells, study.profile.grid.models)
         table = study.train(cells, "grid", executor=client, until=until)
     without = table[table["error"].notna()]
     waits = without["error"].str.startswith(LEFT)

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from audfer.companion.commands import needed_first
 from audfer.errors import InputError
 from audfer.results.builder import open_records
+from audfer.study.profiles import load_profile
 from audfer.study.study import Study
 from audfer.training.parcels import export_records, import_records
 from audfer.training.records import LEFT, RunStore, load_records, run_cells
@@ -166,6 +168,18 @@ def test_a_budget_takes_the_cells_that_fit_in_the_order_given(whole, cells, stud
     begun = [line["key"] for line in log if line["event"] == "begin"]
     assert begun[:2] == frame["key"][1:].tolist() and set(begun[2:]) <= {frame["key"][0]}
     assert not store.failure(frame["key"][0])
+
+
+def test_a_budget_goes_to_the_first_seed_of_all_tables_before_the_next():
+    gpu = Study(load_profile("gpu"), "w", "f", anywhere=True)
+    outputs = ("keypoint_classes", "table1", "fig5")
+    cells = list(dict.fromkeys(cell for output in outputs for cell in gpu.cells(output)))
+    ordered = needed_first(cells, gpu.profile.grid.models)
+    assert sorted(map(repr, ordered)) == sorted(map(repr, cells))
+    first = [cell for cell in gpu.cells("table1") if cell.seed == 0]
+    assert ordered[: len(first)] == first and {cell.dataset for cell in first} == set(gpu.profile.grid.datasets)
+    places = [(cell.model == "keypoint_gcn", cell.seed) for cell in ordered]
+    assert places == sorted(places) and {seed for _, seed in places} == {0, 1, 2}
 
 
 def test_a_grid_stopped_here_and_gone_on_with_elsewhere_gives_the_tables_of_one_run(study, tmp_path):

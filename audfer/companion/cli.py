@@ -203,20 +203,22 @@ def _add_arguments(command: argparse.ArgumentParser, table: dict[str, dict], sha
         if names in computed:
             settings["default"] = computed[names]
         action = groups[group].add_argument(*names.split(), **settings)
-        for key in ("clip_datasets", "annotated_datasets"):  # for %(clip_datasets)s in help texts
+        for key in ("clip_datasets", "annotated_datasets", "profiles"):  # for %(clip_datasets)s in help texts
             setattr(action, key, _Names(key))
 
 
 class _Names:
-    """Names of datasets, asked of their registry only where a help text is printed: importing it takes seconds."""
+    """Names of datasets or profiles, asked for only where a help text is printed: their imports take seconds."""
 
     def __init__(self, which: str):
         self.which = which
 
     def __str__(self) -> str:
         from .. import datasets
+        from ..study.profiles import available_profiles
 
-        return ", ".join(getattr(datasets, self.which)())
+        names = available_profiles if self.which == "profiles" else getattr(datasets, self.which)
+        return ", ".join(names())
 
 
 def _metavar(value: str | list[str]) -> str | tuple[str, ...]:

@@ -16,7 +16,7 @@ from paths import ROOT
 
 from audfer.companion import cli, commands
 from audfer.errors import AudferError, InputError
-from audfer.study.profiles import load_profile
+from audfer.study.profiles import available_profiles, load_profile
 from audfer.study.study import open_study
 
 COMMANDS = [
@@ -195,6 +195,14 @@ def test_errors_and_interruption_have_their_exit_codes(raised, code, monkeypatch
     monkeypatch.setattr(commands, "report", fail)
     assert cli.main(["report"]) == code
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["reproduce"], ["report"], ["au", "extract"], ["knowledge", "build"], ["grid"]])
+def test_help_names_every_profile_that_there_is(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"{', '.join(available_profiles())} or a .toml file" in text and "ravdess" in available_profiles()
 
 
 def test_help_needs_no_torch():

@@ -25,8 +25,8 @@ ifneq ($(words $(VENV)),1)
 $(error VENV is '$(VENV)': expected a path without blanks)
 endif
 JOBS ?= $(or $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null),2)
-# The tests keep their own folder, so that they never touch the user's records. Recipes quote it: the path may hold blanks.
-TEST_WORK := work/test
+# The tests keep their own folder, so that they never touch the user's records; work may be a link to where a folder "test" is his.
+TEST_WORK := work/make-test
 TEST_ENVIRONMENT = AUDFER_PROFILE=smoke AUDFER_WORK="$$PWD/$(TEST_WORK)" AUDFER_FIGURES="$$PWD/$(TEST_WORK)/figures" AUDFER_HEADLESS=1
 
 INSTALL := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-input --no-compile -c constraints.txt

@@ -38,7 +38,7 @@ def checkout(tmp_path):
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, home / name)
     shutil.copytree(ROOT / ".ci", home / ".ci")
-    for name in ("audfer", "tests", "notebooks", "benchmarks", "work/test"):
+    for name in ("audfer", "tests", "notebooks", "benchmarks", "work/make-test"):
         (home / name / "__pycache__").mkdir(parents=True)
     (home / "benchmarks" / "speed.py").touch()
     # an environment that is made already, whose programs only say how they were called
@@ -84,10 +84,32 @@ def test_every_target_leaves_the_neighbours_of_a_path_with_blanks_alone(checkout
 
 
 def test_the_tests_work_below_the_checkout_whatever_its_name(checkout):
-    (checkout / "work" / "test" / "old").touch()
+    (checkout / "work" / "make-test" / "old").touch()
     done = make(checkout, "test")
-    assert f"[{checkout}/work/test]" in done.stdout
-    assert not (checkout / "work" / "test").exists()
+    assert f"[{checkout}/work/make-test]" in done.stdout
+    assert not (checkout / "work" / "make-test").exists()
+
+
+def test_a_work_folder_that_is_a_link_keeps_what_else_lies_where_it_leads(checkout, tmp_path):
+    (tmp_path / "scratch" / "test").mkdir(parents=True)
+    (tmp_path / "scratch" / "test" / "thesis.tex").write_text("years of work")
+    shutil.rmtree(checkout / "work")
+    (checkout / "work").symlink_to(tmp_path / "scratch")
+    before = neighbours(checkout)
+    for target in ("test", "clean", "distclean"):
+        assert make(checkout, target).returncode == 0
+    assert neighbours(checkout) == before and not (checkout / "work").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["O'Brien & Söhne", "$HOME #1", "a;rm -rf b", '"quoted" %', "-rf", "tab\tand\nline"])
+def test_whatever_the_folder_of_the_checkout_is_called(checkout, name, tmp_path):
+    (tmp_path / name).mkdir()
+    home = checkout.rename(tmp_path / name / "audfer")
+    before = sorted(tmp_path.rglob("thesis.tex"))
+    for target in ("test", "clean", "distclean"):
+        done = make(home, target)
+        assert done.returncode == 0, done.stderr
+    assert sorted(tmp_path.rglob("thesis.tex")) == before and not (home / ".venv").exists()
 
 
 def test_continuous_integration_runs_in_a_path_with_blanks(checkout):

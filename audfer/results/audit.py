@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from .. import published
 from ..evaluation.matrices import matrices
 from ..facs import EXPRESSION_HEADINGS
 from ..published import audit, printed, release
@@ -19,6 +20,13 @@ from .drawing import GREEN, ORANGE, YELLOW, legend_below, mark, matrices_by_sour
 NOTEBOOK = "A1_published_audit"
 _VERDICTS = {printed.BEYOND: (GREEN, "D"), printed.OPEN: (YELLOW, "o"), printed.WITHIN: (ORANGE, "X")}
 _effects = lru_cache(maxsize=1)(partial(release.loss_effects, "DFEW"))
+
+
+def field() -> pd.DataFrame:
+    """S2D, S4D and SSM on the three datasets: their numbers, folds, selection rule, start, frames and classes."""
+    return published.load("field_protocols").astype(str)
+
+
 #: table -> its numbers, its caption
 TABLES = {
     "a1_findings": (
@@ -45,6 +53,10 @@ TABLES = {
     "a1_frames": (
         release.frames_behind,
         "Frames behind each released vector and frames of that expression (training and test together).",
+    ),
+    "a1_field": (
+        field,
+        "What came after or beside AU-DFER, with its protocol as far as its authors state it; nothing here was run.",
     ),
     "a1_loss_effects": (
         lambda: _effects()[0],

@@ -46,6 +46,7 @@ ABLATIONS: dict[str, Ablation] = {
     "own training split": Ablation({"weights": "train-only"}, "the matrix of this dataset's training clips alone"),
     "Fig. 4": Ablation({"weights": "figure4"}, "the paper's printed matrix"),
     "release's K2": Ablation({"weights": "release"}, "the released code's matrix"),
+    "SSM's prior": Ablation({"weights": "hand-written"}, "a matrix that SSM writes by hand: 0.98 or 0.02"),
     "release's votes": Ablation(
         {"weights": "knowledge", "reading": "release-votes"},
         "AU-DFER, but AU labels (Eq. 4) are voted by the frames that the network sees",

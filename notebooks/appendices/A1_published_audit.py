@@ -54,6 +54,13 @@ findings.frame.groupby(["kind", "table"], sort=False).size().unstack(fill_value=
 study.results("a1_protocols").save()
 
 # %% [markdown]
+# **And what came after?** S2D, S4D and SSM, with the protocol behind their numbers as far as their authors state it: folds, which epoch is
+# taken, what the network starts from, frames, classes.
+
+# %%
+study.results("a1_field").save()
+
+# %% [markdown]
 # **How many clips are behind each number?** The diagonal of the confusion matrix, read back, with exact binomial (Clopper-Pearson) intervals.
 
 # %%

@@ -11,6 +11,7 @@ import pytest
 from audfer import published
 from audfer.errors import InputError
 from audfer.facs import EXPRESSION_HEADINGS, EXPRESSIONS
+from audfer.results import audit
 
 # ---- counts and rates
 
@@ -174,6 +175,26 @@ def test_wars_of_own_rows_are_whole_clips_of_fold_1():
     diagonal = [published.integer_count(row[name], n) for name, n in zip(EXPRESSION_HEADINGS, counts, strict=True)]
     assert diagonal == [450, 238, 321, 291, 171, 3, 60]  # audit.csv
     assert round(100 * sum(diagonal) / 2341, 2) == row["WAR"]
+
+
+def test_protocols_of_the_field_hold_what_the_paper_quotes_and_say_where_nothing_is_stated():
+    field = audit.TABLES["a1_field"][0]()
+    assert field.groupby("method").size().to_dict() == {"S2D": 3, "S4D": 3, "SSM": 3}
+    assert (field.drop(columns="remark") != "").all(axis=None) and field["source"].str.contains("https://").all()
+    quoted = (
+        published.load("audfer_table1")
+        .query("method == 'S2D'")
+        .pivot(index="dataset", columns="metric", values="printed")
+    )
+    mine = field[field["method"] == "S2D"].set_index("dataset")
+    for dataset in ("DFEW", "FERV39k"):
+        assert quoted.loc[dataset, ["WAR", "UAR"]].tolist() == mine.loc[dataset, ["WAR", "UAR"]].tolist()
+    # of two runs, in each other's columns
+    assert (
+        quoted.loc["MAFW", "WAR"] == mine.loc["MAFW", "UAR"] and quoted.loc["MAFW", "UAR"] in mine.loc["MAFW", "remark"]
+    )
+    numbers = field[["WAR", "UAR"]].stack()
+    assert numbers.map(lambda text: text == "not stated as text" or 0 < float(text) < 100).all()
 
 
 def test_the_files_say_where_they_come_from():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -46,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     speaks = os.environ.get("RANK", "0") == "0"  # under torchrun all processes meet an error
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # no terminal is too old for somebody's file names
+            sys.stdout.reconfigure(errors="backslashreplace")
         signal.signal(signal.SIGTERM, _interrupt)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # not where a shell has it ignored
             signal.signal(signal.SIGINT, _interrupt)

@@ -344,7 +344,7 @@ class _Execution:
         before = _stamps(self.figures)
         self.output.parent.mkdir(parents=True, exist_ok=True)
         self.screen.line(self.path.stem)
-        with self.output.with_suffix(".log").open("w") as self.log:
+        with self.output.with_suffix(".log").open("w", encoding="utf-8") as self.log:
             try:
                 self._execute()
             except PapermillExecutionError as error:
@@ -352,7 +352,7 @@ class _Execution:
             except Exception as error:  # the kernel died, or did not start
                 self._fail(type(error).__name__, str(error))
         # the notebook beside this one writes there too, but this one names neither those files nor their stem in quotes
-        after, text = _stamps(self.figures), self.output.read_text().replace("\\n", " ")
+        after, text = _stamps(self.figures), self.output.read_text(encoding="utf-8").replace("\\n", " ")
         said = set(re.findall(r"\w+\.\w+", text)) | set(re.findall(r"""["'](\w+)\\?["']""", text))
         changed = {name for name in after if after[name] != before.get(name) and {name, Path(name).stem} & said}
         tables, figures = (

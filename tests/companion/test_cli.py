@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ import sys
 
 import pandas as pd
 import pytest
+import small_layouts
 from paths import ROOT
 
 from audfer.companion import cli, commands
@@ -175,6 +177,20 @@ def test_ctrl_c_while_python_takes_itself_down_does_not_kill_what_has_ended():
     command = [sys.executable, "-c", _CTRL_C, "teardown", "completion", "bash"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0 and ended.stderr == "" and "complete" in ended.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_every_terminal_can_say_every_name(encoding, tmp_path, monkeypatch):
+    said = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", said)
+    for name in ("klüp 😀", "表情"):
+        small_layouts.clip(tmp_path / "happy" / name)
+    small_layouts.clip(tmp_path / "elsewhere").rename(tmp_path / "happy" / "caf\udce9")
+    small_layouts.lines(tmp_path / "happy" / "数据.txt", "")
+    assert cli.main(["data", "check", "folder", "--root", str(tmp_path), "--workers", "1"]) == 1
+    said.flush()
+    text = said.buffer.getvalue().decode(encoding)
+    assert "clips: 2 in 2 folders" in text and "caf\\udce9" in text
 
 
 def test_a_dataset_folder_that_is_missing_is_refused(tmp_path, capsys):

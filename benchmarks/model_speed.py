@@ -34,8 +34,6 @@ from audfer.synth import rendered_clips
 from audfer.training.loop import resolve_device, resolve_precision
 
 VARIANTS = ("official", "ours")
-#: what is to be reached on two CPU cores: steps a second, ours over official's
-TARGETS = {"m3dfel": 2.5, "former_dfer": 2.0, "mae_dfer": 3.5}  # none for keypoint_gcn
 #: largest difference of the losses after the steps, of float32's
 LOSS_TOLERANCE = 0.02
 
@@ -47,21 +45,31 @@ class Trainee:
         step: trains on one batch and gives the loss before it, a tensor. forward: the network alone, without gradients.
     """
 
-    def __init__(self, name: str, variant: str, device: str, compiled: bool, num_aus: int | None = 18):
+    def __init__(
+        self,
+        name: str,
+        variant: str,
+        device: str,
+        compiled: bool,
+        num_aus: int | None = 18,
+        capturable: bool = False,
+        size: str = "paper",
+    ):
         torch.manual_seed(0)
         self.official, self.device = variant == "official", device
         self.reduced = resolve_precision("auto", device) == "bf16"
-        self.model = build_model(name, num_aus=num_aus).to(device)
+        self.model = build_model(name, num_aus=num_aus, size=size).to(device)
         if not self.official:
             self.model = self.model.to(memory_format=self.model.memory_format)
         fused = None if self.official else True
+        state = {"capturable": True} if capturable and device == "cuda" else {}  # SGD's steps keep no count
         # the releases' optimizers, KP-GCN's as printed; rates for a start without warm-up and from fresh weights
         self.optimizer = (
             torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=fused)
             if name == "former_dfer"
-            else torch.optim.Adam(self.model.parameters(), lr=1e-4, betas=(0.9, 0.99), fused=fused)
+            else torch.optim.Adam(self.model.parameters(), lr=1e-4, betas=(0.9, 0.99), fused=fused, **state)
             if name == "keypoint_gcn"
-            else torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.05, fused=fused)
+            else torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.05, fused=fused, **state)
         )
         self.network = compiled_network(self.model) if compiled and not self.official else self.model
         self.au_loss = AULoss(torch.full((7, 18), 0.5), torch.full((7, 18), 3.0)).to(device)
@@ -95,6 +103,48 @@ class Trainee:
         loss.backward()
         self.optimizer.step()
         return loss.detach()
+
+    def captured(self, batch, steps: int = 3) -> Callable:
+        """``step`` as one CUDA graph: batches are copied to where the graph looks for them, and nothing of the step
+        waits for Python. On a CPU the same without a graph, to see that the copying is right.
+
+        Args:
+            batch: any, for its shapes. steps: real ones before, in which kernels are chosen and state is made.
+        """
+        static = tuple(part.clone() for part in batch)
+        self._choose_kernels()
+
+        def whole() -> torch.Tensor:
+            loss = self.loss(*static)
+            loss.backward()
+            self.optimizer.step()
+            return loss.detach()
+
+        graph = None
+        if self.device == "cuda":
+            beside = torch.cuda.Stream()
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                for _ in range(steps):
+                    self.optimizer.zero_grad(set_to_none=True)
+                    whole()
+            torch.cuda.current_stream().wait_stream(beside)
+            self.optimizer.zero_grad(set_to_none=True)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                kept = whole()
+
+        def step(batch, seed: int) -> torch.Tensor:
+            torch.manual_seed(seed)
+            for part, values in zip(static, batch, strict=True):
+                part.copy_(values)
+            if graph is not None:
+                graph.replay()
+                return kept.clone()
+            self.optimizer.zero_grad(set_to_none=True)
+            return whole()
+
+        return step
 
     def forward(self, clips, landmarks) -> None:
         self._choose_kernels()
@@ -161,19 +211,21 @@ def speeds(seconds: dict[str, list[float]], clips: int) -> dict:
     return rows | {"ratio": spread([a / b for a, b in zip(*(seconds[key] for key in VARIANTS), strict=True)])}
 
 
-def batches(name: str, count: int, batch: int, device: str) -> list[tuple]:
+def batches(name: str, count: int, batch: int, device: str, size: str = "paper") -> list[tuple]:
     """``count`` batches of rendered clips with landmarks, expressions and AU labels, on the device."""
-    frames, _, side, _ = default_clip_shape(name)
+    frames, _, side, _ = default_clip_shape(name, size)
     clips, expressions, presence, landmarks = rendered_clips(count * batch, frames, side, landmarks=True)
     order = torch.randperm(count * batch, generator=torch.Generator().manual_seed(0))
     labels = torch.from_numpy(clip_au_labels(presence))
     return [tuple(x[rows].to(device) for x in (clips, landmarks, expressions, labels)) for rows in order.split(batch)]
 
 
-def measure(name: str, device: str, clock: Clock, batch: int, steps: int, repeats: int, compiled: bool) -> dict:
+def measure(
+    name: str, device: str, clock: Clock, batch: int, steps: int, repeats: int, compiled: bool, size: str = "paper"
+) -> dict:
     """Training steps and forward passes of one network, both variants in turns."""
-    pair = {variant: Trainee(name, variant, device, compiled) for variant in VARIANTS}
-    data = batches(name, steps + 1, batch, device)
+    pair = {variant: Trainee(name, variant, device, compiled, size=size) for variant in VARIANTS}
+    data = batches(name, steps + 1, batch, device, size)
     train = {key: lambda i, one=one: one.step(data[i], i) for key, one in pair.items()}
     seconds, losses = in_turns(train, steps - 1, clock, warm_up=1)
     for key, one in pair.items():  # after the last step, on a batch not seen yet
@@ -189,8 +241,9 @@ def measure(name: str, device: str, clock: Clock, batch: int, steps: int, repeat
         {key: lambda i, one=one: one.forward(*data[0][:2]) for key, one in pair.items()}, repeats, clock, 1
     )
     training = speeds(seconds, batch)
-    row = {
+    return {
         "model": name,
+        "size": size,
         "batch": batch,
         "compiled": compiled,
         "training": training,
@@ -198,11 +251,34 @@ def measure(name: str, device: str, clock: Clock, batch: int, steps: int, repeat
         "losses": curves,
         "loss_difference_after_steps": round(difference, 5),
         "loss_within_tolerance": difference <= LOSS_TOLERANCE,
-        **count_flops(pair["ours"].model, default_clip_shape(name)),
+        **count_flops(pair["ours"].model, default_clip_shape(name, size)),
     }
-    if device == "cpu" and name in TARGETS:
-        row |= {"target_ratio": TARGETS[name], "target_reached": training["ratio"]["median"] >= TARGETS[name]}
-    return row
+
+
+def graphed(name: str, device: str, clock: Clock, batch: int, steps: int, compiled: bool, size: str = "paper") -> dict:
+    """The whole step as a CUDA graph, and the same steps without: clips a second of both, and both loss curves.
+
+    The graph's warm-up steps change its weights, so the other one makes the same before.
+    """
+    rows, curves = {}, {}
+    data = batches(name, steps, batch, device, size)
+    for key in ("eager", "graph"):
+        one = Trainee(name, "ours", device, compiled, capturable=True, size=size)
+        if key == "graph":
+            torch.manual_seed(0)
+            step = one.captured(data[0])
+        else:
+            torch.manual_seed(0)
+            for _ in range(3 if device == "cuda" else 0):
+                one.optimizer.zero_grad(set_to_none=True)
+                one.loss(*data[0]).backward()
+                one.optimizer.step()
+            step = one.step
+        seconds, losses = in_turns({key: lambda i, step=step: step(data[i], i)}, steps - 1, clock, warm_up=1)
+        rows[f"{key}_clips_per_second"] = spread([batch / spent for spent in seconds[key]])
+        curves[key] = [round(float(loss), 5) for loss in losses[key]]
+    apart = max(abs(a / b - 1) for a, b in zip(curves["graph"], curves["eager"], strict=True))
+    return rows | {"losses": curves, "largest_difference": round(apart, 5), "same": apart <= LOSS_TOLERANCE}
 
 
 def matmul_speed(device: str, clock: Clock, repeats: int = 20) -> dict[str, float]:
@@ -285,6 +361,8 @@ def main() -> None:
     """Measure every network; print and write the record."""
     parser = arguments_for(__doc__.splitlines()[0], repeats=5)
     parser.add_argument("--steps", type=int, default=20, help="training steps of each variant")
+    parser.add_argument("--size", choices=("paper", "tiny"), default="paper", help="tiny: to try this script")
+    parser.add_argument("--graphs", action="store_true", help="also the whole step as one CUDA graph")
     arguments = parser.parse_args()
     device, clock, where = prepare(arguments)
     compiled = arguments.compile == "yes" or arguments.compile == "auto" and device == "cuda"
@@ -301,9 +379,16 @@ def main() -> None:
     start = time.perf_counter()
     for name in arguments.models:
         batch = arguments.batch or (16 if device == "cuda" else 2)
-        row = measure(name, device, clock, batch, arguments.steps, arguments.repeats, compiled)
+        row = measure(name, device, clock, batch, arguments.steps, arguments.repeats, compiled, arguments.size)
         record["results"].append(row)
         print(json.dumps({key: value for key, value in row.items() if key != "losses"}), flush=True)
+        if arguments.graphs:
+            write_record(record, arguments.out)  # a graph that cannot be captured costs nothing that was measured
+            try:
+                row["graphs"] = graphed(name, device, clock, batch, arguments.steps, compiled, arguments.size)
+            except RuntimeError as error:
+                row["graphs"] = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+            print(json.dumps(row["graphs"]), flush=True)
         write_record(
             record | {"seconds": round(time.perf_counter() - start)}, arguments.out
         )  # a lease that ends keeps what there is

@@ -69,7 +69,8 @@ def store_for(root: Path, train: int, cell: Cell) -> CellInputs:
             "subject": "",
         }
     ).to_parquet(folder / "manifest.parquet")
-    write_json(folder / "meta.json", {"format": 2, "dataset": "noise", "num_frames": frames, "size": side})
+    meta = {"format": 2, "dataset": "noise", "num_frames": frames, "size": side, "rule": "", "pixels": folder.name}
+    write_json(folder / "meta.json", meta)
     np.save(folder / "landmarks.npy", generator.random((count, frames, 68, 2), dtype=np.float32))
     np.savez(
         folder / "aus.npz", clip_ids=np.array(ids), labels=generator.integers(0, 2, (count, 18)).astype(np.float32)

@@ -315,6 +315,29 @@ def fastest_convolutions():
 # ------------------------------------------------------------------------------------------------------------ clips
 
 
+#: digest of a store's content -> its frames on the GPU, for all cells of this process; the last used last
+_RESIDENT: dict[str, torch.Tensor] = {}
+
+
+def resident(packed: PackedClips, device: str, room: float | None = None) -> torch.Tensor | None:
+    """All frames of a store on the GPU, uint8 (N, T, H, W, C), from which batches are then taken there; ``None`` on a
+    CPU, which reads the store's memory map, and where there is no room. Others give way, the longest unused first.
+
+    Args:
+        room: bytes for all of them; ``None`` = a quarter of the GPU's memory.
+    """
+    if room is None:
+        room = torch.cuda.get_device_properties("cuda").total_memory / 4 if device == "cuda" else 0
+    if packed.frames.nbytes > room or not getattr(packed.frames, "filename", None):
+        return None  # clips in memory have no content to be known by
+    frames = _RESIDENT.pop(packed.content, None)
+    while sum(other.nbytes for other in _RESIDENT.values()) + packed.frames.nbytes > room:
+        del _RESIDENT[next(iter(_RESIDENT))]
+    frames = torch.from_numpy(np.array(packed.frames)).to(device) if frames is None else frames
+    _RESIDENT[packed.content] = frames
+    return frames
+
+
 def gather_frames(
     packed: PackedClips, rows: np.ndarray, chosen: np.ndarray, image_size: int | None, device: str
 ) -> torch.Tensor:
@@ -323,9 +346,13 @@ def gather_frames(
     Args:
         image_size: side to resize to if need be; ``None`` = as stored.
     """
-    clips = torch.from_numpy(np.stack([packed.frames[row][frames] for row, frames in zip(rows, chosen, strict=True)]))
-    if device == "cuda":
-        clips = clips.pin_memory()  # copied while the GPU still computes the last step
+    if (kept := resident(packed, device)) is not None:
+        clips = kept[tuple(torch.from_numpy(index).to(device) for index in (np.asarray(rows)[:, None], chosen))]
+    else:
+        clips = np.stack([packed.frames[row][frames] for row, frames in zip(rows, chosen, strict=True)])
+        clips = torch.from_numpy(clips)
+        if device == "cuda":
+            clips = clips.pin_memory()  # copied while the GPU still computes the last step
     batch = clips.to(device, non_blocking=True).permute(0, 1, 4, 2, 3)
     if image_size is None or batch.shape[-1] == image_size:
         return batch
@@ -354,12 +381,15 @@ def prepared_clips(packed: PackedClips, model: ClipModel, cell: Cell) -> np.ndar
     kind = f"{'grey' if model.grey else 'colour'}-{versions('training')['training']}-{packed.content}"
     path = store.with_name(f"{store.name}-contrast-{kind}.npy")
     if not readable(path):
-        out = np.empty((*packed.frames.shape[:2], model.colours, *packed.frames.shape[2:4]), np.float16)
-        for rows in np.array_split(np.arange(len(out)), math.ceil(len(out) / 64)):
-            pixels = torch.from_numpy(packed.frames[rows]).permute(0, 1, 4, 2, 3)
-            out[rows] = local_contrast(pixels.float() / 255, grey=model.grey).numpy()
+        shape = (*packed.frames.shape[:2], model.colours, *packed.frames.shape[2:4])
+        header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
+        # as np.save writes it, in blocks: memory does not grow with the store
         with atomic_file(path) as temporary, open(temporary, "wb") as file:
-            np.save(file, out)
+            np.lib.format.write_array_header_1_0(file, header)
+            for rows in np.array_split(np.arange(shape[0]), math.ceil(shape[0] / 64)):
+                pixels = torch.from_numpy(packed.frames[rows]).permute(0, 1, 4, 2, 3)
+                contrast = local_contrast(pixels.float() / 255, grey=model.grey).numpy()
+                file.write(contrast.astype(np.float16).tobytes())
     return np.load(path, mmap_mode="r")
 
 

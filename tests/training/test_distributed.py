@@ -22,7 +22,7 @@ from audfer.recipes import Augmentation
 from audfer.training import distributed
 from audfer.training.augmentation import augment
 from audfer.training.loop import fit
-from audfer.training.records import RunRecord, RunStore
+from audfer.training.records import RunRecord, RunStore, make_record
 
 # ----------------------------------------------------------------------------------------------- without any processes
 
@@ -99,6 +99,7 @@ def alone_and_together(study, fresh_process, tmp_path_factory):
     cells.append(study.cell("mae_dfer", "DFEW", 0.25, recipe="mae_dfer-release-dfew"))
     cells.append(study.cell("m3dfel", "DFEW", recipe="m3dfel-audfer"))
     cells[len(NETWORKS) :] = [replace(cell, epochs=1, validation=0.2) for cell in cells[len(NETWORKS) :]]
+    cells.append(replace(cells[0], epochs=1, precision="bf16"))
     folder, work = tmp_path_factory.mktemp("team"), partial(cells_together, cells, study.cell_inputs(cells)["DFEW"])
     (alone,) = _team(fresh_process, work, folder / "one", size=1)
     return cells, alone, _team(fresh_process, work, folder / "two")
@@ -117,6 +118,17 @@ def test_at_the_recipes_own_rate_nothing_but_rounding_is_left_of_the_difference(
     # in float32 Adam makes whole steps of rounding at ReLU's corners; in float64 the same curves agree to a millionth
     _, (_, alone), ((_, first), _) = alone_and_together
     _compare(alone[place], first[place])
+
+
+def test_in_bfloat16_two_processes_differ_from_one_by_its_rounding(alone_and_together):
+    cells, (alone, _), ((first, _), (second, _)) = alone_and_together
+    assert cells[-1].precision == "bf16"
+    one, two = alone[-1], first[-1]
+    np.testing.assert_array_equal(two["scores"], second[-1]["scores"])
+    # eight bits of mantissa: a thousand times float32's tolerance above, and still the same training
+    np.testing.assert_allclose(two["history"]["loss"], one["history"]["loss"], rtol=0.01)
+    np.testing.assert_allclose(two["scores"], one["scores"], atol=0.05)
+    assert np.abs(two["scores"] - alone[0]["scores"]).max() > 0  # it was no float32
 
 
 def _compare(one, two):
@@ -157,6 +169,19 @@ def test_rank_0_writes_the_record_and_goes_on_where_one_process_was_interrupted(
     record = RunRecord.load(store.path(key))
     assert record.history["epoch"].tolist() == [1, 2] and record.costs["processes"] == 2
     assert record.clip_ids == [study.packed("DFEW").clip_ids[row] for row in study.packed("DFEW").split("test")]
+
+
+def test_one_process_of_torchrun_gives_the_numbers_of_none(study, fresh_process, tmp_path):
+    cell, inputs = replace(study.cell("former_dfer", "DFEW", 0.25), epochs=1), study.inputs["DFEW"]
+    there, here = RunStore(tmp_path / "there"), RunStore(tmp_path / "here")
+    key = there.key(cell, inputs)
+    arguments = str(there.folder), key, cell, inputs
+    _team(fresh_process, partial(record_or_assist, arguments), tmp_path / "team", size=1)
+    make_record(str(here.folder), key, cell, inputs)
+    one, none = RunRecord.load(there.path(key)), RunRecord.load(here.path(key))
+    for name in ("scores", "au_scores", "features"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(none, name))
+    assert one.history.drop(columns="seconds").equals(none.history.drop(columns="seconds"))
 
 
 def test_a_loss_that_is_not_finite_stops_all_processes_with_the_same_sentence(study, fresh_process, tmp_path):

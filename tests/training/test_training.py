@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -197,6 +198,29 @@ def test_several_views_give_the_mean_of_their_probabilities(study):
         result["scores"], sum(o.expression_logits.softmax(1) for o in each).numpy() / 2, rtol=1e-5
     )
     np.testing.assert_allclose(result["au_scores"], sum(o.au_logits.sigmoid() for o in each).numpy() / 2, rtol=1e-5)
+
+
+def test_clips_that_stay_on_the_device_give_the_numbers_of_those_that_are_read(study, monkeypatch):
+    # on a GPU they do; here the same code keeps them in memory, for a network that sees pixels
+    monkeypatch.setattr(training, "_RESIDENT", {})
+    cell = replace(study.cell("m3dfel", "DFEW", recipe="m3dfel-paper"), epochs=1)
+    outcomes = [fit(cell, study.inputs["DFEW"])]
+    monkeypatch.setattr(training, "resident", partial(training.resident, room=1e9))
+    outcomes.append(fit(cell, study.inputs["DFEW"]))
+    _agree(*outcomes)
+    assert list(training._RESIDENT) == [study.packed("DFEW").content]
+
+
+def test_of_several_stores_those_stay_on_the_device_that_there_is_room_for(study, monkeypatch):
+    monkeypatch.setattr(training, "_RESIDENT", {})
+    stores = [study.packed(name) for name in ("DFEW", "FERV39k")]
+    each = max(store.frames.nbytes for store in stores)
+    for room in (None, stores[0].frames.nbytes - 1):
+        assert training.resident(stores[0], "cpu", room) is None
+    for room, store, left in ((2 * each, 0, [0]), (2 * each, 1, [0, 1]), (2 * each, 0, [1, 0]), (each, 1, [1])):
+        kept = training.resident(stores[store], "cpu", room)
+        assert kept.dtype == torch.uint8 and np.array_equal(kept.numpy(), stores[store].frames)
+        assert list(training._RESIDENT) == [stores[number].content for number in left]
 
 
 def test_drop_path_of_the_recipe_reaches_the_network(study):

@@ -97,6 +97,16 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(whole, tmp_path, sto
         assert torch.equal(value, whole[1].model.state_dict()[name])
 
 
+def test_a_damaged_checkpoint_is_said_and_the_training_begins_again(whole, tmp_path, capsys):
+    with pytest.raises(Stop):
+        run(tmp_path, report=stop_after(2))
+    raw = (tmp_path / "state.pt").read_bytes()
+    for bad in (raw[: len(raw) // 2], b"", b"PK\x03\x04", raw[:60] + b"\0" * 20 + raw[80:]):
+        (tmp_path / "state.pt").write_bytes(bad)
+        assert run(tmp_path)[0].equals(whole[0])
+        assert "state.pt: damaged (" in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_another_key_is_not_gone_on_with(whole, tmp_path):
     with pytest.raises(Stop):
         run(tmp_path, "mine", stop_after(2), seed=5)

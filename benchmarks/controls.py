@@ -2,9 +2,9 @@
 
     python benchmarks/controls.py [--seeds 101 202] [--work FOLDER]
 
-For each data seed the ablations' network is trained on all three datasets without an AU head, with planted action units
-and with those of other clips, with three training seeds, and compared on the clips of all datasets together, as
-notebook 04 does. About eight minutes a data seed on two cores; what lies in the work folder is not made again.
+For each data seed the ablations' network is trained on all three datasets without an AU head and with each control's
+action units, with the profile's seeds, and what the rows that decide say is kept. About ten minutes a data seed on two
+cores; what lies in the work folder is not made again.
 """
 
 from __future__ import annotations
@@ -13,50 +13,29 @@ import argparse
 from datetime import date
 from pathlib import Path
 
+import pandas as pd
+
 from audfer import open_study
-from audfer.evaluation import compare, holm, summary
 from audfer.files import write_json
-from audfer.results.controls import CONTROLS, NEGATIVE, POSITIVE
-from audfer.results.selection import joined, select
+from audfer.results.controls import controls, verdict
 from audfer.study.profiles import with_changes
 
 RECORDS = Path(__file__).parent / "records"
-METRICS = ("war", "uar")
+COLUMNS = ("ours", "difference", "difference_low", "difference_high", "p_holm")
 
 
 def measure(seed: int, work: str) -> list[dict]:
-    """One row per control: what it adds to the network alone, in points, with its interval and Holm's p."""
+    """One row per control and metric that decide: what the control adds, in points, with its interval and Holm's p."""
     study = open_study(with_changes("laptop", [f"data.seed={seed}"]), work)
-    grid, sources = study.profile.grid, {name: CONTROLS[name][0] for name in (POSITIVE, NEGATIVE)}
-    wanted = {"": 0.0} | dict.fromkeys(sources.values(), grid.au_ratio)
-    cells = [
-        study.cell(grid.ratio_model, dataset, ratio, seed=training, au_source=source)
-        for source, ratio in wanted.items()
-        for dataset in grid.datasets
-        for training in study.profile.training.seeds
+    cells = [cell for cell in study.cells("controls") if cell.model == study.profile.grid.ratio_model]
+    frame = controls(study, study.run(cells, f"data seed {seed}")).frame
+    print(seed, verdict(frame), flush=True)
+    rows: pd.DataFrame = frame[frame["decides"].astype(bool)]
+    return [
+        {"data_seed": seed, "control": row["variant"], "metric": row["metric"], "training_seeds": int(row["seeds"])}
+        | {name: float(row[name]) for name in COLUMNS}
+        for _, row in rows.iterrows()
     ]
-    records = study.run(cells, f"data seed {seed}")
-    whole = {
-        source: joined(
-            [select(records, dataset=dataset, au_ratio=ratio, au_source=source) for dataset in grid.datasets]
-        )
-        for source, ratio in wanted.items()
-    }
-    alone, rows = summary(whole[""]), []
-    for name, source in sources.items():
-        found = compare(whole[""], whole[source])
-        p = holm([getattr(found, f"{metric}_p") for metric in METRICS])
-        row = {"data_seed": seed, "control": name, "training_seeds": len(study.profile.training.seeds)}
-        for metric, p_holm in zip(METRICS, p, strict=True):
-            difference = getattr(found, metric)
-            row |= {
-                metric: 100 * getattr(alone, metric).value,
-                f"{metric}_difference": [100 * value for value in (difference.value, difference.low, difference.high)],
-                f"{metric}_p_holm": float(p_holm),
-            }
-        rows.append(row)
-        print(seed, name, *(f"{metric} {getattr(found, metric).percent(signed=True)}" for metric in METRICS))
-    return rows
 
 
 def main() -> None:

@@ -285,7 +285,7 @@ NETWORKS.add(
             "release": _RELEASE,
             "tiny": TINY,
             "tiny-start": replace(TINY_START, learning_rate=4e-3),
-            "tiny-source": replace(TINY_SOURCE, learning_rate=4e-3, epochs=8),
+            "tiny-source": replace(TINY_SOURCE, learning_rate=4e-3, epochs=20),
         },
         weights=(
             Family(

@@ -399,7 +399,7 @@ NETWORKS.add(
             ),
             "tiny": TINY,
             "tiny-start": replace(TINY_START, learning_rate=4e-3),
-            "tiny-source": replace(TINY_SOURCE, learning_rate=4e-3, epochs=12),
+            "tiny-source": replace(TINY_SOURCE, learning_rate=4e-3, epochs=24),
         },
         weights=(
             # the encoder's final norm (norm.* after renaming) is not carried into fc_norm: the official code does not

@@ -1,7 +1,7 @@
 """Could this run have shown an effect? Positive and negative control of AU-DFER.
 
 Positive: action units as they were planted, with the matrix of the same; an AU head must help. Negative: the planted
-action units of other clips; it must not. Every network has them on the strategies' dataset; what decides, and is a
+action units of other clips; it must not. Every network has the first on the strategies' dataset; what decides, and is a
 family of tests of its own, is the ablations' network on the clips of all datasets together. Where the first is not
 certain there, or the second is, nothing that the run says about AU-DFER is evidence, and the verdicts of notebooks 03
 and 04 begin by saying so.
@@ -45,18 +45,19 @@ TOGETHER = "all datasets"
 
 
 def cells(study) -> list:
-    """Without an AU head and with each control's action units: every network on the strategies' dataset, and the
-    ablations' network on every dataset, with the ablations' seeds.
+    """Without an AU head and with each control's action units: the ablations' network on every dataset, with the
+    ablations' seeds, and the others on the strategies' dataset, without the negative control, which they do not decide.
     """
     grid, seeds = study.profile.grid, study.profile.training.seeds
-    sources = [source for source, _, _ in CONTROLS.values() if study.profile.embedded or source == ""]
+    embedded = study.profile.embedded  # nothing is planted in real clips
     wanted = {(model, grid.strategy_dataset): seeds for model in grid.models}
-    if study.profile.embedded:  # nothing is planted in real clips
+    if embedded:
         wanted |= {(grid.ratio_model, dataset): grid.ablation_seeds or seeds for dataset in grid.datasets}
     return [
         study.cell(model, dataset, ratio, seed=seed, au_source=source)
         for (model, dataset), chosen in wanted.items()
-        for ratio, source in ((0.0, ""), *((grid.au_ratio, source) for source in sources))
+        for ratio, source in ((0.0, ""), *((grid.au_ratio, source) for source, _, _ in CONTROLS.values()))
+        if (embedded or source == "") and (model == grid.ratio_model or source != CONTROLS[NEGATIVE][0])
         for seed in chosen
     ]
 
@@ -147,11 +148,16 @@ def verdict(tidy: pd.DataFrame) -> str:
 
 
 def together(tidy: pd.DataFrame) -> str:
-    """What AU-DFER itself does in the rows that decide, in words; "" where they are not of all datasets."""
-    rows = tidy[(tidy["dataset"] == TOGETHER) & (tidy["variant"] == EXTRACTED)]
-    if not len(rows):
+    """What AU-DFER itself does in the rows that decide, and what planted action units, the best that there could be, do
+    there, in words; "" where they are not of all datasets.
+    """
+    rows = tidy[tidy["dataset"] == TOGETHER]
+    own, best = (rows[rows["variant"] == name] for name in (EXTRACTED, POSITIVE))
+    if not len(own):
         return ""
-    return f"{model_name(rows['model'].iloc[0])}, {rows['seeds'].max():.0f} seeds: {changes(rows, 'differences')}"
+    text = f"{model_name(own['model'].iloc[0])}, {own['seeds'].max():.0f} seeds: {changes(own, 'differences')}"
+    limit = ", ".join(f"{row.metric} {difference_text(row)}" for row in best.itertuples())
+    return f"{text} Planted action units, the best that there could be, change it by {limit}." if limit else text
 
 
 def draw(data: pd.DataFrame) -> Figure:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..study.pretrained import MASKED, cards
+from ..study.pretrained import FOLDER, MASKED, cards
 from .builder import Result, digests_of, output
 from .drawing import heading, image_grid
 from .rows import (
@@ -93,6 +93,37 @@ def pretrained_cards(study) -> Result:
         "What ships trained (audfer/pretrained): other rendered people and seeds than those of every other profile."
     )
     return Result("pretrained_cards", data.assign(scores=scores), caption)
+
+
+@output("pretexts", "03_training", elsewhere=True)
+def pretexts(study) -> Result:
+    """What tiny networks may start from, at equal time, as ``benchmarks/pretexts.py`` measured it."""
+    data = pd.read_csv(FOLDER / "pretexts.csv")
+
+    def interval(row: pd.Series, name: str, sign: str = "") -> str:
+        return f"{row[name]:{sign}.1f} [{row[f'{name}_low']:{sign}.1f}, {row[f'{name}_high']:{sign}.1f}]"
+
+    display = [
+        {
+            "Network": model_name(row["model"]),
+            "Trained before on": row["pretext"],
+            "Epochs": row["epochs"],
+            "Seconds": row["pretext_seconds"],
+            "WAR [95 %]": interval(row, "war"),
+            "UAR [95 %]": interval(row, "uar"),
+            "Planted AUs: Δ WAR": interval(row, "war_planted_adds", "+"),
+            "Planted AUs: Δ UAR": interval(row, "uar_planted_adds", "+"),
+        }
+        for _, row in data.iterrows()
+    ]
+    first = data.iloc[0]
+    caption = (
+        "What tiny networks may start from, each trained for the same processor time on other rendered people, then on "
+        f"the embedded DFEW of data seed {first['data_seed']} ({first['n']:,} test clips, {first['seeds']} training "
+        "seeds), without an AU head; Δ: what an AU head with planted action units, the best that there could be, adds. "
+        "No correction for the number of rows. Measured by benchmarks/pretexts.py, not by this run."
+    )
+    return Result("pretexts", data, caption, pd.DataFrame(display))
 
 
 @output("pretraining_reconstruction", "03_training", elsewhere=True)

@@ -6,7 +6,7 @@ import pytest
 from fake_records import fake_record, made
 
 from audfer.evaluation import holm
-from audfer.results.controls import CONTROLS, EXTRACTED, NEGATIVE, POSITIVE, TOGETHER, together, verdict
+from audfer.results.controls import CONTROLS, EXTRACTED, NEGATIVE, POSITIVE, TOGETHER, cells, together, verdict
 from audfer.results.selection import baseline_records
 
 MODELS = ("m3dfel", "mae_dfer", "former_dfer")
@@ -88,6 +88,8 @@ def test_a_control_that_is_missing_is_said():
 def test_what_all_datasets_together_say_is_in_the_conclusions(gain, said):
     rows = controls(0.3, 0.0, gain).frame
     assert together(rows).startswith("Former-DFER, 3 seeds: ") and said in together(rows)
+    best = rows[(rows["dataset"] == TOGETHER) & (rows["variant"] == POSITIVE)]["difference"].iloc[0]
+    assert f"the best that there could be, change it by WAR {best:+.1f}" in together(rows)
     assert together(rows[rows["dataset"] != TOGETHER]) == ""
 
 
@@ -95,6 +97,16 @@ def test_one_dataset_is_its_own_verdict():
     frame = controls(0.3, places=PLACES[:3]).frame
     assert TOGETHER not in set(frame["dataset"]) and "can test the claim" in verdict(frame)
     assert set(frame.loc[frame["decides"].astype(bool), "model"]) == {"former_dfer"}
+
+
+def test_networks_that_do_not_decide_go_without_the_negative_control(study):
+    grid, sources = study.profile.grid, {}
+    for cell in cells(study):
+        sources.setdefault((cell.model, cell.dataset), set()).add(cell.au_source)
+    decides = {place: own for place, own in sources.items() if place[0] == grid.ratio_model}
+    assert set(decides) == {(grid.ratio_model, dataset) for dataset in grid.datasets}
+    assert all(own == {"", "planted", "shuffled"} for own in decides.values())
+    assert all(own == {"", "planted"} for place, own in sources.items() if place not in decides)
 
 
 def test_other_sources_of_action_units_stay_out_of_the_network_alone():

@@ -273,7 +273,7 @@ def require_plain(path: str | os.PathLike) -> None:
         OSError: a pipe, socket or device; or nothing is there.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError("not a plain file but a folder, pipe or device")
+        raise OSError(errno.EINVAL, "not a plain file but a folder, pipe or device", os.fspath(path))
 
 
 def _umask() -> int:
@@ -354,6 +354,7 @@ def read_csv(path: str | os.PathLike, **options):
     import pandas as pd
 
     expected = "a comma-separated table, with no more cells in a row than in the header"
+    require_plain(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)

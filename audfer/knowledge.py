@@ -25,7 +25,7 @@ from . import published
 from .errors import InputError
 from .evaluation import holm
 from .facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
-from .files import UNREADABLE, write_json
+from .files import UNREADABLE, require_plain, write_json
 from .losses import KNOWLEDGE_FACTOR
 from .openface import INTENSITY_COLUMNS, MAX_INTENSITY
 
@@ -336,6 +336,7 @@ class KnowledgeMatrix:
         """
         path = Path(path)
         try:
+            require_plain(path)
             content = json.loads(path.read_text())
             rows, columns = tuple(content["expressions"]), tuple(content["action_units"])
             if (rows, columns) == (EXPRESSIONS, ACTION_UNITS):

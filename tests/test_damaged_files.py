@@ -1,6 +1,8 @@
 """Every reader of arrays, zip files, weights and csv tables, given bytes that are not what was written: a sentence."""
 
 import json
+import os
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -235,6 +237,22 @@ def test_pandas_reads_csvs_in_one_place_but_for_those_of_the_package_itself():
     files = {path.relative_to(ROOT / "audfer").as_posix(): path for path in (ROOT / "audfer").rglob("*.py")}
     users = {name for name, path in files.items() if "pd.read_csv(" in path.read_text()}
     assert users == {"files.py", "published/__init__.py", "lock_and_check/regions.py"}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+@pytest.mark.parametrize("name", ["matrix", "checkpoint", "safetensors", *TABLES])
+def test_nobody_waits_for_a_pipe(name, kind, tmp_path):
+    path, read = (READERS | TABLES)[name](tmp_path)
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
+    signal.alarm(30)
+    try:
+        with pytest.raises(InputError, match=path.name if name != "history" else "run record"):
+            read()
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # ------------------------------------------------------------------------------------------ what is kept and made again

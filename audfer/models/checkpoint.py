@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import AudferError, InputError
-from ..files import UNREADABLE
+from ..files import UNREADABLE, require_plain
 
 #: top-level entries under which the releases keep their weights, tried in this order
 CONTAINERS = ("state_dict", "model", "module", "model_state_dict")
@@ -94,6 +94,7 @@ def read_checkpoint(path: str | os.PathLike, *, mmap: bool = False) -> dict:
     """
     path = Path(path)
     try:
+        require_plain(path)
         with open(path, "rb") as stream:
             start = stream.read(12)
     except OSError as error:

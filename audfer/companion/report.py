@@ -27,7 +27,6 @@ from jinja2 import Environment, FileSystemLoader
 from latex2mathml.converter import convert as mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
-from PIL import Image
 from pygments.formatters import HtmlFormatter
 
 from ..errors import InputError
@@ -286,14 +285,16 @@ class _Pictures:
 
 def _webp(content: bytes, kind: str, small: bool) -> tuple[bytes, str]:
     """A picture as WebP, if that is smaller and it can be read; a small copy is at most 640 pixels wide."""
+    from ..datasets.manifest import IMAGE_ERRORS, open_image
+
     target = io.BytesIO()
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with open_image(io.BytesIO(content)) as picture:
             picture = picture.convert("RGB")
             if small:
                 picture.thumbnail((640, 640))
             picture.save(target, "webp", quality=80 if small else 88, method=2)
-    except (OSError, ValueError):
+    except IMAGE_ERRORS:
         return content, kind
     return (target.getvalue(), "webp") if target.tell() < len(content) else (content, kind)
 

@@ -68,7 +68,9 @@ def video_panel(frames: pd.DataFrame, video: str | os.PathLike) -> VideoPanel | 
     Args:
         frames: what ``audfer.predict`` gave for the video.
     """
-    return Image.open(io.BytesIO(b64decode(traces(frames, video)))) if headless() else VideoPanel(frames, video)
+    if headless():
+        return Image.open(io.BytesIO(b64decode(traces(frames, video))), formats=("PNG",))
+    return VideoPanel(frames, video)
 
 
 def _jpeg(picture: np.ndarray) -> bytes:

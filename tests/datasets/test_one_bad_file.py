@@ -6,6 +6,7 @@ import os
 import struct
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -98,6 +99,13 @@ def test_pixels_are_bound_before_any_is_decoded(tmp_path):
             next(manifest.video_frames(tmp_path / "1.mp4"))
     finally:
         manifest.MOST_PIXELS = most
+
+
+def test_pillow_is_told_wherever_it_opens_a_picture_which_formats_it_may_take():
+    """Else an EPS of any name would reach Ghostscript."""
+    package = Path(manifest.__file__).parents[1]
+    opened = [line for path in package.rglob("*.py") for line in path.read_text().splitlines() if "Image.open(" in line]
+    assert opened and all("formats=" in line for line in opened)
 
 
 def wide(count: int, end: str):

@@ -411,7 +411,8 @@ def read_profile(raw: bytes, folder: Path):
 
 def judge_profile(raw: bytes, folder: Path, profile) -> Iterator[tuple[str, str]]:
     """Every value of the file is the profile's."""
-    for section, values in tomllib.loads(raw.decode()).items():
+    text = raw.decode().replace("\r\n", "\n").replace("\r", "\n")  # as any text is read, from old machines too
+    for section, values in tomllib.loads(text).items():
         own = getattr(profile, section)
         for name, value in values.items() if isinstance(values, dict) else ((None, values),):
             there = own if name is None else getattr(own, name)
@@ -568,7 +569,10 @@ def attempt(kind: Kind, raw: bytes) -> tuple[str, list[tuple[str, str]]]:
         finally:
             signal.alarm(0)
             signal.signal(signal.SIGALRM, before)
-        return "read", list(kind.judge(raw, Path(folder), result))
+        try:
+            return "read", list(kind.judge(raw, Path(folder), result))
+        except Exception:  # audfer has read what the second reading cannot
+            return "read", [("silently_wrong", traceback.format_exc(limit=-3))]
 
 
 def run(name: str, inputs: int, seconds: float, seed: int = 0) -> dict:

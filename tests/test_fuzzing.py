@@ -71,3 +71,12 @@ def test_a_reader_that_does_not_end_is_stopped(monkeypatch):
     monkeypatch.setattr(fuzzing, "SECONDS", 1)
     state, wrongs = fuzzing.attempt(fuzzing.Kind(list, endless, None), b"")
     assert state == "refused" and "not done after 1 s" in wrongs[0][1]
+
+
+def test_what_only_audfer_can_read_is_counted(tmp_path):
+    def judge(raw, folder, result):
+        raise UnicodeDecodeError("utf-8", raw, 0, 1, "no text")
+        yield
+
+    state, wrongs = fuzzing.attempt(fuzzing.Kind(list, lambda raw, folder: None, judge), b"\xff")
+    assert state == "read" and [wrong for wrong, _ in wrongs] == ["silently_wrong"]

@@ -126,13 +126,23 @@ READERS = {
 }
 
 
+#: fields of two bytes or more in a zip's headers, directory and its three ends: sizes, methods, disks, places
+_ZIP = {
+    b"PK\x03\x04": (6, 8, 18, 22, 26, 28),
+    b"PK\x01\x02": (8, 10, 16, 20, 24, 28, 30, 42),
+    b"PK\x06\x06": (4, 12, 16, 20, 24, 32, 40, 48),
+    b"PK\x06\x07": (4, 8, 12, 16),
+    b"PK\x05\x06": (4, 6, 8, 10, 12, 16, 20),
+}
+
+
 def damaged(raw: bytes):
     """Cuts; zero bytes and changed ones in headers; every field of a zip's directory with other values."""
     yield from (raw[:end] for end in np.linspace(0, len(raw) - 1, 12).astype(int))
     for place in range(0, min(len(raw), 140), 3):
         yield raw[:place] + b"\0" + raw[place + 1 :]
         yield raw[:place] + bytes([raw[place] ^ 0x55]) + raw[place + 1 :]
-    for mark, fields in ((b"PK\x03\x04", (6, 8, 18, 22, 26, 28)), (b"PK\x01\x02", (8, 10, 16, 20, 24, 28, 30, 42))):
+    for mark, fields in _ZIP.items():
         start = raw.find(mark)
         while start >= 0:
             for field in fields:

@@ -106,8 +106,8 @@ def read_checkpoint(path: str | os.PathLike, *, mmap: bool = False) -> dict:
             return load_file(path)
         except UNREADABLE as error:
             raise InputError(path, "checkpoint", _first_line(error), "a whole safetensors file") from error
-    zipped = zipfile.is_zipfile(path)
     try:
+        zipped = zipfile.is_zipfile(path)
         foreign = _other_format(path, zipped, start)
         spoilt = "" if mmap or foreign or not zipped else _spoilt(path)
     except UNREADABLE as error:

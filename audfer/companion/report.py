@@ -244,7 +244,7 @@ def _answers(figures: Path) -> list[tuple[str, str]]:
         path = figures / f"{name}.csv"
         if path.is_file():
             answers += read_csv(path)[["question", "answer"]].fillna("").itertuples(index=False, name=None)
-    return answers
+    return list(dict.fromkeys(answers))  # what both say stands there once
 
 
 # ------------------------------------------------------------------------------------------------------------ notebooks

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from paths import ROOT
 
-from audfer.companion.report import explorer, write_report
+from audfer.companion.report import _answers, explorer, write_report
 from audfer.errors import InputError
 
 SUMMARY = {
@@ -101,6 +101,13 @@ def test_no_link_of_the_committed_site_is_dead_and_no_page_is_large(committed):
         shown = {Path(address).name for address in Reader(page.read_text()).addresses if "files/" in address}
         whole = page.stat().st_size + sum((pictures / name).stat().st_size for name in shown)
         assert whole < 3_000_000, page.name
+
+
+def test_what_two_tables_answer_in_the_same_words_stands_there_once(tmp_path):
+    for name, second in (("conclusions", "a"), ("ablation_conclusions", "b")):
+        (tmp_path / f"{name}.csv").write_text(f"question,answer\nCan it tell?,Yes.\nHow sure is that?,{second}\n")
+    answers = _answers(tmp_path)
+    assert answers == [("Can it tell?", "Yes."), ("How sure is that?", "a"), ("How sure is that?", "b")]
 
 
 def test_every_page_forbids_scripts_and_has_none(committed):

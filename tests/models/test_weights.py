@@ -579,7 +579,7 @@ def test_files_of_other_formats_are_refused_with_a_sentence(tmp_path):
         "network.pth": "the object torch.nn.modules.linear.Linear",
         "script.pth": "a TorchScript program",
         "old.pth.tar": "a tar archive",
-        "folder.pth": "is a directory",
+        "folder.pth": "not a plain file but a folder",
         "damaged.pth": "damage",
         "clips.pth": "another zip archive",
     }.items():

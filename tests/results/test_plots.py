@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 
@@ -14,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_records import COUNTS, fake_ablations, fake_grid, fake_record, made
+from PIL import Image
 from scipy import stats
 from sklearn import metrics
 
@@ -340,7 +343,7 @@ def test_saved_figure_brings_its_numbers_and_saving_again_changes_no_byte(record
     assert (
         about["caption"] == "Fig. 5." and records[0].path.name in about["records"] and "matplotlib" in about["versions"]
     )
-    assert plt.get_fignums() == [] and "data:image/png;base64," in saved._repr_html_()
+    assert plt.get_fignums() == [] and "data:image/" in saved._repr_html_()
 
 
 def test_colours_are_fixed_and_distinct():
@@ -375,3 +378,17 @@ def test_figures_of_four_networks_keep_their_texts_apart_and_inside():
         )
         for i, box in enumerate(boxes):
             assert not any(box.overlaps(other) for other in boxes[i + 1 :]), shown[i]
+
+
+def test_a_notebook_carries_a_picture_at_readers_size(tmp_path):
+    def draw(frame):
+        figure, axes = plt.subplots(figsize=(4, 4), dpi=200)
+        axes.imshow(np.random.default_rng(0).random((200, 200, 3)))
+        return figure
+
+    saved = Result("noise", pd.DataFrame({"x": [1]}), "Noise.", draw=draw).save(tmp_path)
+    kind, text = re.search(r"data:image/(\w+);base64,([^']+)'", saved.html).groups()
+    content, file = base64.b64decode(text), (tmp_path / "noise.png").read_bytes()
+    with Image.open(io.BytesIO(content)) as shown, Image.open(io.BytesIO(file)) as kept:
+        assert shown.size == kept.size and shown.format.lower() == kind
+    assert len(content) < 0.6 * len(file)

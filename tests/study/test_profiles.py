@@ -173,3 +173,11 @@ def test_changed_recipes_reach_every_cell_and_its_key(tmp_path):
         != keys[1]
         == RunStore(tmp_path).key(replace(cells[1], recipe="m3dfel-tiny +learning_rate=0.001"), inputs)
     )
+
+
+@pytest.mark.parametrize("digits", [310, 400, 5000])
+@pytest.mark.parametrize("line", ["[estimator]\nlearning_rate = {}", "[grid]\nau_ratios = [0.0, {}]"])
+def test_numbers_that_no_float_holds_are_sentences(line, digits, tmp_path):
+    (tmp_path / "mine.toml").write_text(f'summary = "x"\n[data]\nsource = "disk"\n{line.format("9" * digits)}\n')
+    with pytest.raises(InputError, match="mine.toml"):
+        load_profile(str(tmp_path / "mine.toml"))

@@ -254,7 +254,7 @@ def load_profile(name: str) -> Profile:
         )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits are no TOML error
         raise InputError(path, "TOML syntax", str(error), "a valid TOML file in UTF-8") from None
     return profile_from(_changed({"name": path.stem, **content}, changes), path)
 
@@ -342,7 +342,7 @@ def _value(hint: Any, found: Any, path: Path, name: str) -> Any:
         return tuple(_value(get_args(hint)[0], item, path, name) for item in found)
     if origin is dict and isinstance(found, dict):
         return {str(k): _value(get_args(hint)[1], v, path, f"{name}.{k}") for k, v in found.items()}
-    if hint is float and isinstance(found, int) and not isinstance(found, bool):
+    if hint is float and isinstance(found, int) and not isinstance(found, bool) and abs(found) < 2**1000:
         return float(found)
     if origin is None and isinstance(found, hint) and not (hint is int and isinstance(found, bool)):
         return found

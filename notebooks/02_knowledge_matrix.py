@@ -18,13 +18,15 @@
 # dataset; centred and squashed; summed over the four datasets; centred and squashed again: a 7 x 18 matrix between 0 and 1.
 
 # %% tags=["parameters"]
-profile = ""  # smoke, laptop, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
+profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 openface_folder = ""  # a folder of real OpenFace CSVs with a labels.csv, or au import's .parquet of it; "" = none
 
 # %% [markdown]
-# **Which study?** The profile's numbers, and where everything is made.
+# ## Which study?
+#
+# The profile's numbers, and where everything is made.
 
 # %%
 import numpy as np
@@ -37,7 +39,9 @@ study = open_study(profile, work, figures).look_at(openface_folder)
 study
 
 # %% [markdown]
-# **What is published?** Fig. 4 and the matrix in the authors' code are not the same numbers: their logits differ by one constant.
+# ## What is published?
+#
+# Fig. 4 and the matrix in the authors' code are not the same numbers: their logits differ by one constant.
 
 # %% tags=["nbval-check-output"]
 shift = logit(published.knowledge("K1")) - logit(published.knowledge("K2"))
@@ -45,25 +49,29 @@ print(f"constant between Fig. 4 and the release: {shift.mean():.6f} (spread over
 print("largest knowledge in Fig. 4:", f"{published.knowledge('figure').max():.2f}")
 
 # %% [markdown]
-# **What are the medians in each dataset?**
+# ## What are the medians in each dataset?
 
 # %%
 study.results("knowledge_by_dataset").save()
 
 # %% [markdown]
-# **What is their sum?** The matrix S before the last step.
+# ## What is their sum?
+#
+# The matrix S before the last step.
 
 # %%
 study.results("knowledge_sum").save()
 
 # %% [markdown]
-# **What is the knowledge matrix, and how does the paper's look?** (Fig. 4)
+# ## Fig. 4: what is the knowledge matrix, and how does the paper's look?
 
 # %%
 study.results("fig4").save()
 
 # %% [markdown]
-# **Was the planted knowledge recovered?** Every step from pixels to matrix is real; only this cell may look at what was planted.
+# ## Was the planted knowledge recovered?
+#
+# Every step from pixels to matrix is real; only this cell may look at what was planted.
 
 # %%
 recovery = study.results("knowledge_recovery")
@@ -76,21 +84,27 @@ if recovery:
 recovery.save() if recovery else "Nothing was planted in real clips."
 
 # %% [markdown]
-# **How much hangs on the readings?** The paper's text and its released code differ, AU28 can be filled in three ways, and
+# ## How much hangs on the readings?
+#
+# The paper's text and its released code differ, AU28 can be filled in three ways, and
 # the interpolation of zeros is a choice. Rank correlations are over the 17 measured AUs.
 
 # %%
 study.results("knowledge_variants").save()
 
 # %% [markdown]
-# **What does the filter of Eq. 3 do?** Frames are kept where a trained M3DFEL gives the label at least theta. The paper does
+# ## What does the filter of Eq. 3 do?
+#
+# Frames are kept where a trained M3DFEL gives the label at least theta. The paper does
 # not give theta; 0 keeps every frame.
 
 # %%
 study.results("knowledge_theta").save()
 
 # %% [markdown]
-# **And on real faces?** With `openface_folder` set, the same cells run on OpenFace's CSVs of real clips.
+# ## And on real faces?
+#
+# With `openface_folder` set, the same cells run on OpenFace's CSVs of real clips.
 
 # %%
 real = study.results("real_knowledge", openface_folder=openface_folder)
@@ -98,14 +112,18 @@ nobody = "No folder given: papermill -p openface_folder FOLDER, or audfer reprod
 real.save() if real else nobody
 
 # %% [markdown]
-# **Which AUs separate the seven expressions there?** Kruskal-Wallis test on clip medians, Holm-corrected over the AUs.
+# ## Which AUs separate the seven expressions there?
+#
+# Kruskal-Wallis test on clip medians, Holm-corrected over the AUs.
 
 # %%
 separating = study.results("real_separating_aus", openface_folder=openface_folder)
 separating.save() if separating else nobody
 
 # %% [markdown]
-# **Is the matrix worth anything as a prior where few people's clips have labels?** A classifier of AUs whose weights are drawn
+# ## Is the matrix worth anything as a prior where few people's clips have labels?
+#
+# A classifier of AUs whose weights are drawn
 # to Fig. 4, to Fig. 4 with its AUs shuffled, or to zero, judged on the people without labels.
 
 # %%

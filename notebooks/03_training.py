@@ -18,13 +18,15 @@
 # the AU head, whose loss is weighted by the knowledge matrix: L = (1 - lambda) L_e + lambda L_AU (Eq. 10).
 
 # %% tags=["parameters"]
-profile = ""  # smoke, laptop, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
+profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
 
 # %% [markdown]
-# **Which study?** The profile's numbers, and where everything is made.
+# ## Which study?
+#
+# The profile's numbers, and where everything is made.
 
 # %%
 from audfer.published import audit, printed
@@ -34,7 +36,9 @@ study = open_study(profile, work, figures)
 study
 
 # %% [markdown]
-# **Are the printed tables consistent?** UAR must be the mean of the seven class accuracies, WAR their mean weighted by the class counts:
+# ## Are the printed tables consistent?
+#
+# UAR must be the mean of the seven class accuracies, WAR their mean weighted by the class counts:
 
 # %% tags=["nbval-check-output"]
 for name in ("AU-DFER Table 2", "AU-DFER Table 3"):
@@ -44,7 +48,9 @@ for name in ("AU-DFER Table 2", "AU-DFER Table 3"):
     )
 
 # %% [markdown]
-# **What is trained?** The cells of all tables and figures of notebooks 03 to 05, side by side; a record that is already in the store is not
+# ## What is trained?
+#
+# The cells of all tables and figures of notebooks 03 to 05, side by side; a record that is already in the store is not
 # trained again.
 
 # %%
@@ -53,20 +59,24 @@ study.records(*outputs)
 study.grid_summary(*outputs)
 
 # %% [markdown]
-# **Table 1: does the AU head change WAR and UAR?** Every number of ours with its 95 % interval, the paper's beside it.
+# ## Table 1: does the AU head change WAR and UAR?
+#
+# Every number of ours with its 95 % interval, the paper's beside it.
 
 # %%
 table1 = study.results("table1", protocol=protocol)
 table1.save()
 
 # %% [markdown]
-# **The same as a picture.**
+# As a picture:
 
 # %%
 table1.picture.save()
 
 # %% [markdown]
-# **Against what?** Always the commonest expression costs nothing; a regression on the extractor's AUs needs no network that sees
+# ## Against what?
+#
+# Always the commonest expression costs nothing; a regression on the extractor's AUs needs no network that sees
 # the clip; the same on planted AUs is what perfect action units would give.
 
 # %%
@@ -74,50 +84,58 @@ references = study.results("table1_references", protocol=protocol)
 references.save()
 
 # %% [markdown]
-# **The same as a picture.**
+# As a picture:
 
 # %%
 references.picture.save()
 
 # %% [markdown]
-# **How far away are the networks?**
+# ## How far away are the networks?
 
 # %%
 study.results("table1_gap", protocol=protocol).save()
 
 # %% [markdown]
-# **And over all networks and datasets?** Interquartile means, and how often a run with the AU head beats one without.
+# ## And over all networks and datasets?
+#
+# Interquartile means, and how often a run with the AU head beats one without.
 
 # %%
 study.results("table1_aggregate", protocol=protocol).save()
 
 # %% [markdown]
-# **Table 2: which expressions gain, and what does it cost?**
+# ## Table 2: which expressions gain, and what does it cost?
 
 # %%
 study.results("table2", protocol=protocol).save()
 
 # %% [markdown]
-# **So, did AU knowledge help?** In words, from the two tables' numbers: where, for which expressions, and how sure that is.
+# ## So, did AU knowledge help?
+#
+# In words, from the two tables' numbers: where, for which expressions, and how sure that is.
 
 # %%
 study.results("conclusions", protocol=protocol).save()
 
 # %% [markdown]
-# **One fold instead of all?** The paper's own rows mix folds (see the notes). Only where the profile has several folds.
+# ## One fold instead of all?
+#
+# The paper's own rows mix folds (see the notes). Only where the profile has several folds.
 
 # %%
 for table in study.results("one_fold", protocol=protocol):
     display(table.save())
 
 # %% [markdown]
-# **"No cost increase"?** What the AU head and the AU loss add to every paper-size network.
+# ## "No cost increase"?
+#
+# What the AU head and the AU loss add to every paper-size network.
 
 # %%
 study.results("cost").save()
 
 # %% [markdown]
-# **Fig. 6: which expressions are taken for which?**
+# ## Fig. 6: which expressions are taken for which?
 
 # %%
 study.results("fig6", protocol=protocol).save()
@@ -130,13 +148,15 @@ study.results("fig6", protocol=protocol).save()
 # (`audfer/pretrained`, each with a card). How much of Table 1 is that start?
 
 # %% [markdown]
-# **What ships, and what is it worth on clips of people it has not seen?**
+# ### What ships, and what is it worth on clips of people it has not seen?
 
 # %%
 study.results("pretrained_cards").save()
 
 # %% [markdown]
-# **Does fine-tuning gain from the start, and does AU-DFER gain as much from scratch?** The same cells from random weights.
+# ### Does fine-tuning gain from the start, and does AU-DFER gain as much from scratch?
+#
+# The same cells from random weights.
 
 # %%
 study.results("pretraining", protocol=protocol).save()
@@ -149,7 +169,9 @@ study.results("pretraining", protocol=protocol).save()
 # takes any packed clips).
 
 # %% [markdown]
-# **What does it make of clips it has not seen?** Four moments of three test clips each. Blue gets darker, red gets brighter.
+# ### What does it make of clips it has not seen?
+#
+# Four moments of three test clips each. Blue gets darker, red gets brighter.
 
 # %%
 study.results("pretraining_reconstruction").save()

@@ -18,13 +18,15 @@
 # *distinct*: one for each expression (Eq. 7); *minor*: the distinct weights for rare expressions only (Eq. 8).
 
 # %% tags=["parameters"]
-profile = ""  # smoke, laptop, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
+profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
 
 # %% [markdown]
-# **Which study?** The profile's numbers, and where everything is made.
+# ## Which study?
+#
+# The profile's numbers, and where everything is made.
 
 # %%
 from audfer import facs, losses, published
@@ -34,7 +36,9 @@ study = open_study(profile, work, figures)
 study
 
 # %% [markdown]
-# **Which expressions are major?** Those with more than a seventh of all clips (section 3.3), from the published counts:
+# ## Which expressions are major?
+#
+# Those with more than a seventh of all clips (section 3.3), from the published counts:
 
 # %% tags=["nbval-check-output"]
 for name in ("DFEW", "FERV39k", "MAFW"):
@@ -53,7 +57,7 @@ controls = study.results("controls", protocol=protocol)
 controls.save()
 
 # %% [markdown]
-# **The same as a picture.**
+# As a picture:
 
 # %%
 controls.picture.save()
@@ -61,26 +65,30 @@ controls.picture.save()
 # %% [markdown]
 # ## The strategies
 #
-# **What are the weights?** From the training clips' AU labels (Eq. 4); a weight of 1 leaves an AU as it is.
+# ### What are the weights?
+#
+# From the training clips' AU labels (Eq. 4); a weight of 1 leaves an AU as it is.
 
 # %%
 study.results("positive_class_weights").save()
 
 # %% [markdown]
-# **Table 3: does the strategy matter?**
+# ### Table 3: does the strategy matter?
 
 # %%
 table3 = study.results("table3", protocol=protocol)
 table3.save()
 
 # %% [markdown]
-# **The same as a picture,** with the paper's numbers as another input.
+# As a picture, with the paper's numbers as another input.
 
 # %%
 table3.picture.save()
 
 # %% [markdown]
-# **And on the other datasets?** Where the profile trains them; the paper shows DFEW.
+# ### And on the other datasets?
+#
+# Where the profile trains them; the paper shows DFEW.
 
 # %%
 for table in study.results("table3_others", protocol=protocol):
@@ -93,20 +101,22 @@ for table in study.results("table3_others", protocol=protocol):
 # weights in the wrong places, other matrices, and the two places where the released code reads the equations in its own way.
 
 # %% [markdown]
-# **Which variant is best?**
+# ### Which variant is best?
 
 # %%
 ablations = study.results("ablations", protocol=protocol)
 ablations.save()
 
 # %% [markdown]
-# **The same as a picture:** what each variant gains over plain binary cross entropy, which knows nothing about expressions.
+# As a picture: what each variant gains over plain binary cross entropy, which knows nothing about expressions.
 
 # %%
 ablations.picture.save()
 
 # %% [markdown]
-# **So, is it the knowledge?** In words, from the table's numbers.
+# ### So, is it the knowledge?
+#
+# In words, from the table's numbers.
 
 # %%
 study.results("ablation_conclusions", protocol=protocol).save()

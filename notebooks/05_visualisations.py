@@ -17,13 +17,15 @@
 # How much AU is enough, what happens during training, and what do the learned features look like?
 
 # %% tags=["parameters"]
-profile = ""  # smoke, laptop, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
+profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
 
 # %% [markdown]
-# **Which study?** The profile's numbers, and where everything is made.
+# ## Which study?
+#
+# The profile's numbers, and where everything is made.
 
 # %%
 import torch
@@ -35,7 +37,9 @@ study = open_study(profile, work, figures)
 study
 
 # %% [markdown]
-# **What does lambda do?** Eq. 10 on two losses of 1 and 3:
+# ## What does lambda do?
+#
+# Eq. 10 on two losses of 1 and 3:
 
 # %% tags=["nbval-check-output"]
 for au_ratio in (0.0, 0.25, 0.5):
@@ -43,25 +47,33 @@ for au_ratio in (0.0, 0.25, 0.5):
     print(f"lambda {au_ratio:.2f}: total {float(total):.2f}")
 
 # %% [markdown]
-# **Fig. 5: how much AU is enough?** WAR and UAR against lambda on the three datasets.
+# ## Fig. 5: how much AU is enough?
+#
+# WAR and UAR against lambda on the three datasets.
 
 # %%
 study.results("fig5", protocol=protocol).save()
 
 # %% [markdown]
-# **How large is each term?** The two terms of Eq. 10 in the last epoch, as lambda weighs them. The paper shows no magnitudes.
+# ## How large is each term?
+#
+# The two terms of Eq. 10 in the last epoch, as lambda weighs them. The paper shows no magnitudes.
 
 # %%
 study.results("loss_terms").save()
 
 # %% [markdown]
-# **Fig. 7: what happens during training?** With the AU head the total loss is another quantity, so only its shape can be compared.
+# ## Fig. 7: what happens during training?
+#
+# With the AU head the total loss is another quantity, so only its shape can be compared.
 
 # %%
 study.results("fig7").save()
 
 # %% [markdown]
-# **Fig. 8: do the features separate the expressions?** t-SNE of the test clips' features for the network without an AU head,
+# ## Fig. 8: do the features separate the expressions?
+#
+# t-SNE of the test clips' features for the network without an AU head,
 # with an AU head but no knowledge weights, and with AU-DFER.
 
 # %%
@@ -73,13 +85,17 @@ study.results("fig8").save()
 # Neither is in the paper: whether the AU head learns its task, and whether a network is right as often as it says.
 
 # %% [markdown]
-# **Does the AU head find AUs?** F1 against the labels of Eq. 4 on test clips; always saying "present" is the bar to pass.
+# ### Does the AU head find AUs?
+#
+# F1 against the labels of Eq. 4 on test clips; always saying "present" is the bar to pass.
 
 # %%
 study.results("au_head").save()
 
 # %% [markdown]
-# **Is a network right as often as it says?** On the dashed line confidence is accuracy; ECE is the mean distance from it.
+# ### Is a network right as often as it says?
+#
+# On the dashed line confidence is accuracy; ECE is the mean distance from it.
 
 # %%
 study.results("calibration", protocol=protocol).save()

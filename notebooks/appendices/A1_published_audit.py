@@ -29,14 +29,18 @@ from audfer.study.study import open_study
 study = open_study(profile, work, figures)
 
 # %% [markdown]
-# **What is checked?** The transcribed tables of the paper and of two neighbours, and how many protocols (folds, pooled folds) each accuracy
+# ## What is checked?
+#
+# The transcribed tables of the paper and of two neighbours, and how many protocols (folds, pooled folds) each accuracy
 # is tried on.
 
 # %% tags=["nbval-check-output"]
 printed.overview()
 
 # %% [markdown]
-# **What is inconsistent?** Mean of the classes = UAR; mean weighted by clips = WAR; every accuracy a whole number of clips; no copied, swapped
+# ## What is inconsistent?
+#
+# Mean of the classes = UAR; mean weighted by clips = WAR; every accuracy a whole number of clips; no copied, swapped
 # or shifted cells; the same number wherever a result is printed. Each finding is computed; "beyond" is what rounding cannot explain.
 
 # %%
@@ -47,27 +51,35 @@ findings.save()
 findings.frame.groupby(["kind", "table"], sort=False).size().unstack(fill_value=0)
 
 # %% [markdown]
-# **What was each row measured on?** A class accuracy is k of n clips. A protocol that turns all seven into whole clips is proven by that: it
+# ## What was each row measured on?
+#
+# A class accuracy is k of n clips. A protocol that turns all seven into whole clips is proven by that: it
 # would happen by accident with the probability in the last column.
 
 # %%
 study.results("a1_protocols").save()
 
 # %% [markdown]
-# **And what came after?** S2D, S4D and SSM, with the protocol behind their numbers as far as their authors state it: folds, which epoch is
+# ## And what came after?
+#
+# S2D, S4D and SSM, with the protocol behind their numbers as far as their authors state it: folds, which epoch is
 # taken, what the network starts from, frames, classes.
 
 # %%
 study.results("a1_field").save()
 
 # %% [markdown]
-# **How many clips are behind each number?** The diagonal of the confusion matrix, read back, with exact binomial (Clopper-Pearson) intervals.
+# ## How many clips are behind each number?
+#
+# The diagonal of the confusion matrix, read back, with exact binomial (Clopper-Pearson) intervals.
 
 # %%
 study.results("a1_clip_counts").save()
 
 # %% [markdown]
-# **Which printed gains exceed noise?** The predictions are not published, so two bounds: as if the networks had been tested on different
+# ## Which printed gains exceed noise?
+#
+# The predictions are not published, so two bounds: as if the networks had been tested on different
 # clips (light), and the luckiest pairing, in which no clip that was right before is lost (dark).
 
 # %%
@@ -78,7 +90,9 @@ gains.save()
 gains.picture.save()
 
 # %% [markdown]
-# **And which classes?** Clips right without and with AU, and the share of clips on which the two networks may disagree at most for the
+# ## And which classes?
+#
+# Clips right without and with AU, and the share of clips on which the two networks may disagree at most for the
 # gain to be significant.
 
 # %% tags=["nbval-check-output"]
@@ -89,7 +103,9 @@ gains.frame.loc[gains.frame["measure"] == "Dis.", columns].round(3)
 gains.frame.groupby(["measure", "verdict"], sort=False).size().unstack(fill_value=0)
 
 # %% [markdown]
-# **What could these test splits have shown?** The smallest true difference that McNemar's test finds in four of five cases (Connor 1987), in
+# ## What could these test splits have shown?
+#
+# The smallest true difference that McNemar's test finds in four of five cases (Connor 1987), in
 # points, for different shares of clips on which two networks disagree.
 
 # %%
@@ -101,7 +117,9 @@ shown = resolution.frame[resolution.frame["measure"].isin(["WAR", "UAR", "disgus
 shown.pivot(index=["dataset", "protocol", "measure", "clips"], columns="discordance", values="detectable").round(1)
 
 # %% [markdown]
-# **Is the released matrix the printed one?** Fig. 4, and the three matrices that are in the release.
+# ## Is the released matrix the printed one?
+#
+# Fig. 4, and the three matrices that are in the release.
 
 # %%
 study.results("a1_matrices").save()
@@ -112,7 +130,9 @@ relations.save()
 relations.frame[["first", "second", "relation", "detail"]]
 
 # %% [markdown]
-# **Are the released weights where they belong?** Vectors that are another expression's or another dataset's; "global" rates outside the range of
+# ## Are the released weights where they belong?
+#
+# Vectors that are another expression's or another dataset's; "global" rates outside the range of
 # the classes they should mix; frames behind each vector against the annotated ones.
 
 # %% tags=["nbval-check-output"]
@@ -127,7 +147,9 @@ release.global_vectors()
 study.results("a1_frames").save()
 
 # %% [markdown]
-# **What does each of it do to the loss?** Eq. 9 in expectation, on one population in which each expression shows each AU at its published rate;
+# ## What does each of it do to the loss?
+#
+# Eq. 9 in expectation, on one population in which each expression shows each AU at its published rate;
 # one thing changed at a time.
 
 # %%

@@ -19,13 +19,15 @@
 # own paper's tables on the embedded benchmark, and what AU-DFER adds to it. Tables and figures are numbered as in that paper.
 
 # %% tags=["parameters"]
-profile = ""  # smoke, laptop, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
+profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
 
 # %% [markdown]
-# **Which study?** The profile's numbers, and where everything is made.
+# ## Which study?
+#
+# The profile's numbers, and where everything is made.
 
 # %%
 from audfer.keypoint_gcn.network import EDGES, POINT_NAMES, REGIONS
@@ -40,7 +42,9 @@ study
 # ## The method
 
 # %% [markdown]
-# **Which points?** 16 of the 68 landmarks and two cheeks, each the centroid of three. Points of one part of the face are neighbours; the paper
+# ### Which points?
+#
+# 16 of the 68 landmarks and two cheeks, each the centroid of three. Points of one part of the face are neighbours; the paper
 # does not print its adjacency, so this one is ours. Where a point is hidden or outside the frame it is masked: it sends nothing to its
 # neighbours and does not count in its region's mean.
 
@@ -48,7 +52,9 @@ study
 study.results("keypoint_method").save()
 
 # %% [markdown]
-# **Which points are averaged into a frame's vector?** With the whole face's vector that is 4 x 128 = 512 numbers; the nose bridge is dropped.
+# ### Which points are averaged into a frame's vector?
+#
+# With the whole face's vector that is 4 x 128 = 512 numbers; the nose bridge is dropped.
 
 # %% tags=["nbval-check-output"]
 for name, members in REGIONS.items():
@@ -56,28 +62,36 @@ for name, members in REGIONS.items():
 print(f"{len(POINT_NAMES)} points, {len(EDGES)} edges")
 
 # %% [markdown]
-# **How does the network look at one point?** The map F of a frame is weighed by a Gaussian around it and averaged: v_j = GAP(F * A_j). The last
+# ### How does the network look at one point?
+#
+# The map F of a frame is weighed by a Gaussian around it and averaged: v_j = GAP(F * A_j). The last
 # two stages of the ResNet keep their resolution, so that the map is fine enough for that.
 
 # %%
 study.results("keypoint_heat_maps").save()
 
 # %% [markdown]
-# **And over time?** A class token and learned positions, three pre-norm blocks with eight heads; the token is classified. In training the mean of
+# ### And over time?
+#
+# A class token and learned positions, three pre-norm blocks with eight heads; the token is classified. In training the mean of
 # the frame vectors is classified as well: L = 0.2 L_S + 0.8 L_T.
 
 # %% [markdown]
 # ## The same network, with and without AU-DFER
 
 # %% [markdown]
-# **What is trained?** One row a table; a record that is already in the store is not trained again.
+# ### What is trained?
+#
+# One row a table; a record that is already in the store is not trained again.
 
 # %%
 study.records("keypoint_classes", *ABLATIONS)
 study.grid_summary("keypoint_classes", *ABLATIONS)
 
 # %% [markdown]
-# **Tables 3, 5 and 7: which expressions does it recognise, and does AU-DFER help it?** On the rendered counterparts of DFEW, FERV39k and MAFW (seven
+# ### Tables 3, 5 and 7: which expressions does it recognise, and does AU-DFER help it?
+#
+# On the rendered counterparts of DFEW, FERV39k and MAFW (seven
 # of MAFW's eleven classes are rendered). The paper's own row stands below ours, as another input.
 
 # %%
@@ -85,27 +99,33 @@ for table in study.results("keypoint_classes", protocol=protocol):
     display(table.save())
 
 # %% [markdown]
-# **Table 4: and AFEW?** There is no rendered AFEW, so this table is printed only, and so are the AFEW columns below.
+# ### Table 4: and AFEW?
+#
+# There is no rendered AFEW, so this table is printed only, and so are the AFEW columns below.
 
 # %%
 for table in study.results("keypoint_afew"):
     display(table.save())
 
 # %% [markdown]
-# **Table 8: what does it cost?** Parameters are counted; speeds are those of the last benchmark (`benchmarks/model_speed.py`).
+# ### Table 8: what does it cost?
+#
+# Parameters are counted; speeds are those of the last benchmark (`benchmarks/model_speed.py`).
 
 # %%
 study.results("keypoint_cost").save()
 
 # %% [markdown]
-# **Which expressions are taken for which?**
+# ### Which expressions are taken for which?
 
 # %%
 for figure in study.results("keypoint_confusion", protocol=protocol):
     display(figure.save())
 
 # %% [markdown]
-# **Do the features separate the expressions?** t-SNE of the test clips.
+# ### Do the features separate the expressions?
+#
+# t-SNE of the test clips.
 
 # %%
 study.results("keypoint_features").save()
@@ -117,19 +137,23 @@ study.results("keypoint_features").save()
 # accuracies.
 
 # %% [markdown]
-# **Table 9: the graph, and what reads the frames?** A has neither, E has both.
+# ### Table 9: the graph, and what reads the frames?
+#
+# A has neither, E has both.
 
 # %%
 study.results("keypoint_modules", protocol=protocol).save()
 
 # %% [markdown]
-# **Table 10: how are the points of a frame put together?**
+# ### Table 10: how are the points of a frame put together?
 
 # %%
 study.results("keypoint_fusion", protocol=protocol).save()
 
 # %% [markdown]
-# **What is a number of heads that does not divide 512?** Heads usually share the 512 dimensions; 6, 10 and 12 cannot do so evenly, and the paper does
+# ### What is a number of heads that does not divide 512?
+#
+# Heads usually share the 512 dimensions; 6, 10 and 12 cannot do so evenly, and the paper does
 # not say what it did. Here every head is 64 wide and a linear layer brings them back to 512, so more heads are more weights:
 
 # %% tags=["nbval-check-output"]
@@ -140,25 +164,29 @@ for heads in (6, 8, 10, 12):
     )
 
 # %% [markdown]
-# **Table 11: does the number of heads matter?**
+# ### Table 11: does the number of heads matter?
 
 # %%
 study.results("keypoint_heads", protocol=protocol).save()
 
 # %% [markdown]
-# **Table 12: does the number of blocks?**
+# ### Table 12: does the number of blocks?
 
 # %%
 study.results("keypoint_depth", protocol=protocol).save()
 
 # %% [markdown]
-# **Fig. 8: how much auxiliary loss?** The weight of the loss on the mean of the frame vectors; the paper chooses 0.2.
+# ### Fig. 8: how much auxiliary loss?
+#
+# The weight of the loss on the mean of the frame vectors; the paper chooses 0.2.
 
 # %%
 study.results("keypoint_auxiliary", protocol=protocol).save()
 
 # %% [markdown]
-# **So, which part matters?** In words, from the tables' numbers.
+# ### So, which part matters?
+#
+# In words, from the tables' numbers.
 
 # %%
 study.results("keypoint_conclusions", protocol=protocol).save()

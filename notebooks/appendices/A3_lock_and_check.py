@@ -21,12 +21,14 @@
 # Its own paper's tables and figures on rendered faces; numbered as in that paper.
 
 # %% tags=["parameters"]
-profile = ""  # smoke, laptop, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
+profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
 work = ""  # folder for what is made on the way; "" = work/ of the repository
 figures = ""  # folder for tables and figures; "" = figures/ of the repository
 
 # %% [markdown]
-# **Which study?** The profile's numbers, and where everything is made.
+# ## Which study?
+#
+# The profile's numbers, and where everything is made.
 
 # %%
 from audfer.facs import ACTION_UNITS
@@ -45,14 +47,18 @@ study
 # ## The method
 
 # %% [markdown]
-# **Where does each AU act?** Table I: two regions an AU, boxes around means of landmarks, half as wide as the eyes are apart (the width is ours, the
+# ### Where does each AU act?
+#
+# Table I: two regions an AU, boxes around means of landmarks, half as wide as the eyes are apart (the width is ours, the
 # paper does not say). AU12, AU14 and AU15 share theirs, and so do AU23 and AU25: regions cannot tell these apart.
 
 # %%
 study.results("a3_regions").save()
 
 # %% [markdown]
-# **Which AU is in which group?** An AU is checked against those of the other two groups.
+# ### Which AU is in which group?
+#
+# An AU is checked against those of the other two groups.
 
 # %% tags=["nbval-check-output"]
 for group in regions.GROUPS:
@@ -60,7 +66,9 @@ for group in regions.GROUPS:
 print("regions are ours:", *regions.OURS)
 
 # %% [markdown]
-# **Table VIII: what does it cost?** Counted on the paper-size network; everything in Check is shared by the AUs.
+# ### Table VIII: what does it cost?
+#
+# Counted on the paper-size network; everything in Check is shared by the AUs.
 
 # %%
 study.results("a3_cost").save()
@@ -73,14 +81,18 @@ study.results("a3_cost").save()
 # `audfer.lock_and_check.training`.
 
 # %% [markdown]
-# **What is trained?** The rows of Tables IV to VII, side by side; a record that is already in the store is not trained again.
+# ### What is trained?
+#
+# The rows of Tables IV to VII, side by side; a record that is already in the store is not trained again.
 
 # %%
 if recognition.has_annotated_set(study):
     print(len(recognition.records(study)), "records")
 
 # %% [markdown]
-# **F1 of every AU on people it has not seen:** the estimator of notebook 01, LAC's baseline (backbone and linear layer), and LAC, trained as
+# ### F1 of every AU on people it has not seen
+#
+# The estimator of notebook 01, LAC's baseline (backbone and linear layer), and LAC, trained as
 # long. A recogniser that is trained longer, the one that `audfer au extract` takes, stands last where the profile has one.
 
 # %%
@@ -88,7 +100,9 @@ for result in study.results("a3_f1"):
     display(result.save())
 
 # %% [markdown]
-# **Tables II and III: and on real faces?** As printed, for BP4D and DISFA, with ours below, which are of rendered faces. An average that
+# ### Tables II and III: and on real faces?
+#
+# As printed, for BP4D and DISFA, with ours below, which are of rendered faces. An average that
 # does not follow from its row is marked.
 
 # %%
@@ -99,7 +113,9 @@ for result in study.results("a3_printed_tables"):
 # ## Which part does what?
 
 # %% [markdown]
-# **Table IV: which component helps?** Each row against the row that it extends. TS: windows of consecutive frames; ST: Check. L_CE where L_DWA is not
+# ### Table IV: which component helps?
+#
+# Each row against the row that it extends. TS: windows of consecutive frames; ST: Check. L_CE where L_DWA is not
 # ticked.
 
 # %%
@@ -107,35 +123,43 @@ for result in study.results("a3_components"):
     display(result.save())
 
 # %% [markdown]
-# **Table V: how many frames at a time?** Temporal sampling alone, against the profile's own t.
+# ### Table V: how many frames at a time?
+#
+# Temporal sampling alone, against the profile's own t.
 
 # %%
 for result in study.results("a3_windows"):
     display(result.save())
 
 # %% [markdown]
-# **Table VI: into how many segments is a subject cut?** So many windows of each subject an epoch: more segments are more training.
+# ### Table VI: into how many segments is a subject cut?
+#
+# So many windows of each subject an epoch: more segments are more training.
 
 # %%
 for result in study.results("a3_segments"):
     display(result.save())
 
 # %% [markdown]
-# **Table VII: which loss?** Plain cross entropy, weighted by how rare an AU is (L_WA), and also by how seldom it is found (L_DWA).
+# ### Table VII: which loss?
+#
+# Plain cross entropy, weighted by how rare an AU is (L_WA), and also by how seldom it is found (L_DWA).
 
 # %%
 for result in study.results("a3_losses"):
     display(result.save())
 
 # %% [markdown]
-# **Fig. 4: how rare are AUs?**
+# ### Fig. 4: how rare are AUs?
 
 # %%
 for result in study.results("a3_distribution"):
     display(result.save())
 
 # %% [markdown]
-# **Fig. 5: which AUs are found when?** From common to rare; the dynamic weights rise where recall stays low.
+# ### Fig. 5: which AUs are found when?
+#
+# From common to rare; the dynamic weights rise where recall stays low.
 
 # %%
 for result in study.results("a3_recall"):
@@ -145,7 +169,9 @@ for result in study.results("a3_recall"):
 # ## Does it look where the AU acts?
 
 # %% [markdown]
-# **Fig. 6: where do the baseline and LAC look?** The same definition for both: what each place of the last feature map adds to the AU's logit; for
+# ### Fig. 6: where do the baseline and LAC look?
+#
+# The same definition for both: what each place of the last feature map adds to the AU's logit; for
 # the baseline that is the classic class activation map. In a network of this size a place sees a good part of the face.
 
 # %%
@@ -153,14 +179,16 @@ for result in study.results("a3_faces"):
     display(result.save())
 
 # %% [markdown]
-# **Fig. 7: and while a subtle AU comes?**
+# ### Fig. 7: and while a subtle AU comes?
 
 # %%
 for result in study.results("a3_sequence"):
     display(result.save())
 
 # %% [markdown]
-# **As a number:** the share of a map inside the AU's regions, beside the regions' share of the picture. The second table measures the cosine map M
+# ### As a number
+#
+# The share of a map inside the AU's regions, beside the regions' share of the picture. The second table measures the cosine map M
 # that Lock's losses shape.
 
 # %%
@@ -171,14 +199,18 @@ for result in study.results("a3_localisation"):
 # ## What comes of it?
 
 # %% [markdown]
-# **How strong is an AU?** LAC says whether an AU is there; its intensity is a monotone map of its logit, fitted on people that it was not trained on.
+# ### How strong is an AU?
+#
+# LAC says whether an AU is there; its intensity is a monotone map of its logit, fitted on people that it was not trained on.
 
 # %%
 for result in study.results("a3_intensity"):
     display(result.save())
 
 # %% [markdown]
-# **What do better AUs do for AU-DFER?** The knowledge matrix, the AU labels and the class weights from three sources; the planted AUs are
+# ### What do better AUs do for AU-DFER?
+#
+# The knowledge matrix, the AU labels and the class weights from three sources; the planted AUs are
 # the most that any recogniser could bring.
 
 # %%

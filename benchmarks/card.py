@@ -24,11 +24,13 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -96,12 +98,18 @@ class Card:
             # what was compiled once is found again by the next process, and by the next lease where it is carried
             "TORCHINDUCTOR_CACHE_DIR": str(self.options.cache),
         }
+        # a session of its own, so that what a command has started ends with it
+        process = subprocess.Popen(
+            list(map(str, command)), cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
         try:
-            return subprocess.run(
-                list(map(str, command)), cwd=ROOT, env=environment, stdout=log, stderr=log, timeout=seconds
-            ).returncode
+            return process.wait(seconds)
         except subprocess.TimeoutExpired:
             return 124
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     # ------------------------------------------------------------------------------------------------------- stages
     # each: seconds -> commands with the seconds that each may take

@@ -30,13 +30,52 @@ openface_folder = ""  # a folder of real OpenFace CSVs with a labels.csv, or au 
 
 # %%
 import numpy as np
-from scipy.special import logit
+import pandas as pd
+from scipy.special import expit, logit
 
 from audfer import published
+from audfer.facs import INTENSITY_ACTION_UNITS
+from audfer.knowledge import KnowledgeMatrix
+from audfer.openface import INTENSITY_COLUMNS
 from audfer.study.study import open_study
 
 study = open_study(profile, work, figures).look_at(openface_folder)
 study
+
+# %% [markdown]
+# ## The equations (section 3.1)
+#
+# OpenFace gives each of a clip's $n$ frames an intensity for 17 AUs (Eq. 1) and the presence of 18 (Eq. 2). In our notation:
+#
+# $$\mathrm{AU}_r = \{r_i \in [0, 5]^{17}\}_{i=1}^{n} \tag{1}$$
+#
+# $$\mathrm{AU}_c = \{c_i \in \{0, 1\}^{18}\}_{i=1}^{n} \tag{2}$$
+#
+# A frame counts for expression $e$ where a trained network gives its label $e$ a score $s_i$ of at least $\theta$:
+#
+# $$F_e = \{i : y_i = e,\; s_i \ge \theta\} \tag{3}$$
+#
+# The matrix $M_d$ of dataset $d$ holds the medians of $r_i$ over $F_e$. It is centred, squashed by $\sigma(x) = 1 / (1 + e^{-x})$, summed, and
+# centred and squashed again:
+#
+# $$K = \sigma\Big(\sum_{d=1}^{4} \sigma\big(M_d - \tfrac{1}{2}(\max M_d + \min M_d)\big) - 2.5\Big)$$
+#
+# On a small batch of random frames, written out and as the package computes it:
+
+# %% tags=["nbval-check-output"]
+draw, theta = np.random.default_rng(0), 0.1
+batch = pd.DataFrame({"dataset": np.repeat([*"abcd"], 35), "expression": np.tile(np.arange(7).repeat(5), 4)})
+batch["clip_id"], batch["score"] = batch["dataset"] + batch["expression"].astype(str), draw.uniform(size=140)
+batch[list(INTENSITY_COLUMNS)] = draw.uniform(0.1, 5, (140, 17))
+
+total = 0
+for _, frames in batch[batch["score"] >= theta].groupby("dataset"):
+    medians = frames.groupby("expression")[list(INTENSITY_COLUMNS)].median().to_numpy()
+    total = total + expit(medians - (medians.max() + medians.min()) / 2)
+formula = expit(total - 2.5)
+package = KnowledgeMatrix.from_frames(batch, theta=theta).to_frame()[list(INTENSITY_ACTION_UNITS)]
+print(f"{(batch['score'] >= theta).sum()} of {len(batch)} frames pass Eq. 3")
+print("the package computes the formula:", np.allclose(package, formula))
 
 # %% [markdown]
 # ## What is published?

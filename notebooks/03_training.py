@@ -15,7 +15,7 @@
 # # 03 · Training with and without action units
 #
 # Does a second head that learns AUs help the expressions? Three networks on three datasets, each alone (lambda = 0) and with
-# the AU head, whose loss is weighted by the knowledge matrix: L = (1 - lambda) L_e + lambda L_AU (Eq. 10).
+# the AU head, whose loss is weighted by the knowledge matrix.
 
 # %% tags=["parameters"]
 profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
@@ -29,11 +29,54 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 # The profile's numbers, and where everything is made.
 
 # %%
+import torch
+
+from audfer import losses
 from audfer.published import audit, printed
 from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
 study
+
+# %% [markdown]
+# ## The equations (sections 3.2 and 3.3)
+#
+# An AU is active in a clip where it is present in at least half of the $n$ frames:
+#
+# $$t_j = \begin{cases} 1 & \sum_{i=1}^{n} c_{ij} \ge n / 2 \\ 0 & \text{otherwise} \end{cases} \tag{4}$$
+#
+# The expression head with probabilities $p$ learns by cross entropy over $N$ clips. (The paper prints $\log 5p$: a constant, no gradient.)
+#
+# $$L_e = -\frac{1}{N} \sum_{i=1}^{N} \log p_{i, y_i} \tag{5}$$
+#
+# The AU head with probabilities $q$ learns the labels of Eq. 4, weighted by the knowledge $k = 5 K_{y_i}$ of the clip's expression and the positive
+# class weight $w$ of notebook 04. Here the mean over the 18 AUs, as the release has it; the paper prints their sum.
+#
+# $$L_{AU} = -\frac{1}{18 N} \sum_{i=1}^{N} \sum_{j=1}^{18} k_{ij} \big(w_j t_{ij} \log q_{ij} + (1 - t_{ij}) \log(1 - q_{ij})\big) \tag{9}$$
+#
+# $$L = (1 - \lambda) L_e + \lambda L_{AU} \tag{10}$$
+#
+# Three clips of eight frames with random logits, from AUs to the total loss: the formulas beside the package.
+
+# %%
+draw = torch.Generator().manual_seed(0)
+y, present = torch.tensor([0, 3, 6]), (torch.rand(3, 8, 18, generator=draw) < 0.5).float()
+expression_logits, au_logits = torch.randn(3, 7, generator=draw), torch.randn(3, 18, generator=draw)
+K, w, au_weight = torch.rand(7, 18, generator=draw) * 0.8 + 0.1, 5 * torch.rand(18, generator=draw), 0.25
+
+p, q = expression_logits.softmax(1), au_logits.sigmoid()
+t = (present.sum(1) >= 8 / 2).float()
+L_e = -p[range(3), y].log().mean()
+L_au = -(5 * K[y] * (w * t * q.log() + (1 - t) * (1 - q).log())).mean()
+L = (1 - au_weight) * L_e + au_weight * L_au
+
+# %% tags=["nbval-check-output"]
+labels = torch.from_numpy(losses.clip_au_labels(present))
+expression_loss, au_loss = losses.expression_loss(expression_logits, y), losses.AULoss(K, w)(au_logits, labels, y)
+total = losses.combined_loss(expression_loss, au_loss, au_weight)
+print("Eq. 4: the same labels:", torch.equal(labels, t))
+for equation, formula, package in ((5, L_e, expression_loss), (9, L_au, au_loss), (10, L, total)):
+    print(f"Eq. {equation}: formula {formula:.4f}, package {package:.4f}")
 
 # %% [markdown]
 # ## Are the printed tables consistent?

@@ -29,11 +29,39 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 # The profile's numbers, and where everything is made.
 
 # %%
+import numpy as np
+
 from audfer import facs, losses, published
 from audfer.study.study import open_study
 
 study = open_study(profile, work, figures)
 study
+
+# %% [markdown]
+# ## The equations (section 3.3)
+#
+# With $t_{ij}$ of Eq. 4, over all $N$ training clips; over the clips of expression $e$ only; and that for minor expressions alone:
+#
+# $$w_j = \frac{\sum_i (1 - t_{ij})}{\sum_i t_{ij}} \tag{6}$$
+#
+# $$w_{ej} = \frac{\sum_{i : y_i = e} (1 - t_{ij})}{\sum_{i : y_i = e} t_{ij}} \tag{7}$$
+#
+# $$w'_{ej} = \begin{cases} 1 & N_e > N / 7 \quad \text{(major)} \\ w_{ej} & \text{otherwise} \end{cases} \tag{8}$$
+#
+# An AU that is never active would get an infinite weight; the package stops at 200. On 40 random clips:
+
+# %% tags=["nbval-check-output"]
+draw = np.random.default_rng(0)
+t, y = (draw.uniform(size=(40, 18)) < 0.3).astype(float), np.arange(40) % 7
+y[:8] = 3  # the one major expression
+
+overall = (1 - t).sum(0) / t.sum(0)
+active, inactive = (np.stack([part[y == e].sum(0) for e in range(7)]) for part in (t, 1 - t))
+distinct = np.minimum(inactive / np.maximum(active, 1e-9), losses.DEFAULT_CAP)
+minor = np.where((np.bincount(y) > len(y) / 7)[:, None], 1, distinct)
+for equation, strategy, formula in ((6, "global", overall), (7, "distinct", distinct), (8, "minor", minor)):
+    package = losses.positive_class_weight(t, y, strategy).numpy()
+    print(f"Eq. {equation}, {strategy}: the package computes the formula:", np.allclose(package, formula))
 
 # %% [markdown]
 # ## Which expressions are major?

@@ -45,13 +45,11 @@ study
 # %% [markdown]
 # ## The equations (section 3.1)
 #
-# OpenFace gives each of a clip's $n$ frames an intensity for 17 AUs (Eq. 1) and the presence of 18 (Eq. 2). In our notation:
+# Eqs. 1 to 3, in our notation. OpenFace gives each of a clip's $n$ frames the intensity of 17 AUs and the presence of 18:
 #
-# $$\mathrm{AU}_r = \{r_i \in [0, 5]^{17}\}_{i=1}^{n} \tag{1}$$
+# $$r_i \in [0, 5]^{17}, \quad c_i \in \{0, 1\}^{18}, \quad i = 1, \dots, n \tag{1, 2}$$
 #
-# $$\mathrm{AU}_c = \{c_i \in \{0, 1\}^{18}\}_{i=1}^{n} \tag{2}$$
-#
-# A frame counts for expression $e$ where a trained network gives its label $e$ a score $s_i$ of at least $\theta$:
+# A frame counts for expression $e$ where a trained network gives its label $y_i = e$ a score $s_i$ of at least $\theta$:
 #
 # $$F_e = \{i : y_i = e,\; s_i \ge \theta\} \tag{3}$$
 #

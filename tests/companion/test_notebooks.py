@@ -1,6 +1,7 @@
 """The notebooks: paired, thin, with parameters that papermill can set, and stored outputs that read well."""
 
 import ast
+import re
 
 import jupytext
 import nbformat
@@ -65,3 +66,17 @@ def test_every_code_cell_ran_and_some_numbers_are_checked(name):
     assert not any(o.output_type == "error" for c in code for o in c.outputs)
     checked = [c for c in code if "nbval-check-output" in c.metadata.get("tags", [])]
     assert checked and all(c.outputs for c in checked)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_questions_are_headings_so_that_tables_of_contents_show_them(name):
+    words = [c.source for c in jupytext.read(FOLDER / f"{name}.py").cells if c.cell_type == "markdown"]
+    assert sum(line.startswith("##") for text in words for line in text.splitlines()) >= 5
+    bold = [text for text in words if re.match(r"\*\*[^*]*\?\*\*", text)]
+    assert not bold, bold
+
+
+def test_every_equation_of_the_paper_is_in_one_notebook():
+    words = "\n".join(c.source for name in NAMES for c in jupytext.read(FOLDER / f"{name}.py").cells)
+    tags = [int(number) for tag in re.findall(r"\\tag\{([\d, ]+)\}", words) for number in tag.split(",")]
+    assert sorted(tags) == list(range(1, 11))

@@ -197,6 +197,15 @@ study.results("fig6", protocol=protocol).save()
 study.results("pretrained_cards").save()
 
 # %% [markdown]
+# ### What else could networks start from?
+#
+# Measured once on other data, for about the same processor time each; what planted action units add says what a start leaves for
+# AU supervision to do.
+
+# %%
+study.results("pretexts").save()
+
+# %% [markdown]
 # ### Does fine-tuning gain from the start, and does AU-DFER gain as much from scratch?
 #
 # The same cells from random weights.

@@ -118,10 +118,11 @@ def pretexts(study) -> Result:
     ]
     first = data.iloc[0]
     caption = (
-        "What tiny networks may start from, each trained for the same processor time on other rendered people, then on "
-        f"the embedded DFEW of data seed {first['data_seed']} ({first['n']:,} test clips, {first['seeds']} training "
-        "seeds), without an AU head; Δ: what an AU head with planted action units, the best that there could be, adds. "
-        "No correction for the number of rows. Measured by benchmarks/pretexts.py, not by this run."
+        "What tiny networks may start from, each trained for about as long (seconds of one core) on other rendered "
+        f"people, then on the embedded DFEW of data seed {first['data_seed']} ({first['n']:,} test clips, "
+        f"{first['seeds']} training seeds), without an AU head; Δ: what an AU head with planted action units, the best "
+        "that there could be, adds. No correction for the number of rows. Measured by benchmarks/pretexts.py, not by "
+        "this run."
     )
     return Result("pretexts", data, caption, pd.DataFrame(display))
 

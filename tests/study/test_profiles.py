@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -181,3 +182,26 @@ def test_numbers_that_no_float_holds_are_sentences(line, digits, tmp_path):
     (tmp_path / "mine.toml").write_text(f'summary = "x"\n[data]\nsource = "disk"\n{line.format("9" * digits)}\n')
     with pytest.raises(InputError, match="mine.toml"):
         load_profile(str(tmp_path / "mine.toml"))
+
+
+def test_no_number_of_any_field_is_too_large_for_a_sentence(tmp_path):
+    """Every whole number or list of them in the profile's tables: 400 digits are refused in words, or do no harm."""
+    smoke = load_profile("smoke").to_dict()
+    tried = 0
+    for section, values in smoke.items():
+        for field, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, (list, tuple)) and value and isinstance(value[0], int):
+                new = [*value[:-1], 10**400]
+            elif isinstance(value, int) and not isinstance(value, bool):
+                new = 10**400
+            else:
+                continue
+            tried += 1
+            (tmp_path / "mine.toml").write_text(
+                'summary = "x"\n[data]\nsource = "disk"\n' if section != "data" else 'summary = "x"\n'
+            )
+            with open(tmp_path / "mine.toml", "a") as file:
+                file.write(f"[{section}]\n{field} = {new}\n" + ('source = "disk"\n' if section == "data" else ""))
+            with suppress(InputError):
+                load_profile(str(tmp_path / "mine.toml"))
+    assert tried > 20

@@ -357,6 +357,7 @@ def _sizes(profile: Profile) -> Iterator[tuple[bool, str, object, str]]:
         **dict.fromkeys((f"training.{name}" for name in ("num_frames", "stored_frames", "image_size")), 1),
         **dict.fromkeys(("training.epochs", "training.workers", "training.seeds", "recognition.image_size"), 0),
         **dict.fromkeys(("data.ravdess_actors", "data.affwild2_videos", "data.affwild2_frames"), 0),
+        **dict.fromkeys(("recognition.window", "recognition.windows"), 1),
         **dict.fromkeys(("data.disfa_subjects", "data.disfa_frames", "data.train_clips", "data.test_clips"), 0),
     }.items():
         value = attrgetter(name)(profile)

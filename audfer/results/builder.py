@@ -245,7 +245,7 @@ def _for_readers(path: Path) -> tuple[str, bytes, int]:
     Returns:
         Kind, content, width in pixels.
     """
-    with Image.open(path) as file:
+    with Image.open(path, formats=("PNG",)) as file:
         picture = file.convert("RGB")
     plain, lossy = BytesIO(), BytesIO()
     picture.quantize(128, dither=Image.Dither.NONE).save(plain, "PNG", optimize=True)

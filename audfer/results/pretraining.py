@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ..files import read_csv
 from ..study.pretrained import FOLDER, MASKED, cards
 from .builder import Result, digests_of, output
 from .drawing import heading, image_grid
@@ -98,7 +99,7 @@ def pretrained_cards(study) -> Result:
 @output("pretexts", "03_training", elsewhere=True)
 def pretexts(study) -> Result:
     """What tiny networks may start from, at equal time, as ``benchmarks/pretexts.py`` measured it."""
-    data = pd.read_csv(FOLDER / "pretexts.csv")
+    data = read_csv(FOLDER / "pretexts.csv")
 
     def interval(row: pd.Series, name: str, sign: str = "") -> str:
         return f"{row[name]:{sign}.1f} [{row[f'{name}_low']:{sign}.1f}, {row[f'{name}_high']:{sign}.1f}]"

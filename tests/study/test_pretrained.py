@@ -25,7 +25,12 @@ def test_a_card_lies_beside_every_part_and_is_about_this_file(part):
     folder = pretrained.FOLDER / part
     card = json.loads((folder / pretrained.CARD).read_text())
     assert card["sha256"] == file_digest(folder / PARTS[part])
-    assert card["profile"] == json.loads(json.dumps(load_profile(pretrained.PROFILE).to_dict()))
+    profile = json.loads(json.dumps(load_profile(pretrained.PROFILE).to_dict()))
+    # which ablations there are by now is of no concern to what was trained
+    ours, theirs = (
+        {**settings, "grid": settings["grid"] | {"ablations": []}} for settings in (card["profile"], profile)
+    )
+    assert ours == theirs
     assert card["seed"] == card["profile"]["data"]["seed"] and card["made_by"] == "make pretrained"
     assert all(value > 0 for value in card["scores"].values())
 

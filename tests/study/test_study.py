@@ -169,7 +169,7 @@ def test_every_ablation_is_a_cell_with_inputs_and_a_record_of_its_own(study):
         for cell in cells
         if cell.weights != "none" and cell.reading == "paper"
     }
-    assert len(set(matrices.values())) == len(matrices) == 7
+    assert len(set(matrices.values())) == len(matrices) == 8
 
 
 def test_only_cells_that_use_a_matrix_depend_on_it(study):

@@ -9,6 +9,7 @@ import json
 import lzma
 import math
 import os
+import pickle
 import re
 import shutil
 import stat
@@ -44,7 +45,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 UNREADABLE = (
     *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OverflowError, MemoryError),
     *(RuntimeError, SyntaxError, tokenize.TokenError, struct.error),  # nesting without end, passwords; array headers
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, SafetensorError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, SafetensorError, pickle.UnpicklingError),
 )
 #: descriptors of the locks that this process holds; its children keep them, so that none is free while they write
 held_locks: set[int] = set()
@@ -316,10 +317,35 @@ def write_json(path: str | os.PathLike, content) -> None:
 def read_json(path: str | os.PathLike) -> dict:
     """The object that a JSON file holds; {} where nothing whole is there, or something else."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return read_sealed(path)
     except UNREADABLE:
         return {}
-    return content if isinstance(content, dict) else {}
+
+
+def write_sealed(path: str | os.PathLike, content: dict) -> None:
+    """Write an object as ``write_json`` does, its field "digest" a digest of the others."""
+    content = json.loads(json.dumps({name: value for name, value in content.items() if name != "digest"}))
+    write_json(path, {**content, "digest": digest(content, 64)})
+
+
+def read_sealed(path: str | os.PathLike, formats: range | None = None, expected: str = "") -> dict:
+    """What ``write_sealed`` wrote, without its digest; files from before there was one have none.
+
+    Args:
+        formats: that its field "format" may have; looked at first, since others may be sealed in another way.
+        expected: what to say of them.
+
+    Raises:
+        InputError: another format. Any of ``UNREADABLE``: no such file, no object, or not what was written.
+    """
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise TypeError(f"{Path(path).name} holds no JSON object")
+    if formats and (number := content.get("format", formats.start)) not in formats:
+        raise InputError(path, "format", number, expected)
+    if content.pop("digest", None) not in (None, digest(content, 64)):
+        raise ValueError(f"{Path(path).name} is not what was written")
+    return content
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

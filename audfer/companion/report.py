@@ -58,6 +58,7 @@ _ATTRIBUTES = {
 #: bytes from which a picture is worth making smaller
 _LARGE = 250_000
 _DATA = re.compile(r"data:image/(png|jpeg|gif|svg\+xml);base64,([A-Za-z0-9+/=\s]+)")
+_IMAGE = re.compile(r'<img\b[^>]*? alt="([^"]+)"')
 _NUMBER = re.compile(r"[<≤≥~±+−-]?\s*[\d.,]+(e[+-]?\d+)?\s*%?(\s*[\[(][^\])]*[\])])?|—|nan|", re.IGNORECASE)
 _MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?![\w$])", re.DOTALL)
 
@@ -161,7 +162,7 @@ def write_report(path: str | os.PathLike, notebooks: list[Path], figures: Path, 
         pages = [_page(notebook, pictures) for notebook in notebooks]
         for page in pages:
             page.body = _linked(page.body, {page.name for page in pages})
-        shown = _anchor(entries, pages, pictures)
+        shown = _anchor(entries, pages)
         explored = explorer(figures)
         further = [entry for entry in entries if not shown[entry.stem]]
         for entry in further:
@@ -217,14 +218,16 @@ def _named(entries: Iterable[_Entry], stem: str) -> _Entry | None:
     return next((entry for entry in entries if entry.stem == stem), None)
 
 
-def _anchor(entries: list[_Entry], pages: list[_Page], pictures: _Pictures) -> dict[str, bool]:
+def _anchor(entries: list[_Entry], pages: list[_Page]) -> dict[str, bool]:
     """Put an anchor where a notebook shows an entry; returns which of them one does."""
     shown = dict.fromkeys((entry.stem for entry in entries), False)
     for entry in entries:
         for page in pages:
-            # a saved table names its files below it, a saved figure is in the page byte for byte
-            mark = pictures.address(entry.picture) if entry.picture else f"{entry.stem}.md"
-            place = page.body.find(mark) if mark else -1
+            if entry.picture:  # a notebook's copy of it has fewer bytes and the same words
+                places = (found.start() for found in _IMAGE.finditer(page.body) if unescape(found[1]) == entry.caption)
+                place = next(places, -1)
+            else:  # a saved table names its files below it
+                place = page.body.find(f"{entry.stem}.md")
             if place >= 0:
                 cell = max(0, page.body.rfind(_CELL, 0, place))
                 page.body = f'{page.body[:cell]}<span id="r-{_slug(entry.stem)}"></span>{page.body[cell:]}'
@@ -257,10 +260,6 @@ class _Pictures:
         self.folder = folder
         #: digest of a picture's content, and whether it is the small copy -> its address from a page in ``report/``
         self.known: dict[tuple[str, bool], str] = {}
-
-    def address(self, content: bytes) -> str:
-        """Where a picture lies, from a page in ``report/``; "" if it was not added."""
-        return self.known.get((hashlib.sha256(content).hexdigest(), False), "")
 
     def add(self, content: bytes, kind: str = "png", small: bool = False) -> str:
         """Keep a picture, or a small copy of it; returns its address."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pyarrow as pa
 
 from ..errors import InputError
 from ..facs import ACTION_UNITS
-from ..files import UNREADABLE, atomic_folder, digest, new_array, read_json, write_json
+from ..files import UNREADABLE, atomic_folder, digest, new_array, read_json, read_sealed, write_sealed
 from ..plugins import versions
 from .annotated import annotated_labels, annotated_landmarks, load_annotated_frames
 from .common import dataset_folder
@@ -112,7 +111,7 @@ def pack_annotated(
             points = annotated_landmarks(root, table, align=align, openface=openface)
         np.save(temporary / "landmarks.npy", points)
         table.to_parquet(temporary / "table.parquet")
-        write_json(temporary / "meta.json", meta)
+        write_sealed(temporary / "meta.json", meta)
     return open_annotated(folder)
 
 
@@ -128,7 +127,7 @@ def open_annotated(folder: str | Path) -> AnnotatedFrames:
             np.load(folder / "frames.npy", mmap_mode="r"),
             pd.read_parquet(folder / "table.parquet"),
             np.load(folder / "landmarks.npy"),
-            json.loads((folder / "meta.json").read_text()),
+            read_sealed(folder / "meta.json"),
         )
         if not len(packed.frames) == len(packed.table) == len(packed.landmarks):
             raise ValueError(

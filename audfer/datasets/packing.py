@@ -185,14 +185,17 @@ def open_packed(out: str | os.PathLike) -> PackedClips:
     """
     out = Path(out)
     try:
-        meta = json.loads((out / "meta.json").read_text())
-        found = meta.get("format", 1)
+        expected = f"1 to {FORMAT}: pack the clips again, or update audfer"
+        meta = files.read_sealed(out / "meta.json", range(1, FORMAT + 1), expected)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(out, "packed clips", "no meta.json", "a folder made by audfer data pack") from None
-    except (ValueError, AttributeError, RecursionError):
-        raise InputError(out / "meta.json", "packed clips", "no JSON object", "what audfer data pack wrote") from None
-    if found not in range(1, FORMAT + 1):
-        raise InputError(out, "format of the packed clips", found, f"1 to {FORMAT}: pack them again, or update audfer")
+    except files.UNREADABLE as error:
+        found = f"{type(error).__name__}: {error}"
+        raise InputError(out / "meta.json", "packed clips", found, "what audfer data pack wrote") from None
+    if missing := [name for name in ("dataset", "rule", "classes", "fingerprint") if name not in meta]:
+        raise InputError(out / "meta.json", "packed clips", f"no {', '.join(missing)}", "what audfer data pack wrote")
     try:
         frames, numbers = np.load(out / "frames.npy", mmap_mode="r"), np.load(out / "frame_numbers.npy")
         packed = PackedClips(frames, numbers, pd.read_parquet(out / "manifest.parquet"), meta)
@@ -371,7 +374,7 @@ def _finish(manifest: Manifest, store: Path, meta: dict, done: list[dict], align
         _contact_sheet(replace(manifest, table=table, listed_frames={}), store, numbers[kept], align)
     pixels = files.file_digest(store / "frames.npy")
     known = {"quarantined": len(reasons), "pixels": pixels, "rows": rows_digest(table, numbers[kept])}
-    files.write_json(store / "meta.json", {**meta, **known})
+    files.write_sealed(store / "meta.json", {**meta, **known})
 
 
 def _contact_sheet(manifest: Manifest, store: Path, numbers: np.ndarray, align) -> None:

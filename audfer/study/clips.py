@@ -12,7 +12,7 @@ from ..datasets.alignment import track_file
 from ..datasets.manifest import is_video
 from ..datasets.packing import made, rows_digest
 from ..errors import InputError
-from ..files import atomic_file, atomic_folder, digest, write_json
+from ..files import atomic_file, atomic_folder, digest, write_sealed
 from ..synth.layouts import TRUTH
 from .steps import borrow, link
 
@@ -102,7 +102,7 @@ def packed(study, name: str, fold: int = 0) -> PackedClips:
                     for file in ("frames.npy", "frame_numbers.npy"):
                         (temporary / file).symlink_to(Path("..") / first.name / file)
                     table.to_parquet(temporary / "manifest.parquet")
-                    write_json(temporary / "meta.json", meta)
+                    write_sealed(temporary / "meta.json", meta)
             return datasets.open_packed(folder)
     size = {"num_frames": training.stored_frames, "size": training.image_size}
     wanted = {"fingerprint": clips.fingerprint(), **size}

@@ -118,7 +118,7 @@ def _light(record: Path, folder: Path, features: bool) -> Iterator[tuple[str, by
                     data = (folder / name).read_bytes()
         (folder / name).write_bytes(data)
     if meta["files"].get(WEIGHTS_FILE) or not features:
-        write_meta(folder, {name: value for name, value in meta.items() if name not in ("files", "digest")})
+        write_meta(folder, meta)
     else:  # it has travelled before
         (folder / "record.json").write_bytes((record / "record.json").read_bytes())
     for path in sorted(folder.iterdir()):

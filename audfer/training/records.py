@@ -29,7 +29,18 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import AudferError, InputError
 from ..facs import EXPRESSIONS
-from ..files import UNREADABLE, DiskFull, atomic_folder, digest, read_csv, read_json, remove_tree, write_json
+from ..files import (
+    UNREADABLE,
+    DiskFull,
+    atomic_folder,
+    digest,
+    read_csv,
+    read_json,
+    read_sealed,
+    remove_tree,
+    write_json,
+    write_sealed,
+)
 from ..jobs.executors import Pool, opened
 from ..jobs.processes import Stopped
 from ..jobs.workers import TAKEN, Run, claimed
@@ -163,22 +174,11 @@ def read_meta(path: Path) -> dict:
     Raises:
         InputError: another format. Any of ``UNREADABLE``: damaged.
     """
-    meta = json.loads((path / "record.json").read_text())
-    if not isinstance(meta, dict):
-        raise TypeError("record.json holds no object")
-    written = meta.get("format", 1)
-    if written not in (1, FORMAT):
-        raise InputError(
-            path / "record.json",
-            "format",
-            written,
-            f"{FORMAT} or 1: another version of audfer made this record; use that one, or another store",
-        )
-    if written == 1:  # costs, groups and validation splits were not recorded
+    expected = f"{FORMAT} or 1: another version of audfer made this record; use that one, or another store"
+    meta = read_sealed(path / "record.json", range(1, FORMAT + 1), expected)
+    if meta.get("format", 1) == 1:  # costs, groups and validation splits were not recorded
         chosen = meta["best_epoch"] if "best_epoch" in meta else meta["protocols"]["best-on-test"]["epoch"]
         meta = {"protocols": {"best-on-test": {"epoch": chosen}}, "costs": {}, "files": {}, **meta}
-    elif meta.get("digest", (whole := _meta_digest(meta))) != whole:  # records of before there was one have none
-        raise ValueError("record.json is not what was written")
     if (key := meta.get("key", path.name)) != path.name:
         raise ValueError(f"it is the record {key}, in another's folder")
     if (classes := meta.get("classes", list(EXPRESSIONS))) != list(EXPRESSIONS):
@@ -187,10 +187,6 @@ def read_meta(path: Path) -> dict:
         if name != WEIGHTS_FILE and (state := _file_state(path / name)) != whole:
             raise ValueError(f"{name} has {state['bytes']} of {whole['bytes']} bytes, or others than were written")
     return meta
-
-
-def _meta_digest(meta: dict) -> str:
-    return digest({name: value for name, value in meta.items() if name != "digest"}, 64)
 
 
 def _file_state(path: Path) -> dict:
@@ -515,8 +511,7 @@ def make_record(store_folder: str, key: str, cell: Cell, inputs: CellInputs, rep
 def write_meta(folder: Path, content: dict) -> None:
     """Write a record's ``record.json``, last of its files: what it is, and which files there are."""
     files = {path.name: _file_state(path) for path in sorted(folder.iterdir()) if path.name != "record.json"}
-    content = json.loads(json.dumps({**content, "format": FORMAT, "files": files}))
-    write_json(folder / "record.json", {**content, "digest": _meta_digest(content)})
+    write_sealed(folder / "record.json", {**content, "format": FORMAT, "files": files})
 
 
 def environment(device: str = "cpu") -> dict:

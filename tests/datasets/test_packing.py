@@ -162,6 +162,12 @@ def _cut(path: Path) -> None:
         *((name, _cut) for name in ("manifest.parquet", "frames.npy", "frame_numbers.npy")),
         ("frame_numbers.npy", lambda path: np.save(path, np.load(path)[:, ::-1])),
         ("meta.json", lambda path: path.write_text("[" * 100_000)),
+        ("meta.json", lambda path: path.write_text(path.read_text().replace('"rule"', '"rul"'))),
+        ("meta.json", lambda path: path.write_text(path.read_text().replace('"happy"', '"hbppy"'))),
+        (
+            "meta.json",
+            lambda path: path.write_text(path.read_text().replace('"digest"', '"dig"').replace('"rule"', '"r"')),
+        ),
         ("manifest.parquet", Path.unlink),
     ],
 )
@@ -185,7 +191,7 @@ def test_stores_of_other_formats_are_opened_or_refused(tmp_path):
     (tmp_path / "out" / "quarantine.csv").unlink()
     assert np.array_equal(datasets.open_packed(tmp_path / "out").frames, packed.frames)
     path.write_text(json.dumps({**packed.meta, "format": packing.FORMAT + 1}))
-    with pytest.raises(InputError, match="format of the packed clips: found 3, expected 1 to 2"):
+    with pytest.raises(InputError, match="meta.json: format: found 3, expected 1 to 2"):
         datasets.open_packed(tmp_path / "out")
     for broken in ("", "[]", "{"):
         path.write_text(broken)

@@ -50,7 +50,7 @@ def calibration_data(records: Sequence, model: str, dataset: str, protocol: str 
 def draw(data: pd.DataFrame) -> Figure:
     """Accuracy against confidence with 95 % intervals, a panel per variant; each dot is as many clips as any other."""
     variants = list(dict.fromkeys(data["variant"]))
-    figure, grid = panels(len(variants), 2, 3.3, 3.9, (0.3, 0), sharey=True)
+    figure, grid = panels(len(variants), 2, 3.3, 4.2, (0.3, 0), sharey=True)
     for axes, variant in zip(grid.flat, variants, strict=False):
         part, colour = data[data["variant"] == variant], VARIANT_COLOURS[variant]
         axes.plot([0, 100], [0, 100], color="#999999", linestyle="--", linewidth=1)
@@ -59,7 +59,7 @@ def draw(data: pd.DataFrame) -> Figure:
         axes.plot(shown["confidence"], shown["accuracy"], marker="o", markersize=4, linewidth=1, color=colour)
         first = part.iloc[0]
         axes.set_title(variant)
-        axes.set(xlim=(0, 102), ylim=(0, 102), aspect="equal")
+        axes.set(xlim=(0, 102), ylim=(0, 102), box_aspect=1)  # aspect would cut the titles off
         axes.set_xlabel(
             f"confidence (%), {part['clips'].mean():.0f} clips a dot\n"
             f"ECE {100 * first['ece']:.1f} points (if calibrated, up to {100 * first['ece_if_calibrated']:.1f})\n"

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
+from importlib import import_module
 from pathlib import Path
 from time import process_time
 
@@ -30,6 +29,7 @@ from torch import nn
 
 from audfer import open_study
 from audfer.evaluation import compare, summary
+from audfer.jobs.executors import opened
 from audfer.results.selection import select
 from audfer.study.pretrained import FOLDER
 from audfer.study.profiles import with_changes
@@ -152,10 +152,11 @@ def main() -> None:
     source.landmarks(DATASET)  # before workers ask for it, and for the clips
     folder = source.work / "pretexts"
     folder.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+    own = import_module(Path(__file__).stem)  # workers find it by that name, and end with this process
+    with opened(workers=2) as pool:
         waiting = [
-            pool.submit(
-                start,
+            pool.executor.submit(
+                own.start,
                 model,
                 pretext,
                 options.seconds,

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 
+from .. import data_folder
 from ..errors import AudferError, InputError, harmless
 from ..files import checkout
 from .extractors import extractor, given, reading
@@ -28,7 +29,7 @@ def _wrong(field: str, found, expected: str) -> InputError:
 
 
 def _root(options, default: str | None = None) -> str:
-    root = options.root or os.environ.get("AUDFER_DATA") or default
+    root = options.root or data_folder() or default
     if not root:
         raise _wrong("--root", "nothing", "the dataset's folder (or set AUDFER_DATA)")
     return root
@@ -304,7 +305,7 @@ def au_import(options) -> int:
     folder = Path(options.dir)
     # "." and "csv/.." have no name of their own
     out = Path(options.out or f"{os.path.abspath(folder)}.parquet")
-    if (options.dataset is None) != (options.root is None) and not (options.dataset and os.environ.get("AUDFER_DATA")):
+    if (options.dataset is None) != (options.root is None) and not (options.dataset and data_folder()):
         raise _wrong("--dataset and --root", "one of them", "both or neither (or AUDFER_DATA)")
     manifest = datasets.read_dataset(options.dataset, _root(options), missing="drop") if options.dataset else None
     chosen = reading(

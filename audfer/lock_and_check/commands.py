@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from .. import data_folder
 from ..errors import InputError
 from ..facs import ACTION_UNITS
 
@@ -49,7 +49,7 @@ def au_train_lac(options) -> None:
     from .training import Recogniser
 
     device = resolve_device(options.device)
-    root = options.root or os.environ.get("AUDFER_DATA")
+    root = options.root or data_folder()
     if not root:
         raise InputError("command line", "--root", "nothing", "the dataset's folder (or set AUDFER_DATA)")
     out = options.out or f"lac_{options.dataset}"

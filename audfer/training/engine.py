@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import AudferError
-from ..files import atomic_file
+from ..files import UNREADABLE, atomic_file
 from ..progress import progress
 from ..recipes import Recipe
 from . import distributed
@@ -193,7 +193,7 @@ def train(
     if checkpoint and checkpoint.is_file():
         try:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged one raises anything; what it held can be trained again
+        except UNREADABLE as error:  # what it held can be trained again
             print(f"{checkpoint}: damaged ({type(error).__name__}), so {task.label} begins again", file=sys.stderr)
             state = {}
         if state.get("key") == key:

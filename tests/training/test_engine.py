@@ -3,6 +3,8 @@ tested where they are."""
 
 from __future__ import annotations
 
+import io
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import nn
 from audfer.action_units.estimator import train_estimator
 from audfer.errors import AudferError, InputError
 from audfer.facs import ACTION_UNITS
+from audfer.files import UNREADABLE
 from audfer.losses import AU_LOSSES, AULoss
 from audfer.recipes import Recipe
 from audfer.training.engine import Task, epoch_bar, seeded, train
@@ -105,6 +108,21 @@ def test_a_damaged_checkpoint_is_said_and_the_training_begins_again(whole, tmp_p
         (tmp_path / "state.pt").write_bytes(bad)
         assert run(tmp_path)[0].equals(whole[0])
         assert "state.pt: damaged (" in capsys.readouterr().err
+
+
+def test_whatever_the_reader_of_a_damaged_checkpoint_raises_is_one_of_those_that_are_expected(tmp_path):
+    with pytest.raises(Stop):
+        run(tmp_path, report=stop_after(2))
+    raw, chance, kinds = (tmp_path / "state.pt").read_bytes(), np.random.default_rng(0), set()
+    pickled = raw.index(b"\x80\x02")
+    for _ in range(300):
+        bad = bytearray(raw)
+        bad[pickled + int(chance.integers(0, 900))] ^= int(chance.integers(1, 256))
+        try:
+            torch.load(io.BytesIO(bytes(bad)), weights_only=True)  # what is read nevertheless is a number that changed
+        except UNREADABLE as error:
+            kinds.add(type(error))
+    assert {pickle.UnpicklingError, RuntimeError, UnicodeDecodeError} <= kinds
 
 
 def test_a_checkpoint_of_another_key_is_not_gone_on_with(whole, tmp_path):

@@ -143,5 +143,8 @@ def in_words(table: Result, embedded: bool = True, gate: str = "") -> Result:
     controls = ", ".join(dict.fromkeys(part["against"])) or "its controls"
     said = changes(part.assign(variant="against " + part["against"]), "differences")
     question = "Does it matter which AU and expression has which weight?"
-    questions += [(question, f"{KNOWLEDGE} against {controls}: {said}"), ("How sure is that?", certainty(rows))]
+    questions += [
+        (question, f"{KNOWLEDGE} against {controls}: {said}"),
+        ("How sure is what the ablations say?", certainty(rows)),
+    ]
     return answers("ablation_conclusions", questions, "What the ablations say", table)

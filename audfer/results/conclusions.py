@@ -34,5 +34,5 @@ def in_words(table: Result, classes: Result, embedded: bool = True, gate: str = 
         questions.append(("How many networks and datasets?", pairs(rows)))
     questions += [(WHOLE, whole)] if whole else []
     questions.append(("Which expressions?", changes(own, "differences of single expressions")))
-    questions.append(("How sure is that?", certainty(rows)))
+    questions.append(("How sure is what Tables 1 and 2 say?", certainty(rows)))
     return answers("conclusions", questions, "What the numbers say about AU-DFER", table, classes)

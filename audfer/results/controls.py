@@ -119,7 +119,9 @@ def _cells(records: Sequence, model: str, dataset: str, ratio: float) -> dict[st
 
 
 def verdict(tidy: pd.DataFrame) -> str:
-    """Whether this run can test the claim, in one sentence, from the rows that decide."""
+    """Whether this run can test the claim, from the rows that decide; then what stands behind them without controls of
+    its own on all clips.
+    """
     rows = tidy[tidy["decides"].astype(bool)]
     sure = rows["p_holm"] < 1 - LEVEL
     helped = sure & (rows["difference"] > 0)
@@ -141,9 +143,19 @@ def verdict(tidy: pd.DataFrame) -> str:
             f"This run cannot test the claim: action units of other clips help as well ({texts[NEGATIVE]}), so that "
             "any gain may be that of a second task."
         )
-    return (
+    said = (
         f"This run can test the claim: planted action units help {where} for certain ({texts[POSITIVE]}), those of "
         f"other clips do not ({texts[NEGATIVE]})."
+    )
+    decides, others = rows["model"].iloc[0], tidy[(tidy["variant"] == POSITIVE) & tidy["difference"].notna()]
+    others = others[others["model"] != decides]
+    if not len(others):
+        return said
+    names = " and ".join(map(model_name, dict.fromkeys(others["model"])))
+    places = " and ".join(dict.fromkeys(others["dataset"]))
+    return (
+        f"{said} What is said of {names} stands behind this gate of {model_name(decides)}'s; planted action units on "
+        f"{places} alone: {changes(others, 'differences of theirs')}"
     )
 
 

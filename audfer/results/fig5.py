@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ..evaluation import summary
+from ..evaluation import compare, summary
 from .builder import Result, digests_of, output
 from .drawing import BLUE, METRIC_COLOURS, VARIANT_COLOURS, legend_below, panels
-from .rows import describe, percent
+from .rows import TOTALS, describe, percent
 from .selection import WITHOUT, au_records, baseline_records, cells_of, datasets_of
 
 #: terms of Eq. 10 -> colour
@@ -46,15 +46,22 @@ def fig5(study, records, protocol: str = "last") -> Result:
 
 
 def ratio_data(records: Sequence, model: str, protocol: str = "last") -> pd.DataFrame:
-    """One row per dataset, ratio and metric, with columns value, low, high (percent), clips and seeds."""
-    rows = []
+    """One row per dataset, ratio and metric, with columns value, low, high (percent), clips and seeds; difference,
+    difference_low and difference_high (points) to the same network without an AU head.
+    """
+    rows, alone = [], {}
     for dataset, ratio, cell in _by_ratio(records, model):
         numbers = summary(cell, protocol)
-        for metric, interval in (("WAR", numbers.war), ("UAR", numbers.uar)):
-            base = {"dataset": dataset, "model": model, "au_ratio": ratio, "metric": metric}
-            rows.append(base | percent(interval, "value") | {"clips": interval.count, "seeds": len(cell)})
+        if not ratio:
+            alone[dataset] = cell
+        change = compare(alone[dataset], cell, protocol) if ratio and dataset in alone else None
+        for metric in TOTALS:
+            interval = getattr(numbers, metric.lower())
+            row = {"dataset": dataset, "model": model, "au_ratio": ratio, "metric": metric}
+            row |= percent(interval, "value") | {"clips": interval.count, "seeds": len(cell)}
+            rows.append(row | (percent(getattr(change, metric.lower()), "difference", "difference_") if change else {}))
     columns = ["dataset", "model", "au_ratio", "metric", "value", "low", "high", "clips", "seeds"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[*columns, "difference", "difference_low", "difference_high"])
 
 
 def draw(data: pd.DataFrame) -> Figure:

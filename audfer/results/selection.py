@@ -190,20 +190,26 @@ def of_fold(records: Sequence, fold: int | None) -> list:
 
 
 def joined(cells: Sequence[list]) -> list:
-    """One cell's records on several datasets as if their clips were of one, a record per seed that all have.
+    """One cell's records on several datasets, or of several networks, as if their clips were of one, a record per seed
+    that all have. What several networks say of a clip is one group, unless its subject or video is one already.
 
     Args:
-        cells: for each dataset, one record per seed.
+        cells: for each dataset and network, one record per seed.
     """
     by_seed = [{record.cell["seed"]: record for record in cell} for cell in cells]
     common = sorted(set.intersection(*map(set, by_seed)))
-    return [_joined([_named(records[seed]) for records in by_seed]) for seed in common]
+    several = len({record.cell["model"] for cell in cells for record in cell}) > 1
+    return [_joined([_named(records[seed], several) for records in by_seed]) for seed in common]
 
 
-def _named(record):
-    """A record whose clips and groups bear their dataset's name."""
+def _named(record, several: bool):
+    """A record whose clips and groups bear their dataset's name; of ``several`` networks, its own as well."""
     named, dataset = copy(record), record.cell["dataset"]
+    groups = getattr(record, "groups", None)
     named.clip_ids = [f"{dataset}/{clip}" for clip in record.clip_ids]
-    if getattr(record, "groups", None) is not None:
-        named.groups = np.array([f"{dataset}/{group}" for group in record.groups])
+    if several:
+        groups = record.clip_ids if groups is None else groups
+        named.clip_ids = [f"{record.cell['model']}/{clip}" for clip in named.clip_ids]
+        named.features = None  # each network has its own number of them
+    named.groups = None if groups is None else np.array([f"{dataset}/{group}" for group in groups])
     return named

@@ -50,11 +50,7 @@ def changes(rows: pd.DataFrame, what: str) -> str:
             return f"no certain change. {'; '.join(texts)}."
         largest = texts[rows["difference"].abs().idxmax()]
         return f"no certain change. None of {len(rows)} {what} is certain; the largest is {largest}."
-    counts = (
-        f"{count} {f'is a certain {one}' if count == 1 else f'are certain {several}'}"
-        for count, one, several in ((number["gain"], "gain", "gains"), (number["loss"], "loss", "losses"))
-    )
-    parts = [f"of {len(rows)} {what}, {' and '.join(counts)}."]
+    parts = [counted(rows, what)]
     for name, heading in (("gain", "Gains"), ("loss", "Losses")):
         chosen = rows[verdict == name].sort_values("difference", ascending=name == "loss")
         if len(chosen):
@@ -65,6 +61,17 @@ def changes(rows: pd.DataFrame, what: str) -> str:
         rest = rows[verdict == "open"]["difference"]
         parts.append(f"Open: {number['open']}, from {rest.min():+.1f} to {rest.max():+.1f} points.")
     return " ".join(parts)
+
+
+def counted(rows: pd.DataFrame, what: str) -> str:
+    """How many of the compared rows are certain gains and losses."""
+    number = _verdicts(rows).value_counts()
+    counts = (
+        f"{count} {f'is a certain {one}' if count == 1 else f'are certain {several}'}"
+        for one, several in (("gain", "gains"), ("loss", "losses"))
+        for count in [number.get(one, 0)]
+    )
+    return f"of {len(rows)} {what}, {' and '.join(counts)}."
 
 
 def _row_texts(rows: pd.DataFrame) -> pd.Series:
@@ -83,10 +90,7 @@ def pairs(rows: pd.DataFrame) -> str:
     """How many pairs of network and dataset gain or lose anything."""
     verdicts = rows.assign(verdict=_verdicts(rows)).groupby(["dataset", "model"])["verdict"].agg(set)
     gain, loss = (sum(name in some for some in verdicts) for name in ("gain", "loss"))
-    return (
-        f"{gain} of {len(verdicts)} pairs gain for certain in WAR or UAR, {loss} lose for certain; "
-        f"{int((rows['difference'] > 0).sum())} of {len(rows)} differences are above 0, whether certain or not."
-    )
+    return f"{gain} of {len(verdicts)} pairs gain for certain in WAR or UAR, {loss} lose for certain."
 
 
 def certainty(rows: pd.DataFrame) -> str:

@@ -75,6 +75,14 @@ def test_the_verdict_follows_from_the_numbers(gains, sentence):
     assert "Former-DFER on all datasets" in result.caption
 
 
+def test_what_is_said_of_the_other_networks_stands_behind_the_gate_of_the_one_that_decides():
+    said = verdict(controls(0.3).frame)
+    gate, _, others = said.partition(" What is said of M3DFEL and MAE-DFER stands behind this gate of Former-DFER's; ")
+    assert gate.startswith("This run can test") and others.startswith("planted action units on DFEW alone: of 4 ")
+    alone = controls(0.3, places=[place for place in PLACES if place[0] == "former_dfer"])
+    assert "stands behind" not in verdict(alone.frame) and "stands behind" not in verdict(controls(0.0).frame)
+
+
 def test_a_control_that_is_missing_is_said():
     frame = controls(0.3).frame
     assert verdict(frame[frame["variant"] == EXTRACTED]).startswith("No control")

@@ -440,7 +440,7 @@ def test_no_difference_is_called_open_with_what_could_have_been_seen():
     answers = words(compared(1.0, p=0.8, detectable=3.5), compared(0.4, metric="UAR", p=1.0, detectable=5.25))
     assert "no certain change" in answers["Did the AU head with knowledge help?"]
     assert "gain for certain" not in answers["Did the AU head with knowledge help?"]
-    sure = answers["How sure is that?"]
+    sure = answers["How sure is what Tables 1 and 2 say?"]
     assert "WAR 3.5, UAR 5.2" in sure and "not shown, not absent" in sure and "One seed" in sure
 
 
@@ -459,7 +459,13 @@ def test_expressions_and_seeds_have_sentences_of_their_own():
         classes=pd.concat([compared(20.0, metric="disgust", p=0.02), compared(2.0, metric="fear")], ignore_index=True),
     )
     assert "disgust +20.0 [+17.0, +23.0], p 0.020" in answers["Which expressions?"]
-    assert "3 seeds: the tests cover training again" in answers["How sure is that?"]
+    assert "3 seeds: the tests cover training again" in answers["How sure is what Tables 1 and 2 say?"]
+
+
+def test_questions_of_the_first_page_say_what_they_are_of(ablations):
+    """Two that read alike stand there once each on the site's first page."""
+    questions = [*words(compared(1.0)).index, *ablation_tables.in_words(ablations).frame["question"]]
+    assert len(set(questions)) == len(questions)
 
 
 def test_nothing_to_compare_is_said():

@@ -18,18 +18,26 @@ def _quiet(*_) -> None:
 
 def main() -> int:
     """Run ``cli.main`` without a moment in which Ctrl-C would end in a traceback; returns the exit code."""
-    heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where a shell has it ignored
+    # not where a shell has it ignored
+    heeded = (signal.SIGINT,) if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else ()
+    _answer(_quiet, *heeded)
     if heeded:
-        signal.signal(signal.SIGINT, _quiet)
         # registered first, so done last: while it ends, Python heeds no handler and would die of the signal
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     from .companion import cli
 
     try:
+        _answer(cli.interrupt, signal.SIGTERM, *heeded)
         return cli.main()
+    except KeyboardInterrupt:  # before or after what answers it
+        return _quiet()
     finally:
-        if heeded:
-            signal.signal(signal.SIGINT, _quiet)
+        _answer(_quiet, *heeded)
+
+
+def _answer(how, *signals) -> None:
+    for number in signals:
+        signal.signal(number, how)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import argparse
 import errno
 import io
 import os
-import signal
 import sys
 import tomllib
 from collections.abc import Callable
@@ -49,9 +48,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):  # no terminal is too old for somebody's file names
             sys.stdout.reconfigure(errors="backslashreplace")
-        signal.signal(signal.SIGTERM, _interrupt)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # not where a shell has it ignored
-            signal.signal(signal.SIGINT, _interrupt)
         options = build_parser().parse_args(arguments)
         options.given = sys.argv[1:] if arguments is None else arguments
         if changes := getattr(options, "set", None):
@@ -87,7 +83,7 @@ def _sentence(error: OSError) -> InputError:
     return InputError(where, "file or folder", (error.strerror or str(error)).lower(), expected)
 
 
-def _interrupt(_, frame) -> None:
+def interrupt(_, frame) -> None:
     """Raise ``KeyboardInterrupt``, but not amid an import: torch, for one, swallows what is raised while it imports
     NumPy, and the run would go on. It is then raised by the next thing that the importing function does.
     """

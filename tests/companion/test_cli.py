@@ -16,6 +16,7 @@ import pytest
 import small_layouts
 from paths import ROOT
 
+from audfer import __main__
 from audfer.companion import cli, commands
 from audfer.errors import AudferError, InputError
 from audfer.study.profiles import available_profiles, load_profile
@@ -332,15 +333,22 @@ def test_ctrl_c_amid_an_import_that_swallows_it_ends_the_command(way, tmp_path, 
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "swallowing", raising=False)
-    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
+    monkeypatch.setattr(sys, "argv", ["audfer", "report"])
     namespace, went_on = {}, []
     exec(f"from importlib import import_module\ndef load():\n    {way}\n    return 1\n", namespace)
     monkeypatch.setattr(commands, "report", lambda options: went_on.append(namespace["load"]()))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        assert cli.main(["report"]) == 130 and not went_on and "swallowing" in sys.modules
+        assert __main__.main() == 130 and not went_on and "swallowing" in sys.modules
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_commands_called_from_python_leave_signals_alone(capsys):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    assert cli.main(["completion", "bash"]) == 0
+    assert before == {number: signal.getsignal(number) for number in before}
 
 
 def test_a_package_without_its_repository_writes_below_the_current_folder(tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ from ..errors import AudferError, InputError, refuse
 from ..evaluation import intensity_agreement, presence_quality, ratio
 from ..facs import ACTION_UNITS, INTENSITY_ACTION_UNITS, INTENSITY_INDEX
 from ..files import UNREADABLE
-from ..models.output import kaiming_init, local_contrast
+from ..models.output import contrast, kaiming_init, local_contrast
 from ..models.resnet import residual_stage
 from ..recipes import Recipe
 from ..training.engine import Task, autocast, epoch_bar, reproducible, same_threads, train
@@ -139,7 +139,8 @@ class ActionUnitEstimator(nn.Module):
         x = seen
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, size=(self.image_size, self.image_size), mode="bilinear", antialias=True)
-        x = self.stages(self.stem(colour_contrast(x) if self.colour else local_contrast(x)))
+        # brightness and redness each for itself
+        x = self.stages(self.stem(contrast(x.clone(), 0.02) if self.colour else local_contrast(x)))
         features = self.dropout(torch.cat((self.squeeze(x), x.mean(dim=(2, 3))), dim=1))
         return self.presence(features).float(), self.intensity(features).float()
 
@@ -191,16 +192,6 @@ def grey(images: Tensor) -> Tensor:
     """
     mean = images.float().mean(dim=1, keepdim=True)
     return mean / 255 if images.dtype == torch.uint8 else mean
-
-
-def colour_contrast(seen: Tensor) -> Tensor:
-    """Local contrast (``models.output.local_contrast``) of brightness and redness, each for itself."""
-    side = seen.shape[-1]
-    place = torch.arange(side, device=seen.device, dtype=seen.dtype)
-    weights = torch.exp(-0.5 * ((place[:, None] - place) * 24 / side).square())
-    mean = weights / weights.sum(dim=1, keepdim=True)
-    detail = seen - mean @ seen @ mean.T
-    return detail / (mean @ detail.square() @ mean.T + 0.02**2).sqrt()
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:

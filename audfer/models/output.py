@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -246,20 +247,31 @@ def local_contrast(frames: Tensor, floor: float = 0.08, side: int | None = None,
     Returns:
         The same shape, or (..., 1, H, W) for ``grey``; about -3..3, float32 or wider.
     """
+    with torch.autocast(frames.device.type, enabled=False):
+        logs = (at_least_float32(frames) + 0.02).log_()
+        logs = logs.mean(dim=-3, keepdim=True) if grey else logs
+        return contrast(logs, floor, side, lambda squares: squares.mean(dim=-3, keepdim=True))
+
+
+def contrast(values: Tensor, floor: float, side: int | None = None, joined: Callable | None = None) -> Tensor:
+    """Values less their Gaussian mean around each pixel, divided by their local deviation.
+
+    Args:
+        values: (..., H, W), overwritten. floor, side: as ``local_contrast``.
+        joined: what channels share of their squared distances from the mean; ``None``: each has its own.
+    """
 
     def mean_matrix(size: int) -> Tensor:
-        place = torch.arange(size, device=frames.device, dtype=logs.dtype)
+        place = torch.arange(size, device=values.device, dtype=values.dtype)
         weights = torch.exp(-0.5 * ((place[:, None] - place) * 24 / (side or size)).square())
         return weights / weights.sum(dim=1, keepdim=True)
 
     # a separable blur as two matrix products: several times faster than pooling on a CPU
-    with torch.autocast(frames.device.type, enabled=False):
-        logs = (at_least_float32(frames) + 0.02).log_()
-        logs = logs.mean(dim=-3, keepdim=True) if grey else logs
-        down, across = mean_matrix(frames.shape[-2]), mean_matrix(frames.shape[-1]).T
-        detail = logs.sub_(down @ logs @ across)
-        spread = (down @ detail.square().mean(dim=-3, keepdim=True) @ across).add_(floor**2).sqrt_()
-        return detail / spread
+    down, across = mean_matrix(values.shape[-2]), mean_matrix(values.shape[-1]).T
+    detail = values.sub_(down @ values @ across)
+    squares = detail.square() if joined is None else joined(detail.square())
+    spread = (down @ squares @ across).add_(floor**2).sqrt_()
+    return detail / spread
 
 
 def kaiming_init(module: nn.Module) -> None:

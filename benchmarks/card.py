@@ -21,8 +21,11 @@ about; times and shares mean nothing there.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import datetime
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -32,6 +35,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
+
+import psutil
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -44,13 +50,17 @@ WANTED = (("table1", "table2", "fig6", "table3", "fig5", "fig7", "fig8", "pretra
 #: what a study keeps beside its records that is small and would differ on another card
 SMALL = ("action_units", "estimator", "knowledge", "inputs")
 _PARCEL = 16 * 2**20
+#: environment variable by which a run of this script knows what it has started
+MARK = "AUDFER_CARD"
+#: of two processes that wait for each other: how long for
+PATIENCE = datetime.timedelta(seconds=90)
 
 
 class Card:
     """The stages and what they share."""
 
     def __init__(self, options):
-        self.options, self.out = options, options.out
+        self.options, self.out, self.mark = options, options.out, uuid4().hex
         self.until = time.monotonic() + options.seconds
         self.state_file = self.out / "card.json"
         self.state = json.loads(self.state_file.read_text()) if self.state_file.is_file() else {"stages": {}}
@@ -93,23 +103,47 @@ class Card:
         log.flush()
         environment = {
             **os.environ,
+            MARK: self.mark,
+            "PYTHONFAULTHANDLER": "1",
             "AUDFER_PROGRESS": "lines",
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             # what was compiled once is found again by the next process, and by the next lease where it is carried
             "TORCHINDUCTOR_CACHE_DIR": str(self.options.cache),
         }
-        # a session of its own, so that what a command has started ends with it
+        from audfer.jobs.processes import following
+
         process = subprocess.Popen(
-            list(map(str, command)), cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+            list(map(str, command)), cwd=ROOT, env=environment, stdout=log, stderr=log, **following()
         )
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
+            stuck = self.end(signal.SIGABRT)  # by faulthandler it says where it stands
+            stage = Path(log.name).stem
+            print(
+                f"{stage}: ended after {seconds:.0f} s with {stuck} processes; where they stood: {log.name}", flush=True
+            )
             return 124
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            while self.end(signal.SIGKILL):
+                time.sleep(0.05)
             process.wait()
+
+    def end(self, how: signal.Signals) -> int:
+        """Send a signal to everything that the stage's commands have started, and that lives; how many there were.
+
+        They are known by a word in their environment: torchrun puts its processes in sessions of their own, and those
+        of a command that has ended are nobody's children.
+        """
+        found = 0
+        for one in psutil.process_iter():
+            with suppress(psutil.Error):
+                if one.environ().get(MARK) == self.mark and one.status() != psutil.STATUS_ZOMBIE:
+                    one.send_signal(how)
+                    found += 1
+        if found and how == signal.SIGABRT:
+            time.sleep(2)
+        return found
 
     # ------------------------------------------------------------------------------------------------------- stages
     # each: seconds -> commands with the seconds that each may take
@@ -283,9 +317,11 @@ def check_member(options) -> None:
 
     together = options.how in ("one", "two")
     if together:
+        if sys.platform == "linux":  # torchrun, killed, would leave its processes behind
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         # nccl takes one process a GPU; two that share one talk by gloo, as processes on a CPU do
         backend = "cpu:gloo,cuda:nccl" if options.how == "one" and options.device == "cuda" else "gloo"
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=PATIENCE)
         distributed.announce = lambda *_: None  # every process asks for every cell
     if options.device == "cuda":
         torch.cuda.set_device(0)
@@ -373,6 +409,9 @@ def main() -> None:
         return {"build": check_build, "member": check_member, "ddp": check_ddp}[options.check](options)
     if options.device == "cuda" and not shutil.which("nvidia-smi"):
         return print("no GPU here: --device cpu --profile smoke runs everything with tiny sizes")
+    # whoever ends this script ends what it has started; one that is stuck leaves no image of its memory
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name in ("out", "work", "cache"):
         setattr(options, name, getattr(options, name).absolute())
         getattr(options, name).mkdir(parents=True, exist_ok=True)

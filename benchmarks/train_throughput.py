@@ -23,7 +23,8 @@ import pandas as pd
 import torch
 from model_speed import Clock, arguments_for, prepare, spread, write_record
 
-from audfer.files import write_json
+from audfer.facs import EXPRESSIONS
+from audfer.files import write_sealed
 from audfer.knowledge import KnowledgeMatrix
 from audfer.models import count_flops, default_clip_shape
 from audfer.training.engine import threads
@@ -70,7 +71,7 @@ def store_for(root: Path, train: int, cell: Cell) -> CellInputs:
         }
     ).to_parquet(folder / "manifest.parquet")
     meta = {"format": 2, "dataset": "noise", "num_frames": frames, "size": side, "rule": "", "pixels": folder.name}
-    write_json(folder / "meta.json", meta)
+    write_sealed(folder / "meta.json", {**meta, "classes": EXPRESSIONS, "fingerprint": folder.name})
     np.save(folder / "landmarks.npy", generator.random((count, frames, 68, 2), dtype=np.float32))
     np.savez(
         folder / "aus.npz", clip_ids=np.array(ids), labels=generator.integers(0, 2, (count, 18)).astype(np.float32)

@@ -2,17 +2,24 @@
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
+import torch
 from paths import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture
-def card(tmp_path):
+def card(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     spec = importlib.util.spec_from_file_location("card", BENCHMARKS / "card.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -53,6 +60,55 @@ def test_each_stage_says_how_it_ended_and_those_that_are_through_are_left_out_th
     options.seconds = module.LAST + 1
     Card(options).run("input")
     assert states(options)["input"] == "no time"
+
+
+#: starts a process in a session of its own, as torchrun does, notes both and goes on with what follows
+PARENT = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+open(sys.argv[1], "w").write(f"{os.getpid()} {child.pid}")
+"""
+
+
+@pytest.mark.parametrize("then, code", [("time.sleep(300)", 124), ("os.kill(os.getpid(), 9)", -9), ("", 0)])
+def test_a_command_that_is_stuck_killed_or_through_leaves_no_process_behind(card, tmp_path, capsys, then, code):
+    module, options = card
+    pids = tmp_path / "pids"
+    for seconds in (3, 60) if code == 124 else (60,):  # a busy machine may need more to begin
+        with open(tmp_path / "stage.log", "w") as log:
+            assert module.Card(options).call([sys.executable, "-c", PARENT + then, pids], seconds, log) == code
+        if pids.is_file():
+            break
+    for pid in map(int, pids.read_text().split()):
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    if code == 124:
+        assert f"stage: ended after {seconds} s with 2 processes; where they stood: " in capsys.readouterr().out
+        assert 'File "<string>", line' in (tmp_path / "stage.log").read_text()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_whoever_ends_the_script_ends_what_it_has_started(how, tmp_path):
+    folders = [f"--{name}={tmp_path / name}" for name in ("out", "work", "cache")]
+    command = [sys.executable, str(BENCHMARKS / "card.py"), "--device=cpu", "--stages=ddp", *folders]
+    script = psutil.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        until = time.monotonic() + 200  # of a busy machine
+        while not (members := script.children()):
+            assert script.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        script.send_signal(how)
+        script.wait(60)
+    _, left = psutil.wait_procs(members, 60)
+    assert not left
+
+
+def test_a_member_trains_a_store_of_noise(card):
+    module, options = card
+    options.how = "alone"
+    module.check_member(options)
+    found = torch.load(options.out / "ddp_alone.pt", weights_only=False)
+    assert found["former_dfer"]["scores"].shape == (14, 7) and len(found["former_dfer"]["loss"]) == 1
 
 
 def test_records_and_small_steps_are_packed_and_found_again(card, tmp_path):

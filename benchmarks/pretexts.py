@@ -23,9 +23,7 @@ from time import process_time
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import nn
 
 from audfer import open_study
 from audfer.evaluation import compare, summary
@@ -35,9 +33,11 @@ from audfer.study.pretrained import FOLDER
 from audfer.study.profiles import with_changes
 from audfer.training.engine import reproducible, train
 from audfer.training.loop import CellInputs, CellTask
-from audfer.training.pretraining import pretrain
+from audfer.training.pretraining import LandmarksTask, pretrain
 
 DATASET = "DFEW"
+#: of the cells, from whatever start
+EPOCHS = 5
 SCRATCH, MASKED, LANDMARKS, EXPRESSIONS = "none", "masked clips", "landmarks and pose", "expressions"
 #: network -> pretexts that there are for it
 PRETEXTS = {
@@ -45,34 +45,6 @@ PRETEXTS = {
     "mae_dfer": (MASKED, LANDMARKS, EXPRESSIONS),
     "former_dfer": (LANDMARKS, EXPRESSIONS),
 }
-
-
-class Landmarks(CellTask):
-    """A cell's clips, crops and network, trained to say where the 68 points of each frame lie, relative to the mean
-    face and in units of each coordinate's deviation. The head is left out of ``trunk``.
-    """
-
-    terms = ("loss",)
-
-    def __init__(self, cell, inputs, points: np.ndarray):
-        super().__init__(cell, inputs)
-        self.landmarks = points
-        known = torch.from_numpy(points[self.training])
-        self.mean, self.scale = known.nanmean((0, 1)), torch.from_numpy(np.nanstd(known.numpy(), (0, 1)))
-        self.model.points = nn.Linear(self.model.feature_dim, cell.num_frames * 68 * 2)
-
-    def losses(self, batch):
-        clips, points, _, _ = batch
-        target = ((points - self.mean) / self.scale).flatten(1)
-        guess = self.model.points(self.model.encode(clips.float()))
-        known = target.isfinite()
-        return [F.smooth_l1_loss(guess[known], target[known])]
-
-    def look(self, epoch: int) -> dict:
-        return {}
-
-    def trunk(self) -> dict[str, torch.Tensor]:
-        return {name: value for name, value in self.model.state_dict().items() if not name.startswith("points.")}
 
 
 class Expressions(CellTask):
@@ -101,7 +73,7 @@ def start(model: str, pretext: str, seconds: float, work: str, out: Path) -> dic
             return None, process_time() - begun
         with reproducible(cell.seed, "cpu"):
             own = replace(cell, epochs=epochs)
-            task = Landmarks(own, inputs, points) if pretext == LANDMARKS else Expressions(own, inputs)
+            task = LandmarksTask(own, inputs, points) if pretext == LANDMARKS else Expressions(own, inputs)
             begun = process_time()
             train(task)
         return task.trunk(), process_time() - begun
@@ -129,7 +101,8 @@ def judge(study, starts: list[dict]) -> pd.DataFrame:
         alone, planted = (select(records, au_ratio=share) for share in (0.0, ratio))
         found, added = summary(alone), compare(alone, planted)
         row = {key: one[key] for key in ("model", "pretext", "epochs", "pretext_seconds")}
-        row |= {"data_seed": study.profile.data.seed, "seeds": len(seeds), "n": found.war.count}
+        row |= {"cell_epochs": cells[0].epochs, "data_seed": study.profile.data.seed, "seeds": len(seeds)}
+        row["n"] = found.war.count
         for metric in ("war", "uar"):
             for prefix, value in ((metric, getattr(found, metric)), (f"{metric}_planted_adds", getattr(added, metric))):
                 for name, number in (("", value.value), ("_low", value.low), ("_high", value.high)):
@@ -147,7 +120,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER / "pretexts.csv")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    study = open_study(with_changes("laptop", [f"data.seed={options.data_seed}"]), options.work)
+    changes = [f"data.seed={options.data_seed}", f"training.epochs={EPOCHS}"]
+    study = open_study(with_changes("laptop", changes), options.work)
     source = open_study("pretrained", options.work)
     source.landmarks(DATASET)  # before workers ask for it, and for the clips
     folder = source.work / "pretexts"

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ..files import read_csv
-from ..study.pretrained import FOLDER, MASKED, cards
+from ..study.pretrained import FOLDER, LANDMARKS, MASKED, cards
 from .builder import Result, digests_of, output
 from .drawing import heading, image_grid
 from .rows import (
@@ -77,8 +77,9 @@ def pretraining(study, records, protocol: str = "last") -> Result:
     used = [record for line in lines for record in line.cell]
     caption = sentences(
         f"What networks start from, on {dataset}{settings_text(used)}: random weights, masked pre-training on the "
-        "training clips of all datasets (no labels), or the weights that ship with the package (expressions of other "
-        "rendered people's clips, no action units; classifier drawn anew); Δ: minus scratch, same head.",
+        "training clips of all datasets (no labels), or the weights that ship with the package (other rendered "
+        f"people's clips, no action units: their expressions, and for {' and '.join(map(model_name, LANDMARKS))} points "
+        "of the face alone; classifier drawn anew); Δ: minus scratch, same head.",
         describe(used, protocol, study.profile.embedded, comparisons(tidy)),
     )
     return Result("pretraining", tidy, caption, pd.DataFrame(display), digests=digests_of(used))
@@ -120,10 +121,10 @@ def pretexts(study) -> Result:
     first = data.iloc[0]
     caption = (
         "What tiny networks may start from, each trained for about as long (seconds of one core) on other rendered "
-        f"people, then on the embedded DFEW of data seed {first['data_seed']} ({first['n']:,} test clips, "
-        f"{first['seeds']} training seeds), without an AU head; Δ: what an AU head with planted action units, the best "
-        "that there could be, adds. No correction for the number of rows. Measured by benchmarks/pretexts.py, not by "
-        "this run."
+        f"people, then for {first['cell_epochs']} epochs on the embedded DFEW of data seed {first['data_seed']} "
+        f"({first['n']:,} test clips, {first['seeds']} training seeds), without an AU head; Δ: what an AU head with "
+        "planted action units, the best that there could be, adds. No correction for the number of rows. Measured by "
+        "benchmarks/pretexts.py, not by this run."
     )
     return Result("pretexts", data, caption, pd.DataFrame(display))
 

@@ -1,4 +1,5 @@
-"""Self-supervised pre-training of MAE-DFER's encoder on unlabelled clips: the loop around ``models.mae_pretraining``.
+"""What networks learn before they see an expression: MAE-DFER's masked clips (the loop around
+``models.mae_pretraining``), and for any network where the points of a face lie.
 
 Labels are never read. Deterministic under its seed, checkpointed after every epoch, resumed after a kill with the
 numbers it would have had. The weights have the official pre-training checkpoint's layout, so
@@ -18,7 +19,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..datasets import PackedClips, open_packed
 from ..errors import InputError, refuse
@@ -29,7 +30,7 @@ from ..plugins import versions
 from ..recipes import Recipe
 from ..sampling import stored_indices
 from .engine import Task, autocast, epoch_bar, reproducible, train
-from .loop import gather_frames
+from .loop import Cell, CellInputs, CellTask, choose_frames, gather_frames, gather_points, gather_prepared
 from .recipes import build_optimizer
 from .records import environment
 
@@ -373,3 +374,62 @@ def reconstruct(model: MAEPretraining, clips: Tensor, mask_ratio: float, seed: i
         "motion": picture(step).mean(-1),
         "predicted_motion": picture(filled(unknown, made.motion[..., :values]) * change).mean(-1),
     }
+
+
+# ------------------------------------------------------------------------------------------------ landmarks and pose
+
+
+class LandmarksTask(CellTask):
+    """A cell's clips, crops and network, trained to say where the 68 points of each frame lie (and with them how the
+    head is turned), relative to the mean face and in units of each coordinate's deviation. Of networks whose clips are
+    prepared (``prepared_clips``), as those of the tiny size are.
+
+    Attributes:
+        landmarks: float32 (N, T, 68, 2) of all stored frames of the cell's clips, shares of the picture's side; NaN
+            where a frame has none.
+    """
+
+    terms = ("loss",)
+
+    def __init__(self, cell: Cell, inputs: CellInputs, landmarks: np.ndarray):
+        super().__init__(cell, inputs)
+        self.landmarks = landmarks
+        known = torch.from_numpy(landmarks[self.training])
+        self.mean, self.scale = known.nanmean((0, 1)), torch.from_numpy(np.nanstd(known.numpy(), (0, 1)))
+        self.model.points = nn.Linear(self.model.feature_dim, cell.num_frames * 68 * 2)
+
+    def _guesses(self, clips: Tensor) -> Tensor:
+        return self.model.points(self.model.encode(clips.float()))
+
+    def losses(self, batch) -> list[Tensor]:
+        clips, points, _, _ = batch
+        target = ((points - self.mean) / self.scale).flatten(1)
+        guess = self._guesses(clips)
+        known = target.isfinite()
+        return [F.smooth_l1_loss(guess[known], target[known])]
+
+    def look(self, epoch: int) -> dict:
+        return {}
+
+    @torch.inference_mode()
+    def errors(self) -> dict[str, float]:
+        """Mean distance of the points on the test clips in % of the distance of the eyes' outer corners (normalised
+        mean error), as the network says them and as the mean face has them.
+        """
+        self.model.eval()
+        rows = self.splits["test"]
+        rng = np.random.default_rng([self.cell.seed, 2, 0])
+        chosen = choose_frames(self.packed, rows, self.recipe.test_sampling, self.cell, rng)[0]
+        distances = {"NME": [], "NME of the mean face": []}
+        for part in np.array_split(np.arange(len(rows)), math.ceil(len(rows) / (2 * self.recipe.batch_size))):
+            seen = rows[part], chosen[part]
+            points = gather_points(self.landmarks, *seen, self.device)
+            guess = self._guesses(gather_prepared(self.prepared, *seen, self.device)).view(points.shape)
+            eyes = (points[..., 36, :] - points[..., 45, :]).norm(dim=-1, keepdim=True)
+            for name, said in zip(distances, (guess * self.scale + self.mean, self.mean), strict=True):
+                distances[name].append(((said - points).norm(dim=-1) / eyes).flatten())
+        return {name: 100 * float(torch.cat(parts).nanmean()) for name, parts in distances.items()}
+
+    def trunk(self) -> dict[str, Tensor]:
+        """The network's weights without what says where the points lie."""
+        return {name: value for name, value in self.model.state_dict().items() if not name.startswith("points.")}

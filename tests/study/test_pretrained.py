@@ -85,9 +85,9 @@ def test_a_network_without_shipped_weights_starts_from_scratch_or_is_refused_by_
 
 
 def test_parts_can_be_made_again(study, tmp_path):
-    out = pretrained.make_start(study, "former_dfer", tmp_path)
+    out = pretrained.make_start(study, "m3dfel", tmp_path)
     card = json.loads((out / pretrained.CARD).read_text())
-    (record,) = study.run([study.cell("former_dfer", "DFEW")])
+    (record,) = study.run([study.cell("m3dfel", "DFEW")])
     kept = load_file(record.path / "weights.safetensors")
     again = load_file(out / "weights.safetensors")
     assert (
@@ -96,3 +96,21 @@ def test_parts_can_be_made_again(study, tmp_path):
     extractor = pretrained.make_extractor(study, tmp_path)
     assert {path.name for path in extractor.iterdir()} >= {"estimator.safetensors", "history.csv", pretrained.CARD}
     assert np.isfinite(json.loads((extractor / pretrained.CARD).read_text())["minutes"])
+
+
+def test_points_of_the_face_are_learned_without_a_label_and_their_start_is_a_trunk(study, tmp_path):
+    """Twice the same bits, whatever the expressions are; nearer than the mean face after enough steps."""
+    one = pretrained.make_start(study, "former_dfer", tmp_path / "one")
+    two = pretrained.make_start(study, "former_dfer", tmp_path / "two")
+    first, second = (load_file(out / "weights.safetensors") for out in (one, two))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    card = json.loads((one / pretrained.CARD).read_text())
+    assert "68 points" in card["task"] and set(card["scores"]) == {"NME", "NME of the mean face"}
+    training = study.profile.training
+    sizes = {"num_frames": training.num_frames, "image_size": training.image_size}
+    network = build_model("former_dfer", num_aus=None, size="tiny", **sizes)
+    assert {name: value.shape for name, value in first.items()} == {
+        name: value.shape for name, value in network.state_dict().items()
+    } and card["parameters"] == sum(weight.numel() for weight in network.parameters())
+    shipped = json.loads((pretrained.FOLDER / "former_dfer" / pretrained.CARD).read_text())["scores"]
+    assert shipped["NME"] < shipped["NME of the mean face"] / 2

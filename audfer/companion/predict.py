@@ -456,7 +456,7 @@ def _words(about: dict) -> dict:
         if row:
             known = (
                 f"with AUs of {row['tool']}, on {row['clips']} acted clips of {row['people']} people, its mean recall "
-                f"was {row['uar']:.2f} [{row['low']:.2f}, {row['high']:.2f}], where guessing gives "
+                f"was {row['uar']:.2f} [{row['low']:.2f}, {row['high']:.2f}] (over clips), where guessing gives "
                 f"{1 / len(EXPRESSIONS):.2f} and matrices with shuffled AUs {row['shuffled']:.2f}"
             )
         said = [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ..action_units import baseline
 from ..action_units.comparison import AUClips
 from .builder import DASH, Result, output
-from .drawing import BLUE, YELLOW, confusion, dots, legend_below, mark, names_down, panels, spread
+from .drawing import BLUE, YELLOW, confusion, dots, legend_below, mark, names_down, panels, rendered, spread
 from .rows import TOTALS, text
 
 COMMONEST = "always the commonest expression"
@@ -18,14 +20,16 @@ COMMONEST = "always the commonest expression"
 def au_baseline(study, aus: AUClips | None = None) -> Result:
     """WAR and UAR of the baseline; ``aus`` from ``study.au_clips``, ``None`` = the profile's own clips."""
     aus = aus or study.au_clips()
-    return accuracy_table(study.au_baselines(aus), f"{aus.stem}au_baseline", aus.caption, aus.over)
+    remark = "" if aus.stem else rendered(study)
+    return accuracy_table(study.au_baselines(aus), f"{aus.stem}au_baseline", aus.caption, aus.over, remark)
 
 
-def accuracy_table(accuracy: pd.DataFrame, name: str, about: str, over: str = "clips") -> Result:
+def accuracy_table(accuracy: pd.DataFrame, name: str, about: str, over: str = "clips", remark: str = "") -> Result:
     """The baseline's accuracies (``study.au_baselines``), one row per set of clips and extractor.
 
     Args:
-        about: what the captions say about the clips. over: what the intervals are over.
+        about: what the captions say about the clips. over: what the intervals are over. remark: stands behind each
+            set's name.
     """
     display = []
     for (source, judged, features), rows in accuracy.groupby(["source", "judged", "features"], sort=False):
@@ -33,7 +37,7 @@ def accuracy_table(accuracy: pd.DataFrame, name: str, about: str, over: str = "c
         war, ends = ours.loc["WAR"], ["value", "low", "high"]
         display.append(
             {
-                "Clips": source,
+                "Clips": f"{source}{remark}",
                 "Judged on": judged,
                 "AUs": features,
                 **{f"{metric} [95 %]": text(*ours.loc[metric, ends]) for metric in TOTALS},
@@ -49,16 +53,21 @@ def accuracy_table(accuracy: pd.DataFrame, name: str, about: str, over: str = "c
         f"AU-only baseline (51 numbers a clip, logistic regression); intervals over {over}. {about}",
         pd.DataFrame(display),
         picture=Result(
-            f"{name}_plot", accuracy, drawn, draw=draw, nothing="no subjects known: nothing can be left out"
+            f"{name}_plot",
+            accuracy,
+            drawn,
+            draw=partial(draw, remark=remark),
+            nothing="no subjects known: nothing can be left out",
         ),
     )
 
 
-def draw(data: pd.DataFrame) -> Figure:
+def draw(data: pd.DataFrame, remark: str = "") -> Figure:
     """WAR and UAR with 95 % intervals; grey ticks: always the commonest expression.
 
     Args:
         data: source, judged, features, classifier, metric, value, low, high (percent).
+        remark: stands behind each source's name.
     """
     rows = list(dict.fromkeys(zip(data["source"], data["judged"], strict=True)))
     shades = dict(zip(dict.fromkeys(data["features"]), (BLUE, YELLOW), strict=False))
@@ -75,7 +84,7 @@ def draw(data: pd.DataFrame) -> Figure:
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
     grid[0].set_xlim(0, 100)
-    names_down(grid[0], [f"{source}\n{judged}" for source, judged in rows])
+    names_down(grid[0], [f"{source}{remark}\n{judged}" for source, judged in rows])
     handles = [mark(f"AUs: {name}", color=colour, marker="o", markersize=5) for name, colour in shades.items()]
     for handle in handles:
         handle.set_linestyle("-")

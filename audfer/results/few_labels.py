@@ -33,7 +33,8 @@ def few_labels_figure(study, openface_folder: str = "", other_matrix: str = "") 
     caption = (
         f"Mean recall on people without labels, by how many of {aus.people} people have some: logistic regression on "
         "clip means of 17 AUs, the prior of its weights about zero, Fig. 4, Fig. 4 with shuffled AU columns or another "
-        f"set's matrix. Bars: 95 % of the draws of labelled people. {aus.caption}"
+        f"set's matrix. Bars: 95 % of the draws of labelled people; all of it rests on {aus.people} people. "
+        + aus.caption
     )
     return Result(f"{real_stem(openface_folder)}few_labels", data, caption, draw=draw)
 

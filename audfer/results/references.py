@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ..action_units.baseline import CLASSIFIERS
+from ..evaluation import compare, holm
+from ..facs import EXPRESSIONS
 from ..models import NETWORKS
 from .builder import Result, output
 from .drawing import VARIANT_COLOURS, interval_mark, legend_below, mark
-from .rows import TOTALS, describe, sentences, text
-from .selection import WITH, WITHOUT, model_name, ordered
+from .rows import TOTALS, describe, difference_text, percent, sentences, text
+from .selection import WITH, WITHOUT, datasets_of, model_name, models_of, of_fold, ordered, without_and_with
 from .table1 import variant_panels
-from .words import answers
+from .words import answers, counted
 
+_DIFFERENCE = ("difference", "difference_low", "difference_high")
 #: what networks are held against -> colour of its line
 REFERENCES = {
     CLASSIFIERS["majority"]: "#8C8C8C",
@@ -66,21 +71,54 @@ def references(study, records, protocol: str = "last") -> Result:
 
 @output("table1_gap", "03_training", needs=("table1",), elsewhere=True)
 def gap(study, records, protocol: str = "last") -> Result:
-    """How far the networks are from those references, in words."""
-    table = study.results("table1_references", protocol=protocol)
-    data, questions = table.frame, []
-    for name in REFERENCES:
+    """How far the networks are from those references, in words: the least and the most of them on each dataset, since
+    the best alone would be chosen by the clips that it is judged on.
+    """
+    rows = differences(study, of_fold(records, 1), protocol)
+    questions = []
+    for name, part in rows.groupby("against", sort=False):
         said = []
-        for dataset, rows in data[data["metric"] == "WAR"].groupby("dataset", sort=False):
-            reference = rows.loc[rows["variant"] == name, "ours"]
-            networks = rows[rows["model"] != ""]
-            if len(reference) and networks["ours"].notna().any():
-                best = networks.loc[networks["ours"].idxmax()]
-                away = f"{best['ours'] - reference.iloc[0]:+.1f} points"
-                said.append(f"{dataset}: {away} ({model_name(best['model'])} {best['variant']})")
-        if said:
-            questions.append((f"How far is the best network from “{name}”?", f"WAR on {'; '.join(said)}."))
-    return answers("table1_gap", questions, "Networks and what needs none", table)
+        for dataset, own in part.sort_values("difference", kind="stable").groupby("dataset"):
+            ends = (
+                f"{difference_text(row)} ({model_name(row.model)} {row.variant})"
+                for row in own.iloc[[0, -1]].itertuples()
+            )
+            said.append(f"{dataset} {' to '.join(ends)}")
+        answer = f"WAR on {'; '.join(said)}; {counted(part, 'differences')}"
+        questions.append((f"How far are the networks from “{name}”?", answer))
+    title = "Networks and what needs none, on the same test clips (of several folds, on the first's)"
+    return answers("table1_gap", questions, title, study.results("table1", protocol=protocol))
+
+
+def differences(study, records, protocol: str) -> pd.DataFrame:
+    """WAR of every network, without and with the AU head, minus that of each reference on the same clips.
+
+    Returns:
+        One row each: dataset, model, variant, against, metric, difference with its interval (points), p_holm (over all
+        rows with the same ``against``).
+    """
+    grid, rows = study.profile.grid, []
+    for dataset in datasets_of(records):
+        found = study.au_predictions(dataset)
+        said = [found[0]["majority"], *(table["predicted"] for table in found)]
+        for model in models_of(records):
+            for variant, cell in without_and_with(records, model, dataset, grid.strategy, grid.au_ratio).items():
+                for name, classes in zip(REFERENCES, said, strict=False):
+                    classes = classes.set_axis(found[0]["clip_id"]).reindex(cell[0].clip_ids)
+                    if classes.notna().all():
+                        change = compare(_saying(cell[0], classes), cell, protocol)
+                        row = {"dataset": dataset, "model": model, "variant": variant, "against": name, "metric": "WAR"}
+                        rows.append(row | percent(change.war, "difference", "difference_") | {"p": change.war_p})
+    table = pd.DataFrame(rows, columns=["dataset", "model", "variant", "against", "metric", *_DIFFERENCE, "p"])
+    return table.assign(p_holm=table.groupby("against", sort=False)["p"].transform(holm))
+
+
+def _saying(record, classes: pd.Series):
+    """A record of the same clips with these answers, whichever epoch is asked."""
+    other = copy(record)
+    scores = np.eye(len(EXPRESSIONS))[classes.astype(int)]
+    other.scores = other.best_scores = other.validated_scores = scores
+    return other
 
 
 def draw(data: pd.DataFrame) -> Figure:

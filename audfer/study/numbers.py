@@ -11,7 +11,7 @@ import pandas as pd
 from .. import published
 from ..action_units.baseline import au_baseline, baseline_accuracy, clip_features
 from ..action_units.comparison import AUClips
-from ..action_units.table import AUTable, table_from_openface_folder
+from ..action_units.table import table_from_openface_folder
 from ..errors import InputError
 from ..evaluation.matrices import matrix, rank_correlations
 from ..facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
@@ -173,24 +173,31 @@ def au_baselines(study, aus: AUClips) -> pd.DataFrame:
         and there is nothing else.
     """
     parts = []
-
-    def add(source: str, judged: str, by: str, table: AUTable, features: str, clips: pd.DataFrame) -> None:
-        found = au_baseline(clip_features(table), clips, by)
-        over = aus.unit == by == "subject"
-        parts.append(baseline_accuracy(found, over, source=source, features=features, judged=judged))
-
     for features, table in zip(aus.extractors, (aus.first, aus.second), strict=True):
         if table is not None and aus.people > 1:
-            add(aus.name, "leave one person out", "subject", table, features, aus.clips)
+            identity = {"source": aus.name, "features": features, "judged": "leave one person out"}
+            found = au_baseline(clip_features(table), aus.clips)
+            parts.append(baseline_accuracy(found, aus.unit == "subject", **identity))
     for name in study.profile.grid.datasets if not aus.stem else ():
-        add(name, "test clips", "split", study.au_table(name), aus.extractors[0], study.manifest(name).table)
-        if study.profile.embedded:
-            add(name, "test clips", "split", study.planted_table(name), aus.extractors[1], study.manifest(name).table)
+        for features, found in zip(aus.extractors, study.au_predictions(name), strict=False):
+            parts.append(baseline_accuracy(found, source=name, features=features, judged="test clips"))
     return (
         pd.concat(parts, ignore_index=True)
         if parts
         else pd.DataFrame(columns=["source", "judged", "features", "classifier"])
     )
+
+
+def au_predictions(study, name: str) -> list[pd.DataFrame]:
+    """What the AU-only baseline says of a dataset's test clips (``au_baseline``): with our extractor's action units,
+    and with planted ones where there are any.
+    """
+
+    def make() -> list[pd.DataFrame]:
+        tables = [study.au_table(name), *([study.planted_table(name)] if study.profile.embedded else [])]
+        return [au_baseline(clip_features(table), study.manifest(name).table, "split") for table in tables]
+
+    return study.once(("AU predictions", name), make)
 
 
 def interpolation_example(study) -> pd.DataFrame:

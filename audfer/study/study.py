@@ -128,6 +128,7 @@ class Study(RecordSource):
     au_clips = numbers.au_clips
     look_at = numbers.look_at
     au_baselines = numbers.au_baselines
+    au_predictions = numbers.au_predictions
     interpolation_example = numbers.interpolation_example
     knowledge_variants = numbers.knowledge_variants
     theta_grid = numbers.theta_grid

@@ -325,6 +325,9 @@ def test_the_figures_show_what_the_tables_say():
     result = au_baseline.accuracy_table(accuracy, "au_baseline", "")
     figure = result.plot()
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["s\nout", "s\nsplit"]
+    rendered = au_baseline.accuracy_table(accuracy, "au_baseline", "", remark=", rendered")
+    assert rendered.plot().axes[0].get_yticklabels()[0].get_text() == "s, rendered\nout"
+    assert set(rendered.display["Clips"]) == {"s, rendered"}
     assert sorted(x for line in figure.axes[0].lines for x in line.get_xdata()) == [75, 100, 100]
     assert not replace(result.picture, frame=accuracy.head(0)).plot().axes[0].axison
     first, second = two_tables()

@@ -1,6 +1,7 @@
 """README.md: its numbers are those of figures/laptop, its links lead somewhere, its blocks run."""
 
 import ast
+import json
 import re
 import shlex
 
@@ -10,6 +11,7 @@ from paths import ROOT
 
 from audfer.companion import cli
 from audfer.companion.readme import results
+from audfer.models import NETWORKS
 from audfer.study.profiles import load_profile, with_changes
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,6 +27,19 @@ def test_links_and_pictures_are_there():
     assert len(links) > 10
     actions = "../../actions/"  # of the hosting service
     assert [link for link in links if not link.startswith(("http", actions)) and not (ROOT / link).exists()] == []
+
+
+def test_speeds_are_those_of_the_records():
+    text, records = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8"), ROOT / "benchmarks" / "records"
+    columns = []
+    for pattern in ("2026-11-20_model_speed*.json", "2026-11-27_model_speed.json", "2026-11-27_model_speed_gpu.json"):
+        rows = [row for path in sorted(records.glob(pattern)) for row in json.loads(path.read_text())["results"]]
+        columns.append({row["model"]: row["training"]["ratio"] for row in rows})
+    for model in columns[0]:
+        cells = ("{:.1f} [{:.1f}, {:.1f}]".format(own[model]["median"], *own[model]["quartiles"]) for own in columns)
+        assert f"| {NETWORKS[model].title} | {' | '.join(cells)} |" in text
+    scripts = {path.name for path in (ROOT / "benchmarks").glob("*.py")}
+    assert scripts == set(re.findall(r"`(\w+\.py)`", text.partition("## Speeds")[0]))
 
 
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)

@@ -22,6 +22,7 @@ from sklearn import metrics
 
 from audfer import published
 from audfer.errors import InputError
+from audfer.evaluation import compare
 from audfer.evaluation.matrices import matrix, rank_correlations
 from audfer.facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_INDEX
 from audfer.models import NETWORKS
@@ -151,6 +152,19 @@ def test_ratio_data_holds_every_lambda_with_its_interval(records):
     figure = fig5.draw(data)
     drawn = figure.axes[0].get_lines()[-1].get_ydata()
     np.testing.assert_allclose(drawn, data[(data["dataset"] == "DFEW") & (data["metric"] == "WAR")]["value"])
+
+
+def test_changes_in_fig5_are_the_evaluations_against_no_head(records):
+    data = fig5.ratio_data(records, "m3dfel")
+    assert data.loc[data["au_ratio"] == 0, "difference"].isna().all()
+    cells = [
+        [r for r in records if (r.cell["model"], r.cell["dataset"], r.cell["au_ratio"]) == ("m3dfel", "MAFW", ratio)]
+        for ratio in (0.0, 0.75)
+    ]
+    expected = compare(*cells).uar
+    row = data[(data["dataset"] == "MAFW") & (data["au_ratio"] == 0.75) & (data["metric"] == "UAR")].iloc[0]
+    found = [row[name] for name in ("difference", "difference_low", "difference_high")]
+    np.testing.assert_allclose(found, [100 * getattr(expected, end) for end in ("value", "low", "high")])
 
 
 def test_the_lambda_of_fig5_does_not_mix_in_the_cell_without_knowledge_weights(records):
@@ -306,7 +320,7 @@ def test_result_pictures_draw_the_tables_numbers(records):
 def test_recovery_and_estimator_figures_draw_their_cells():
     planted = np.random.default_rng(0).random((7, 17))
     axes = knowledge.draw_recovery(knowledge.recovery_data(planted, planted**3))
-    assert axes.get_title(loc="left") == "rank correlation +1.00 (119 cells)"
+    assert axes.get_title(loc="left") == "rank correlation 1.00 [1.00, 1.00] (119 cells)"
     share = np.linspace(0.2, 0.9, 18)
     table = pd.DataFrame(
         {

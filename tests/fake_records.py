@@ -162,7 +162,9 @@ class FakeStudy(RecordSource):
     def __init__(self, records, embedded=True, **grid):
         profile = replace(load_profile("laptop"), keypoint=load_profile("appendices").keypoint)
         data = profile.data if embedded else replace(profile.data, source="files")
-        self.profile = replace(profile, data=data, grid=replace(profile.grid, **{"ratio_model": "m3dfel", **grid}))
+        self.profile = replace(
+            profile, data=data, grid=replace(profile.grid, **{"ratio_model": "m3dfel", "au_ratio": 0.25, **grid})
+        )
         self.made_of, self.figures = records, Path("nowhere")
 
     def records(self, *outputs):

@@ -44,7 +44,7 @@ from ..errors import AudferError, InputError
 from ..files import UNREADABLE, checkout, locked, write_json, write_text
 from ..jobs.processes import following
 from ..progress import clock
-from ..study.profiles import load_profile
+from ..study.profiles import PARAMETERS, load_profile, with_parameters
 from .expectation import Expectation, keep
 from .notebooks import check_parameters, clean_notebook, declared_parameters, question_of
 from .report import write_report
@@ -142,8 +142,9 @@ def reproduce(
         NotebookFailed: a cell raised, a kernel died, or the limit was reached.
         KeyboardInterrupt: after the notebooks' processes have ended; run again to resume.
     """
-    settings = load_profile(profile)
     given = dict(parameters or {})
+    profile = with_parameters(profile, **{name: given[name] for name in PARAMETERS if name in given})
+    settings = load_profile(profile)
     for name in ("profile", "work", "figures"):
         if name in given:
             raise InputError("command line", "parameter", repr(name), f"the option --{name} for it")

@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 
 from ..action_units import baseline
 from ..action_units.comparison import AUClips
+from ..study.outputs import NotShown
 from .builder import DASH, Result, output
 from .drawing import BLUE, YELLOW, confusion, dots, legend_below, mark, names_down, panels, rendered, spread
 from .rows import TOTALS, text
 
+NOBODY = NotShown("No clip's subject is known, or one alone: nobody can be left out.")
 COMMONEST = "always the commonest expression"
 
 
@@ -94,11 +96,11 @@ def draw(data: pd.DataFrame, remark: str = "") -> Figure:
 
 
 @output("au_baseline_confusion", "01_au_extraction", elsewhere=True)
-def au_baseline_confusion(study, aus: AUClips | None = None) -> Result | tuple:
+def au_baseline_confusion(study, aus: AUClips | None = None) -> Result | NotShown:
     """Which expressions the baseline mixes up; nothing where nobody can be left out. ``aus`` as in ``au_baseline``."""
     aus = aus or study.au_clips()
     if aus.people < 2:
-        return ()
+        return NOBODY
     data = baseline.baseline_confusion(baseline.au_baseline(baseline.clip_features(aus.first), aus.clips))
     caption = f"AU-only baseline on {aus.name}, one person left out at a time; AUs: {aus.extractors[0]}. {aus.caption}"
     return Result(f"{aus.stem}au_baseline_confusion", data, caption, draw=confusion)

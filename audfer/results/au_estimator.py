@@ -7,15 +7,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..study.outputs import NotShown
 from .builder import Result, output
 from .drawing import au_axis, by_action_unit, f1_bars
 
 
 @output("au_estimator", "01_au_extraction", elsewhere=True)
-def au_estimator(study) -> Result | tuple:
+def au_estimator(study) -> Result | NotShown:
     """F1 of presence and correlation of intensity; nothing where there is no annotated set to train on."""
     if not study.has_annotated_set:
-        return ()
+        return NotShown("No DISFA below AUDFER_DATA: no estimator is trained.")
     data = study.estimator_accuracy
     caption = (
         "AU estimator on held-out subjects: F1 of presence (code of at least 2, DISFA's rule), correlation of "

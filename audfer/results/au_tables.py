@@ -18,6 +18,7 @@ from ..action_units.comparison import (
 )
 from ..facs import ACTION_UNIT_NAMES, ACTION_UNITS, EXPRESSIONS
 from ..study.action_units import clips_with_aus
+from ..study.outputs import NotShown
 from .builder import Result, output
 from .drawing import BLUE, EXPRESSION_COLOURS, EXPRESSION_MARKERS, GREEN, au_axis, matrices_by_source, rendered
 
@@ -72,11 +73,11 @@ def draw_presence(data: pd.DataFrame) -> Figure:
 
 
 @output("au_agreement", "01_au_extraction", elsewhere=True)
-def au_agreement(study, aus: AUClips | None = None) -> Result | tuple:
+def au_agreement(study, aus: AUClips | None = None) -> Result | NotShown:
     """How far two extractors agree; nothing where there is only one. ``aus`` as in ``au_coverage``."""
     aus = aus or study.au_clips()
     if aus.second is None:
-        return ()
+        return NotShown("One extractor only: -p second_openface_folder FOLDER for a second one of the same clips.")
     units = aus.clips.set_index("clip_id")["subject"] if aus.unit == "subject" else None
     data = extractor_agreement(aus.first, aus.second, units=units)
     caption = f"Agreement of {' and '.join(aus.extractors)}, frame by frame. {aus.caption}"

@@ -44,6 +44,7 @@ from ..training.records import RunRecord, RunStore
 from .captions import first_sentence
 from .long import write_results
 from .provenance import read_sidecars, write_sidecar
+from .readings import reading
 
 DASH = "—"
 STYLE = Path(__file__).with_name("audfer.mplstyle")
@@ -147,6 +148,11 @@ class Result:
         return replace(self, folder=folder, picture=picture, about=about)
 
     @property
+    def reading(self) -> str:
+        """What its numbers say, in a sentence or two."""
+        return reading(self.name, self.frame)
+
+    @property
     def shown(self) -> pd.DataFrame:
         """What a table shows: ``display``, or the numbers with three digits."""
         if self.display is not None:
@@ -177,13 +183,14 @@ class Result:
     def to_markdown(self) -> str:
         """A table's caption, rows and notes as Markdown."""
         notes = ["", *(f"- {note}" for note in self.notes)] if self.notes else []
-        return "\n".join([self.caption, "", markdown_table(self.shown), *notes, ""])
+        said = [self.reading, ""] if self.reading else []
+        return "\n".join([self.caption, "", *said, markdown_table(self.shown), *notes, ""])
 
     def _repr_html_(self) -> str:
         if self.draw:
             return escape(repr(self))
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        return f"{_caption(self.caption)}{self.shown.to_html(index=False, border=0, justify='left')}" + (
+        return f"{_caption(self.caption, self.reading)}{self.shown.to_html(index=False, border=0, justify='left')}" + (
             f"<ul style='font-size:smaller'>{notes}</ul>" if notes else ""
         )
 
@@ -234,7 +241,7 @@ class Result:
         text = escape(self.caption, quote=True)
         return (
             f"<img style='width:{width * SHOWN_DPI / dpi:.0f}px;max-width:100%' alt='{text}' "
-            f"src='data:image/{kind};base64,{b64encode(content).decode()}'/>{_caption(self.caption)}"
+            f"src='data:image/{kind};base64,{b64encode(content).decode()}'/>{_caption(self.caption, self.reading)}"
         )
 
 
@@ -254,13 +261,13 @@ def _for_readers(path: Path) -> tuple[str, bytes, int]:
     return kind, made.getvalue(), picture.width
 
 
-def _caption(caption: str) -> str:
-    """A caption as HTML: its first sentence, the rest behind "method"."""
+def _caption(caption: str, said: str) -> str:
+    """A caption as HTML: its first sentence, what the numbers say, the rest behind "method"."""
     begin = first_sentence(caption)
     head = caption[: caption.find(begin) + len(begin) + 1] if begin in caption else f"{begin}"
     rest = caption if head not in caption else caption[len(head) :].strip()
     more = f"<details><summary>method</summary><p>{escape(rest)}</p></details>" if rest else ""
-    return f"<p><b>{escape(head)}</b></p>{more}"
+    return f"<p><b>{escape(head)}</b> {escape(said)}</p>{more}"
 
 
 def _read_saved(folder: Path, name: str, settings: str) -> Result | tuple[Result, ...] | None:

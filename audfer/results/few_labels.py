@@ -9,24 +9,27 @@ from matplotlib.axes import Axes
 from ..action_units.few_labels import PRIORS, few_labels
 from ..knowledge import KnowledgeMatrix
 from ..study.numbers import real_stem
+from ..study.outputs import NotShown
+from .au_baseline import NOBODY
 from .builder import Result, output
 from .drawing import BLUE, GREEN, GREY, ORANGE
+from .fig4 import NO_FOLDER
 
 _LOOKS = {"none": (GREY, "o"), "figure": (BLUE, "s"), "shuffled": (ORANGE, "X"), "other": (GREEN, "D")}
 
 
 @output("few_labels", "02_knowledge_matrix", elsewhere=True)
-def few_labels_figure(study, openface_folder: str = "", other_matrix: str = "") -> Result | tuple:
+def few_labels_figure(study, openface_folder: str = "", other_matrix: str = "") -> Result | NotShown:
     """Accuracy against labelled people, on somebody's OpenFace CSVs; nothing without a folder with two people.
 
     Args:
         other_matrix: a saved matrix of another set (``audfer knowledge build``); "" = none.
     """
     if not openface_folder:
-        return ()
+        return NO_FOLDER
     aus = study.au_clips(openface_folder)
     if aus.people < 2:
-        return ()
+        return NOBODY
     labels = aus.clips.set_index("clip_id")
     other = KnowledgeMatrix.load(other_matrix) if other_matrix else None
     data = few_labels(aus.first.labelled("real", labels["expression"]), labels["subject"], other)

@@ -13,8 +13,11 @@ from ..evaluation.matrices import matrices, rank_correlations
 from ..facs import EXPRESSIONS
 from ..knowledge import KnowledgeMatrix, separating_aus
 from ..study.numbers import real_stem
+from ..study.outputs import NotShown
 from .builder import DASH, Result, output
 from .drawing import colour_bar, heatmap, wide
+
+NO_FOLDER = NotShown("No folder given: audfer reproduce -p openface_folder FOLDER.")
 
 
 @output("fig4", "02_knowledge_matrix", elsewhere=True)
@@ -35,10 +38,10 @@ def _real(study, folder: str) -> pd.DataFrame:
 
 
 @output("real_knowledge", "02_knowledge_matrix", elsewhere=True)
-def real_knowledge(study, openface_folder: str = "") -> Result | tuple:
+def real_knowledge(study, openface_folder: str = "") -> Result | NotShown:
     """Fig. 4 from a folder of OpenFace's CSVs of real clips; nothing without a folder."""
     if not openface_folder:
-        return ()
+        return NO_FOLDER
     matrix = KnowledgeMatrix.from_frames(_real(study, openface_folder), variant=study.profile.grid.knowledge)
     caption = f"Knowledge matrix of the real OpenFace CSVs in {openface_folder}, above the paper's Fig. 4."
     caption += f" {matrix.flat}." * bool(matrix.flat)
@@ -46,10 +49,10 @@ def real_knowledge(study, openface_folder: str = "") -> Result | tuple:
 
 
 @output("real_separating_aus", "02_knowledge_matrix", elsewhere=True)
-def real_separating_aus(study, openface_folder: str = "") -> Result | tuple:
+def real_separating_aus(study, openface_folder: str = "") -> Result | NotShown:
     """Which AUs separate the seven expressions there; nothing without a folder."""
     if not openface_folder:
-        return ()
+        return NO_FOLDER
     caption = f"AUs that separate the expressions in {openface_folder}."
     return Result(f"{real_stem(openface_folder)}separating_aus", separating_aus(_real(study, openface_folder)), caption)
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from ..evaluation import intensity_agreement
 from ..evaluation.matrices import matrices, matrix, measured
 from ..study.action_units import clips_with_aus
+from ..study.outputs import NotShown
 from .builder import Result, output
 from .drawing import BY_EXPRESSION, heatmap, matrices_by_source, rendered
 from .rows import text
@@ -40,10 +41,10 @@ def knowledge_sum(study) -> Result:
 
 
 @output("knowledge_recovery", "02_knowledge_matrix", elsewhere=True)
-def knowledge_recovery(study) -> Result | tuple:
+def knowledge_recovery(study) -> Result | NotShown:
     """Was the planted knowledge recovered? Nothing for real clips, in which nothing was planted."""
     if not study.profile.embedded:
-        return ()
+        return NotShown("Nothing was planted in real clips.")
     data = recovery_data(study.planted_medians(), _knowledge(study).values)
     caption = (
         "Planted median intensities against the recovered knowledge matrix; the interval draws whole action units. "

@@ -69,23 +69,6 @@ def presence_rates(study) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-class NotShown:
-    """What ``Study.results`` gives for the profile's own clips while somebody's AU tables are looked at; false."""
-
-    def __init__(self, name: str, folder: str):
-        self.said = f"{name}: not made, because only the AU tables in {folder} are looked at (openface_folder)."
-
-    def __bool__(self) -> bool:
-        return False
-
-    def __repr__(self) -> str:
-        return self.said
-
-    def save(self) -> NotShown:
-        """Nothing is written."""
-        return self
-
-
 def look_at(study, folder: str, second_folder: str = ""):
     """From now on only somebody's AU tables are looked at: nothing is rendered and nothing trained for them.
 

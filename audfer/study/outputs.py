@@ -52,6 +52,31 @@ class Output:
         return "protocol" in signature(self.make).parameters
 
 
+class NotShown:
+    """What ``Study.results`` gives where there is nothing to show, with the reason; false."""
+
+    def __init__(self, said: str):
+        self.said = said
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return self.said
+
+    @property
+    def picture(self) -> NotShown:
+        return self
+
+    def placed(self, *_) -> NotShown:
+        """Nothing has a place."""
+        return self
+
+    def save(self) -> NotShown:
+        """Nothing is written."""
+        return self
+
+
 #: "saved" -> ``read(folder, name, settings)``: an output as its files have it
 SAVED: Registry = Registry("results.builder")
 #: name -> output, in the order in which their files are found: those of ``results`` and of every wing's ``results``

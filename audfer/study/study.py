@@ -22,15 +22,15 @@ from ..training.loop import Cell, CellInputs, resolve_device, resolve_precision
 from ..training.recipes import RECIPES, recipe_name
 from ..training.records import RunRecord, RunStore, load_records, run_cells
 from . import action_units, clips, inputs, matrices, numbers, planning, scores
-from .outputs import RecordSource, cells_of, with_cells
+from .outputs import NotShown, RecordSource, cells_of, with_cells
 from .pretrained import MASKED, ships
-from .profiles import Profile, load_profile
+from .profiles import Profile, load_profile, with_parameters
 from .steps import borrow
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def open_study(profile: str = "", work: str = "", figures: str = "", anywhere: bool = False) -> Study:
+def open_study(profile: str = "", work: str = "", figures: str = "", anywhere: bool = False, **changed) -> Study:
     """The study of a profile.
 
     Args:
@@ -41,13 +41,14 @@ def open_study(profile: str = "", work: str = "", figures: str = "", anywhere: b
         figures: folder for tables and figures; "" = ``AUDFER_FIGURES``, else ``figures/`` there. A folder with the
             profile's name is made inside both.
         anywhere: nothing is going to be trained: a profile for a GPU may be opened where there is none.
+        changed: fields that differ from the profile's, as ``profiles.with_parameters`` names them.
 
     Raises:
-        InputError: unknown profile.
+        InputError: unknown profile, or what is changed is refused.
         AudferError: the profile is for a GPU, and there is none.
     """
     home = checkout() or Path.cwd()
-    settings = load_profile(profile or os.environ.get("AUDFER_PROFILE") or "laptop")
+    settings = load_profile(with_parameters(profile, **changed))
     return Study(
         settings,
         Path(work or os.environ.get("AUDFER_WORK") or home / "work"),
@@ -137,7 +138,7 @@ class Study(RecordSource):
 
     def results(self, name: str, **options):
         if self.tables and not options.keys() & {"aus", "openface_folder"}:
-            return numbers.NotShown(name, self.tables)
+            return NotShown(f"{name}: not made, because only the AU tables in {self.tables} are looked at.")
         return super().results(name, **options)
 
     results.__doc__ = RecordSource.results.__doc__

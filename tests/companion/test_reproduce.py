@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from audfer.files import locked
 from audfer.progress import LineProgress, clock, mode, progress
 
 
-def notebook(path: Path, *cells: tuple, parameters: str = 'profile = "laptop"\nepochs = 3') -> Path:
+def notebook(path: Path, *cells: tuple, parameters: str = 'profile = "laptop"\nrounds = 3') -> Path:
     """Write a notebook; a cell is ("md", text) or ("code", text)."""
     content = nbformat.v4.new_notebook()
     content.cells = [nbformat.v4.new_markdown_cell(f"# {path.stem}")]
@@ -60,9 +61,9 @@ def no_kernel(monkeypatch):
 # ------------------------------------------------------------------------------------------------ refused before
 def test_a_misspelt_parameter_is_refused_before_a_kernel_starts_and_the_nearest_name_is_given(places, no_kernel):
     notebook(places["source"] / "a.ipynb", ("code", "1"))
-    with pytest.raises(InputError, match="did you mean epochs") as error:
-        reproduce("smoke", ("a",), {"epoch": 4}, **places)
-    assert "a: parameter: found 'epoch', expected one of epochs, profile" in str(error.value)
+    with pytest.raises(InputError, match="did you mean rounds") as error:
+        reproduce("smoke", ("a",), {"round": 4}, **places)
+    assert "a: parameter: found 'round', expected one of rounds, profile" in str(error.value)
     assert not places["work"].exists()
 
 
@@ -87,6 +88,23 @@ def test_a_parameter_must_have_its_defaults_type(tmp_path, default, wrong, right
             check_parameters([path], {"value": wrong})
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": "many"}, "training.epochs: found 'many', expected a value of type int"),
+        ({"au_ratio": 1}, "grid.au_ratio: found 1.0, expected lambda of Eq. 10"),
+        ({"dataset": "AFEW"}, "data.train_clips.AFEW: found nothing"),
+        ({"au_ratios": {0.5}}, "grid.au_ratios: found '{0.5}', expected a value of type"),
+    ],
+)
+def test_what_readers_change_is_refused_as_set_refuses_it_before_a_kernel_starts(places, no_kernel, given, message):
+    names = "\n".join(f"{name} = None" for name in given)
+    notebook(places["source"] / "a.ipynb", parameters=f'profile = ""\n{names}')
+    with pytest.raises(InputError, match=re.escape(message)):
+        reproduce("smoke", ("a",), given, **places)
+    assert not places["work"].exists()
+
+
 def test_each_notebook_gets_only_the_parameters_that_it_declares(tmp_path):
     paths = [notebook(tmp_path / "a.ipynb", parameters="x = 1"), notebook(tmp_path / "b.ipynb", parameters="y = 1")]
     assert check_parameters(paths, {"y": 5}) == {"a": {}, "b": {"y": 5}}
@@ -104,7 +122,7 @@ def test_folders_given_as_parameters_are_meant_from_the_current_folder_and_must_
 
 @pytest.mark.parametrize("line", ["lr = 0.1 * 10", "import os", "a, b = 1, 2", "x: int = 3", "print(1)", "d.e = 1"])
 def test_a_parameters_cell_with_anything_but_literals_is_refused(tmp_path, line):
-    path = notebook(tmp_path / "a.ipynb", parameters=f"epochs = 3\n{line}")
+    path = notebook(tmp_path / "a.ipynb", parameters=f"rounds = 3\n{line}")
     with pytest.raises(InputError, match=r"cell 2 \(parameters\), line 2"):
         declared_parameters(path)
 
@@ -164,12 +182,12 @@ folder.mkdir(parents=True, exist_ok=True)
 (folder / "table1_counts.csv").write_text("a\\n41\\n")
 (folder / "fig4_map.png").write_bytes(bytes.fromhex("89504e470d0a1a0a"))
 (folder / "fig4_map.json").write_text('{"caption": "Where things are. More."}')
-print(profile, epochs, sys.executable == os.environ["EXPECTED_PYTHON"])""",
+print(profile, rounds, sys.executable == os.environ["EXPECTED_PYTHON"])""",
         ),
     )
     notebook(places["source"] / "b.ipynb", ("code", "6 * 7"), parameters='profile = "laptop"')
     monkeypatch.setenv("EXPECTED_PYTHON", sys.executable)
-    report = reproduce("smoke", ("a", "b"), {"epochs": 7}, **places)
+    report = reproduce("smoke", ("a", "b"), {"rounds": 7}, **places)
     printed, progress_lines = capfd.readouterr()
     assert "a   4/4  How many clips?" in progress_lines
     assert "a        clips: 3/3 clip, 0 s" in progress_lines

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from audfer.errors import InputError
-from audfer.study.profiles import FOLDER, available_profiles, load_profile, profile_from, with_changes
-from audfer.study.study import Study
+from audfer.study.profiles import FOLDER, available_profiles, load_profile, profile_from, with_changes, with_parameters
+from audfer.study.study import Study, open_study
 from audfer.training.loop import CellInputs
 from audfer.training.records import RunStore
 
@@ -150,6 +150,42 @@ def test_a_field_is_changed_by_name_and_the_profile_has_a_name_of_its_own(change
 def test_a_change_is_refused_as_a_profile_would_be(change, message):
     with pytest.raises(InputError, match=message):
         load_profile(with_changes("laptop", [change]))
+
+
+@pytest.mark.parametrize(
+    ("given", "changes"),
+    [
+        ({}, []),
+        ({"model": "", "dataset": "", "au_ratio": None, "au_ratios": None, "epochs": None}, []),
+        ({"model": "former_dfer"}, ['grid.models=["former_dfer"]', "grid.ratio_model=former_dfer"]),
+        (
+            {"dataset": "MAFW"},
+            ['grid.datasets=["MAFW"]', "grid.strategy_dataset=MAFW", "grid.strategy_datasets=[]"],
+        ),
+        ({"au_ratio": 0, "epochs": 1}, ["grid.au_ratio=0", "training.epochs=1"]),
+        ({"au_ratios": (0, 0.1)}, ["grid.au_ratios=[0, 0.1]"]),
+    ],
+)
+@pytest.mark.parametrize("profile", ["smoke", "laptop", "paper"])
+def test_a_notebooks_parameters_change_what_set_changes(profile, given, changes):
+    found, expected = load_profile(with_parameters(profile, **given)), load_profile(with_changes(profile, changes))
+    assert replace(found, name="", summary="") == replace(expected, name="", summary="")
+    assert changes or found == load_profile(profile)  # the very same study: nothing trains again
+
+
+def test_a_study_is_opened_with_what_a_notebook_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUDFER_PROFILE", "smoke")
+    plain = open_study("", tmp_path, tmp_path)
+    assert plain.profile == load_profile("smoke")
+    study = open_study("", tmp_path, tmp_path, model="former_dfer", dataset="MAFW", au_ratios=[0, 0.1], epochs=1)
+    assert study.work != plain.work and study.work.name.startswith("smoke+")
+    cells = study.cells("fig5")
+    assert {cell.au_ratio for cell in cells} == {0, 0.1} and {cell.epochs for cell in cells} == {1}
+    assert {(cell.model, cell.dataset) for name in ("table1", "fig5", "fig7") for cell in study.cells(name)} == {
+        ("former_dfer", "MAFW")
+    }
+    with pytest.raises(InputError, match="training.epochs: found 1.5, expected a value of type int"):
+        open_study("", tmp_path, tmp_path, epochs=1.5)
 
 
 def test_a_changed_file_is_found_from_anywhere(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from audfer.companion import cli
 from audfer.datasets import alignment
 from audfer.datasets.landmarks import FacePoints, write_points
 from audfer.openface import INTENSITY_COLUMNS, LANDMARK_COLUMNS, PRESENCE_COLUMNS
-from audfer.study.numbers import NotShown
+from audfer.study.outputs import NotShown
 from audfer.study.study import Study
 
 REAL = SHARED / "data" / "real_faces"
@@ -66,6 +66,11 @@ def test_faces_are_cut_out_by_the_tracking_and_an_epoch_runs(downloaded, capsys)
     assert "LOOK OUT" in downloaded.results("fig4").caption
     (record,) = downloaded.run([replace(downloaded.cell("m3dfel", "RAVDESS", 0.25), epochs=1)])
     assert len(record.scores) == len(packed.split("test"))
+    followed = downloaded.results("one_clip")
+    assert f"{COUNT} frames" in followed.reading
+    assert "pixels on disk, 48 for networks. Real datasets" in followed.caption
+    on_disk, *faces = followed.plot().subfigs[0].axes
+    assert faces and not on_disk.lines and all(np.isfinite(one.lines[0].get_xdata()).all() for one in faces)
 
 
 def test_landmarks_alone_serve_faces_and_key_points(downloaded):

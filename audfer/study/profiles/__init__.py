@@ -7,6 +7,8 @@ real datasets and the paper's protocol.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,14 @@ from ..ablations import KNOWLEDGE, PLAIN_BCE, WITH_HEAD
 FOLDER = Path(__file__).parent
 #: what begins a changed field in a profile's name: laptop+training.epochs=20
 _CHANGE = re.compile(r"\+(?=\w+\.[\w.\- ]+=)")
+#: what a notebook calls the fields that its readers change -> each field, and what is written into it
+PARAMETERS = {
+    "model": {"grid.models": "[{}]", "grid.ratio_model": "{}"},
+    "dataset": {"grid.datasets": "[{}]", "grid.strategy_dataset": "{}", "grid.strategy_datasets": "[]"},
+    "au_ratio": {"grid.au_ratio": "{}"},
+    "au_ratios": {"grid.au_ratios": "{}"},
+    "epochs": {"training.epochs": "{}"},
+}
 
 
 @dataclass(frozen=True)
@@ -271,6 +281,21 @@ def with_changes(profile: str, changes: Sequence[str]) -> str:
     base, *before = _CHANGE.split(profile)
     base = str(Path(base).expanduser().resolve()) if base.endswith(".toml") else base
     return "+".join([base, *before, *changes])
+
+
+def with_parameters(profile: str, **given) -> str:
+    """The name of a profile with what a notebook's parameters change.
+
+    Args:
+        profile: "" = ``AUDFER_PROFILE``, else laptop.
+        given: model, dataset, au_ratio, au_ratios (a list), epochs; "" or ``None`` leaves the profile's.
+
+    Raises:
+        InputError: as ``with_changes``.
+    """
+    values = {name: json.dumps(value, default=str) for name, value in given.items() if value not in ("", None)}
+    changes = [f"{field}={text.format(v)}" for name, v in values.items() for field, text in PARAMETERS[name].items()]
+    return with_changes(str(profile or os.environ.get("AUDFER_PROFILE") or "laptop"), changes)
 
 
 def _changed(content: dict, changes: Sequence[str]) -> dict:

@@ -188,20 +188,22 @@ class Study(RecordSource):
         grid, plain = self.profile.grid, (weights, reading, au_source, options) == ("knowledge", "paper", "", {})
         curve = plain and (model, dataset, start) == (grid.ratio_model, grid.strategy_dataset, usual)
         curve = curve and au_ratio in (0, grid.au_ratio) and strategy in ("", grid.strategy)
+        curve = curve and (seed is None or seed in training.seeds)
+        epochs = training.epochs or RECIPES[recipe_name(model, training.size, recipe)].epochs
         return Cell(
             model=model,
             dataset=dataset,
             au_ratio=au_ratio,
             strategy=(strategy or self.profile.grid.strategy) if au_ratio else "none",
             seed=training.seeds[0] if seed is None else seed,
-            epochs=training.epochs or RECIPES[recipe_name(model, training.size, recipe)].epochs,
+            epochs=epochs,
             image_size=side,
             precision=self.precision,
             device=self.device,
             recipe=recipe,
             fold=fold or self.folds(dataset)[0],
             initialisation=start,
-            evaluate_every=1 if curve else training.evaluate_every,
+            evaluate_every=1 if curve else min(training.evaluate_every, epochs),
             **{name: getattr(training, name) for name in same},
             **head,
             **options,

@@ -39,6 +39,7 @@ def line(start: str) -> list[str]:
         "audfer predict",
         "audfer report --why table1",
         "audfer reproduce -n 05_visualisations",
+        "audfer train --model",
         "audfer reproduce --set training.epochs",
         "audfer compare",
     ],
@@ -97,7 +98,12 @@ def test_one_changed_hyper_parameter_changes_that_alone(tmp_path):
     different = {
         name for a, b in zip(changed, plain, strict=True) for name in vars(a) if getattr(a, name) != getattr(b, name)
     }
-    assert different == {"epochs"}
+    assert different == {"epochs", "evaluate_every"}  # the last epoch alone is looked at, whichever it is
+
+
+def test_what_is_compared_is_what_was_trained_with_one_thing_changed():
+    train, compare = line("audfer train --model"), line("audfer compare")
+    assert compare[1:] == ["laptop", with_changes("laptop", [train[train.index("--set") + 1]])]
 
 
 def test_how_to_cite():

@@ -53,6 +53,7 @@ def references(study, records, protocol: str = "last") -> Result:
         .reindex(columns=list(TOTALS))
         .rename(columns=lambda metric: f"{metric} [95 %]")
         .reset_index()
+        .rename_axis(columns=None)
         .rename(columns={"dataset": "Dataset", "variant": "What"})
     )
     caption = sentences(

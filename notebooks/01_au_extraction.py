@@ -16,17 +16,18 @@
 #
 # Which action units (AUs) does a face show, frame by frame? Section 3.1 of the paper runs OpenFace on videos of four
 # datasets. Without those videos the same chain runs here on *rendered* faces whose AUs are known, written to disk in the
-# datasets' own layouts; an estimator trained on an annotated set takes OpenFace's place and writes the same table.
+# datasets' own layouts; an estimator trained on an annotated set takes OpenFace's place and writes the same table. AU
+# tables of your own are looked at in the last section.
 
 # %% tags=["parameters"]
-profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
-work = ""  # folder for what is made on the way; "" = work/ of the repository
-figures = ""  # folder for tables and figures; "" = figures/ of the repository
+profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "": AUDFER_PROFILE, else laptop
+work = ""  # folder for what is made on the way; "": work/ of the repository
+figures = ""  # folder for tables and figures; "": figures/ of the repository
+dataset = ""  # one dataset alone: DFEW, FERV39k or MAFW; "": those of the profile
+clip = ""  # clip_id of the training clip that notebooks 01 and 03 follow; "": the first of the dataset
 faces_seed = 3  # which identities the two contact sheets show
-openface_folder = (
-    ""  # real OpenFace CSVs (RAVDESS's, or with a labels.csv), or au import's .parquet; "" = rendered clips
-)
-second_openface_folder = ""  # another extractor's CSVs of the same clips; "" = none
+openface_folder = ""  # real OpenFace CSVs (RAVDESS's, or with a labels.csv), or au import's .parquet; "": rendered
+second_openface_folder = ""  # another extractor's CSVs of the same clips; "": none
 
 # %% [markdown]
 # ## Which study?
@@ -34,12 +35,28 @@ second_openface_folder = ""  # another extractor's CSVs of the same clips; "" = 
 # The profile's numbers, and where everything is made.
 
 # %%
-from audfer import facs
+import numpy as np
+
+from audfer import facs, losses
 from audfer.companion.panel import face_panel
 from audfer.study.study import open_study
 
-study = open_study(profile, work, figures).look_at(openface_folder, second_openface_folder)
+study = open_study(profile, work, figures, dataset=dataset).look_at(openface_folder, second_openface_folder)
 study
+
+# %% [markdown]
+# ## What is measured? (section 3.1)
+#
+# Each of a clip's $n$ frames has intensities $r_i \in [0, 5]^{17}$ and presences $c_i \in \{0, 1\}^{18}$ (Eqs. 1 and 2, notebook 02).
+# The medians of $r_i$ make the knowledge matrix; the presences make the clip's AU labels, which the networks learn (Eq. 4, notebook 03):
+#
+# $$t_j = 1 \quad \text{where} \quad \sum_{i=1}^{n} c_{ij} \ge n / 2$$
+
+# %% tags=["nbval-check-output"]
+c = np.random.default_rng(0).integers(0, 2, (6, 18))
+t = c.sum(0) >= len(c) / 2
+print(f"{t.sum()} of 18 AUs are active in {len(c)} random frames")
+print("the package computes the formula:", np.array_equal(t, losses.clip_au_labels(c)))
 
 # %% [markdown]
 # ## Which AUs?
@@ -75,7 +92,7 @@ study.results("contact_sheet_expressions", seed=faces_seed).save()
 # static picture when the notebook runs without a person).
 
 # %%
-face_panel(seed=faces_seed) if not openface_folder else "No face is rendered where real AU tables are given."
+face_panel(seed=faces_seed)
 
 # %% [markdown]
 # ## What is on disk?
@@ -94,21 +111,26 @@ study.results("class_frequencies").save()
 
 # %%
 estimator = study.results("au_estimator")
-nothing = "No DISFA below AUDFER_DATA, or real AU tables are given: no estimator is trained."
-estimator.save() if estimator else nothing
+estimator.save()
 
 # %% [markdown]
 # As a picture: F1 beside what always saying "present" would give, and the correlation of intensities.
 
 # %%
-if estimator:
-    f1, intensity = estimator.frame["f1"].mean(), estimator.frame["intensity_r"].mean()
-    print(f"Mean F1 {f1:.2f}, mean intensity correlation {intensity:.2f}.")
-estimator.picture.save() if estimator else nothing
+estimator.picture.save()
 
 # %% [markdown]
 # A recogniser that is trained to look where each AU acts, and that follows AUs over time, is the subject of
 # [appendix A3](appendices/A3_lock_and_check.ipynb): its accuracy beside this estimator's, and what better AUs do for AU-DFER.
+
+# %% [markdown]
+# ## One clip, from pixels to labels
+#
+# Its picture on disk, the faces that networks see with their landmarks, the AUs of every frame, and what becomes of them
+# in the clip. Notebook 03 follows it into a network, up to its loss.
+
+# %%
+study.results("one_clip", clip=clip).save()
 
 # %% [markdown]
 # ## How often is each AU found in the clips?
@@ -130,8 +152,8 @@ study.results("interpolation").save()
 # %% [markdown]
 # ## AU tables of real clips
 #
-# The same cells for anybody's OpenFace CSVs: `audfer data fetch ravdess` says at its end how to come back here with them.
-# Without a folder they show the rendered RAVDESS clips.
+# For anybody's OpenFace CSVs: give the parameter `openface_folder` (`audfer data fetch ravdess` says at its end how), and this
+# section alone is made, of them. Without a folder it shows the rendered RAVDESS clips.
 #
 # ### Which clips?
 
@@ -162,9 +184,7 @@ study.results("au_presence", aus=aus).save()
 # For rendered clips the second one is what was planted.
 
 # %%
-agreement = study.results("au_agreement", aus=aus)
-one_only = "One extractor only: papermill -p second_openface_folder FOLDER for a second one of the same clips."
-agreement.save() if agreement else one_only
+study.results("au_agreement", aus=aus).save()
 
 # %% [markdown]
 # ### How far do AUs alone go?
@@ -188,6 +208,4 @@ baseline.picture.save()
 # Percent of the true class, and the number of clips.
 
 # %%
-confusion = study.results("au_baseline_confusion", aus=aus)
-nobody = "labels.csv has no column subject or actor with two people: nobody can be left out."
-confusion.save() if confusion else nobody
+study.results("au_baseline_confusion", aus=aus).save()

@@ -18,10 +18,10 @@
 # dataset; centred and squashed; summed over the four datasets; centred and squashed again: a 7 x 18 matrix between 0 and 1.
 
 # %% tags=["parameters"]
-profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
-work = ""  # folder for what is made on the way; "" = work/ of the repository
-figures = ""  # folder for tables and figures; "" = figures/ of the repository
-openface_folder = ""  # a folder of real OpenFace CSVs with a labels.csv, or au import's .parquet of it; "" = none
+profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "": AUDFER_PROFILE, else laptop
+work = ""  # folder for what is made on the way; "": work/ of the repository
+figures = ""  # folder for tables and figures; "": figures/ of the repository
+openface_folder = ""  # a folder of real OpenFace CSVs with a labels.csv, or au import's .parquet of it; "": none
 
 # %% [markdown]
 # ## Which study?
@@ -45,7 +45,8 @@ study
 # %% [markdown]
 # ## The equations (section 3.1)
 #
-# Eqs. 1 to 3, in our notation. OpenFace gives each of a clip's $n$ frames the intensity of 17 AUs and the presence of 18:
+# In our notation: what Eqs. 1 to 3 define, not as they are printed. OpenFace gives each of a clip's $n$ frames the intensity of 17
+# AUs and the presence of 18:
 #
 # $$r_i \in [0, 5]^{17}, \quad c_i \in \{0, 1\}^{18}, \quad i = 1, \dots, n \tag{1, 2}$$
 #
@@ -111,14 +112,7 @@ study.results("fig4").save()
 # Every step from pixels to matrix is real; only this cell may look at what was planted.
 
 # %%
-recovery = study.results("knowledge_recovery")
-if recovery:
-    cells = recovery.frame
-    overall = cells["planted"].corr(cells["recovered"], method="spearman")
-    rows = [part["planted"].corr(part["recovered"], method="spearman") for _, part in cells.groupby("expression")]
-    parts = f"by expression {min(rows):.2f} to {max(rows):.2f}."
-    print(f"Spearman rank correlation with what was planted, over {len(cells)} cells: {overall:.2f}; {parts}")
-recovery.save() if recovery else "Nothing was planted in real clips."
+study.results("knowledge_recovery").save()
 
 # %% [markdown]
 # ## How much hangs on the readings?
@@ -144,9 +138,7 @@ study.results("knowledge_theta").save()
 # With `openface_folder` set, the same cells run on OpenFace's CSVs of real clips.
 
 # %%
-real = study.results("real_knowledge", openface_folder=openface_folder)
-nobody = "No folder given: papermill -p openface_folder FOLDER, or audfer reproduce -p openface_folder FOLDER."
-real.save() if real else nobody
+study.results("real_knowledge", openface_folder=openface_folder).save()
 
 # %% [markdown]
 # ## Which AUs separate the seven expressions there?
@@ -154,8 +146,7 @@ real.save() if real else nobody
 # Kruskal-Wallis test on clip medians, Holm-corrected over the AUs.
 
 # %%
-separating = study.results("real_separating_aus", openface_folder=openface_folder)
-separating.save() if separating else nobody
+study.results("real_separating_aus", openface_folder=openface_folder).save()
 
 # %% [markdown]
 # ## Is the matrix worth anything as a prior where few people's clips have labels?
@@ -164,5 +155,4 @@ separating.save() if separating else nobody
 # to Fig. 4, to Fig. 4 with its AUs shuffled, or to zero, judged on the people without labels.
 
 # %%
-few = study.results("few_labels", openface_folder=openface_folder)
-few.save() if few else f"{nobody} It takes clips of two people or more."
+study.results("few_labels", openface_folder=openface_folder).save()

@@ -18,9 +18,14 @@
 # the AU head, whose loss is weighted by the knowledge matrix.
 
 # %% tags=["parameters"]
-profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
-work = ""  # folder for what is made on the way; "" = work/ of the repository
-figures = ""  # folder for tables and figures; "" = figures/ of the repository
+profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "": AUDFER_PROFILE, else laptop
+work = ""  # folder for what is made on the way; "": work/ of the repository
+figures = ""  # folder for tables and figures; "": figures/ of the repository
+model = ""  # one network alone: m3dfel, mae_dfer or former_dfer; "": those of the profile
+dataset = ""  # one dataset alone: DFEW, FERV39k or MAFW; "": those of the profile
+au_ratio = None  # lambda of Eq. 10, at least 0 and less than 1; None: the profile's
+epochs = None  # of every training; None: the profile's
+clip = ""  # clip_id of the training clip that notebooks 01 and 03 follow; "": the first of the dataset
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
 
 # %% [markdown]
@@ -35,7 +40,7 @@ from audfer import losses
 from audfer.published import audit, printed
 from audfer.study.study import open_study
 
-study = open_study(profile, work, figures)
+study = open_study(profile, work, figures, model=model, dataset=dataset, au_ratio=au_ratio, epochs=epochs)
 study
 
 # %% [markdown]
@@ -99,7 +104,19 @@ for name in ("AU-DFER Table 2", "AU-DFER Table 3"):
 # %%
 outputs = ("table1", "table2", "table3", "controls", "ablations", "fig5", "fig8", "pretraining")
 study.records(*outputs)
-study.grid_summary(*outputs)
+cells = study.grid_summary(*outputs)
+print(
+    f"{cells['new to this table'].sum()} different trainings in all; {cells['in the store'].sum()} of the {cells['cells'].sum()} below are made."
+)
+cells
+
+# %% [markdown]
+# ### The clip of notebook 01, from its frames to the loss
+#
+# Eqs. 5, 9 and 10 on one clip: what both heads say of it, and what each AU adds.
+
+# %%
+study.results("one_clip_loss", clip=clip).save()
 
 # %% [markdown]
 # ## Table 1: does the AU head change WAR and UAR?

@@ -18,9 +18,13 @@
 # *distinct*: one for each expression (Eq. 7); *minor*: the distinct weights for rare expressions only (Eq. 8).
 
 # %% tags=["parameters"]
-profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
-work = ""  # folder for what is made on the way; "" = work/ of the repository
-figures = ""  # folder for tables and figures; "" = figures/ of the repository
+profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "": AUDFER_PROFILE, else laptop
+work = ""  # folder for what is made on the way; "": work/ of the repository
+figures = ""  # folder for tables and figures; "": figures/ of the repository
+model = ""  # one network alone: m3dfel, mae_dfer or former_dfer; "": those of the profile
+dataset = ""  # one dataset alone: DFEW, FERV39k or MAFW; "": those of the profile
+au_ratio = None  # lambda of Eq. 10, at least 0 and less than 1; None: the profile's
+epochs = None  # of every training; None: the profile's
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
 
 # %% [markdown]
@@ -34,7 +38,7 @@ import numpy as np
 from audfer import facs, losses, published
 from audfer.study.study import open_study
 
-study = open_study(profile, work, figures)
+study = open_study(profile, work, figures, model=model, dataset=dataset, au_ratio=au_ratio, epochs=epochs)
 study
 
 # %% [markdown]

@@ -19,9 +19,12 @@
 # own paper's tables on the embedded benchmark, and what AU-DFER adds to it. Tables and figures are numbered as in that paper.
 
 # %% tags=["parameters"]
-profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
-work = ""  # folder for what is made on the way; "" = work/ of the repository
-figures = ""  # folder for tables and figures; "" = figures/ of the repository
+profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "": AUDFER_PROFILE, else laptop
+work = ""  # folder for what is made on the way; "": work/ of the repository
+figures = ""  # folder for tables and figures; "": figures/ of the repository
+dataset = ""  # one dataset alone: DFEW, FERV39k or MAFW; "": those of the profile
+au_ratio = None  # lambda of Eq. 10, at least 0 and less than 1; None: the profile's
+epochs = None  # of every training; None: the profile's
 protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen on the test clips, as the releases do
 
 # %% [markdown]
@@ -30,13 +33,34 @@ protocol = "last"  # last: after the last epoch; best-on-test: the epoch chosen 
 # The profile's numbers, and where everything is made.
 
 # %%
-from audfer.keypoint_gcn.network import EDGES, POINT_NAMES, REGIONS
+import torch
+
+from audfer.keypoint_gcn.network import EDGES, POINT_NAMES, REGIONS, KeyPointGraph, adjacency, heat_maps
 from audfer.keypoint_gcn.results import ABLATIONS
 from audfer.models import build_model
 from audfer.study.study import open_study
 
-study = open_study(profile, work, figures)
+study = open_study(profile, work, figures, dataset=dataset, au_ratio=au_ratio, epochs=epochs)
 study
+
+# %% [markdown]
+# ## The equations
+#
+# As that paper describes them, in our notation (`audfer.keypoint_gcn.network` says what it leaves open). A point's vector is the map $F$
+# weighed by a Gaussian $A_j$ around it, the face's is $v^g = \mathrm{FC}(\mathrm{GAP}(F))$; the graph's adjacency is $A$:
+#
+# $$v_j^l = \mathrm{GAP}(F * A_j), \qquad W_a = \mathrm{ReLU}(V^l W V^{gT}), \qquad
+# V = \mathrm{ReLU}\big(\mathrm{FC}[\,W_a * (A V^l) + V^l;\; V^g\,]\big), \qquad L = 0.2\, L_S + 0.8\, L_T$$
+#
+# On one random frame, by hand and by the package:
+
+# %% tags=["nbval-check-output"]
+torch.manual_seed(0)
+graph, V_l, V_g = KeyPointGraph(8, 4), torch.randn(1, 18, 8), torch.randn(1, 1, 8)
+W_a = torch.relu(V_l @ graph.similarity @ V_g.transpose(1, 2))
+V = torch.relu(graph.fc(torch.cat((W_a * (adjacency() @ V_l) + V_l, V_g), dim=1)))
+print("the package computes the formula:", torch.allclose(V, graph(V_l, V_g), atol=1e-5))
+print(f"mean of each map A_j: {heat_maps(torch.rand(18, 2), 14, 14, 1.0).mean():.2f}")
 
 # %% [markdown]
 # ## The method
@@ -64,7 +88,7 @@ print(f"{len(POINT_NAMES)} points, {len(EDGES)} edges")
 # %% [markdown]
 # ### How does the network look at one point?
 #
-# The map F of a frame is weighed by a Gaussian around it and averaged: v_j = GAP(F * A_j). The last
+# The Gaussians $A_j$ of the equations above. The last
 # two stages of the ResNet keep their resolution, so that the map is fine enough for that.
 
 # %%
@@ -74,7 +98,7 @@ study.results("keypoint_heat_maps").save()
 # ### And over time?
 #
 # A class token and learned positions, three pre-norm blocks with eight heads; the token is classified. In training the mean of
-# the frame vectors is classified as well: L = 0.2 L_S + 0.8 L_T.
+# the frame vectors is classified as well, with the loss $L_S$ of the equations above.
 
 # %% [markdown]
 # ## The same network, with and without AU-DFER

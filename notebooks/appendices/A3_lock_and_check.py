@@ -21,9 +21,9 @@
 # Its own paper's tables and figures on rendered faces; numbered as in that paper.
 
 # %% tags=["parameters"]
-profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "" = AUDFER_PROFILE, else laptop
-work = ""  # folder for what is made on the way; "" = work/ of the repository
-figures = ""  # folder for tables and figures; "" = figures/ of the repository
+profile = ""  # smoke, laptop, appendices, ravdess, pretrained, gpu, paper, or a path to a .toml file; "": AUDFER_PROFILE, else laptop
+work = ""  # folder for what is made on the way; "": work/ of the repository
+figures = ""  # folder for tables and figures; "": figures/ of the repository
 
 # %% [markdown]
 # ## Which study?
@@ -31,8 +31,10 @@ figures = ""  # folder for tables and figures; "" = figures/ of the repository
 # The profile's numbers, and where everything is made.
 
 # %%
+import torch
+
 from audfer.facs import ACTION_UNITS
-from audfer.lock_and_check import regions
+from audfer.lock_and_check import losses, regions
 from audfer.lock_and_check import study as recognition
 from audfer.study.study import open_study
 
@@ -42,6 +44,32 @@ if not recognition.has_annotated_set(study):
         "No DISFA or BP4D below AUDFER_DATA: there is nothing to train a recogniser on, and what needs one stays empty."
     )
 study
+
+# %% [markdown]
+# ## The equations
+#
+# As that paper describes them, in our notation (`audfer.lock_and_check.losses` says what is chosen where it leaves something open).
+# Lock acts on the cosine map $M = \cos(w_{AU}, F)$ inside an AU's regions; AUs that are rare or found seldom weigh more, easy absences
+# less (the minus sign is missing in its Eqs. 12 and 16):
+#
+# $$L = 0.5\, L_{loc} + 0.5\, L_{act} + 0.01\, L_{l2g} + 0.5\, L(y') + L(y''), \qquad
+# L(p) = -w \big(y \log p + (1 - y)\, p \log(1 - p)\big)$$
+#
+# $$w = \delta\, w_{diff} + (1 - \delta)\, w_{dist}, \qquad w_{diff} \leftarrow \beta_1 w_{diff} + \frac{1 - \beta_1}{recall}, \qquad
+# w_{dist} \leftarrow \beta_2 w_{dist} + \frac{1 - \beta_2}{share}$$
+#
+# On random logits, by hand and by the package, which divides $w$ by its mean:
+
+# %% tags=["nbval-check-output"]
+draw = torch.Generator().manual_seed(0)
+logits, y = torch.randn(6, 3, generator=draw), (torch.rand(6, 3, generator=draw) < 0.4).float()
+recall, share = torch.tensor([0.9, 0.5, 0.2]), torch.tensor([0.4, 0.2, 0.1])
+w, p = 0.5 / recall + 0.5 / share, logits.sigmoid()
+L = -((w / w.mean()) * (y * p.log() + (1 - y) * p * (1 - p).log())).mean()
+dynamic = losses.DynamicWeights(3, delta=0.5)
+dynamic.update(recall, share)
+print("weights, the rare and seldom found most:", *(f"{weight:.2f}" for weight in dynamic.weights))
+print(f"formula {L:.4f}, package {losses.weighted_loss(logits, y, dynamic.weights):.4f}")
 
 # %% [markdown]
 # ## The method

@@ -6,7 +6,11 @@ import re
 import jupytext
 import nbformat
 import pytest
+from papermill import inspect_notebook
 from paths import ROOT
+
+from audfer.companion.notebooks import declared_parameters
+from audfer.study.profiles import PARAMETERS
 
 FOLDER = ROOT / "notebooks"
 NAMES = (
@@ -44,6 +48,25 @@ def test_the_parameters_cell_holds_plain_literals(name):
     assert len(cells) == 1
     for statement in ast.parse(cells[0].source).body:
         assert isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant), ast.unparse(statement)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_papermill_knows_every_parameter_and_warns_of_none(name):
+    path = FOLDER / f"{name}.ipynb"
+    assert list(inspect_notebook(str(path))) == list(declared_parameters(path))
+
+
+def test_what_readers_change_is_a_parameter_where_it_matters_and_empty_unless_they_do():
+    """Empty means the profile's own value, so that what is committed is what anybody gets."""
+    places = {
+        name: [one for one in NAMES if name in declared_parameters(FOLDER / f"{one}.ipynb")] for name in PARAMETERS
+    }
+    three = ["03_training", "04_strategies", "05_visualisations"]
+    assert places["model"] == three and places["au_ratios"] == three[2:]
+    assert set(three) <= set(places["dataset"]) & set(places["au_ratio"]) & set(places["epochs"])
+    for name in NAMES:
+        given = declared_parameters(FOLDER / f"{name}.ipynb")
+        assert all(given[parameter] in ("", None) for parameter in PARAMETERS if parameter in given)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -702,17 +702,21 @@ class _Grid:
 
     def fitting(self) -> Iterator[str]:
         """Cells that there is time for, as given; then the first one that there is not, as far as it comes."""
-        seen, skipped = self.store.spent(), []
+        # records are read once: again before each cell, their number would count twice
+        before, skipped = list(self.store.spent().itertuples(index=False, name=None)), []
+
+        def row(cell) -> tuple:
+            return self.store.kind(cell), cell.size, cell.device, self.store.cost(cell)
+
         for key, cell in self.cells.items():
-            of_kind = seen[(seen["kind"] == self.store.kind(cell)) & (seen["device"] == cell.device)]
-            of_kind = of_kind[of_kind["size"] == cell.size]
+            ended = [(*row(self.cells[other]), seconds) for other, seconds in self.took.items()]
+            alike = [one[3:] for one in before + ended if one[:3] == row(cell)[:3]]
+            cost, seconds = map(sum, zip(*alike, strict=True)) if alike else (1.0, 0.0)
             done = self.store.epochs_done(key) / cell.epochs
-            rate = of_kind["seconds"].sum() / of_kind["cost"].sum() if len(of_kind) else 0.0
-            if time.time() + rate * self.store.cost(cell) * (1 - done) >= self.until:
+            if time.time() + seconds / cost * self.store.cost(cell) * (1 - done) >= self.until:
                 skipped.append(key)
                 continue
             yield key
-            seen = self.store.spent()
         for key in skipped:
             if time.time() < self.until and self.full is None and key == skipped[0]:
                 yield key
@@ -785,13 +789,15 @@ class _Grid:
         cost, kind = ({key: of(cell) for key, cell in self.cells.items()} for of in (self.store.cost, self.store.kind))
         now = time.monotonic()
         begun = {task.item: task.begun for task in self.run.running.values()}
+        rates: dict[str, float] = {}
+        for name in set(kind.values()):
+            # a network that has not been through yet is taken to be like the others
+            seen = [other for other in self.took if kind[other] == name] or list(self.took)
+            rates[name] = sum(self.took[other] for other in seen) / sum(cost[other] for other in seen)
         needs = [0.0]
         for key in self.cells:
             if key not in self.outcomes:
-                # a network that has not been through yet is taken to be like the others
-                seen = [other for other in self.took if kind[other] == kind[key]] or list(self.took)
-                rate = sum(self.took[other] for other in seen) / sum(cost[other] for other in seen)
-                needs.append(max(rate * cost[key] - (now - begun.get(key, now)), 0.0))
+                needs.append(max(rates[kind[key]] * cost[key] - (now - begun.get(key, now)), 0.0))
         return max(sum(needs) / max(1, self.pool.at_once()), *needs)
 
 

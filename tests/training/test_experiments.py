@@ -572,6 +572,19 @@ def test_the_time_left_follows_what_finished_cells_took(store, study, cells):
     assert abs(run.left() - 25) < 1  # c: 40 - 15 s; b: 20 s beside it
 
 
+def test_a_budget_reads_records_once_and_learns_from_the_cells_that_end(study, cells, tmp_path, monkeypatch):
+    read, spent = [], RunStore.spent
+    monkeypatch.setattr(RunStore, "spent", lambda self: read.append(self) or spent(self))
+    grid = {"a": cells[0], "b": replace(cells[0], epochs=4), "c": replace(cells[0], seed=9), "d": cells[0]}
+    grid = {name: cell if name == "b" else replace(cell, epochs=2) for name, cell in grid.items()}
+    pool, until = Pool(None, lambda: 1), time.time() + 100
+    run = experiments._Grid(grid, study.inputs, RunStore(tmp_path), pool, None, until)
+    waiting = run.waiting()
+    assert next(waiting) == "a"  # nothing is known of it
+    run.took["a"] = 60.0
+    assert list(waiting) == ["c", "d", "b"] and len(read) == 1  # b takes 120 s: it gets what is left
+
+
 def test_records_of_the_old_form_are_taken_over_or_refused_by_name(store, study, tmp_path, capsys):
     old, names = tmp_path / "old", []
     for number, record in enumerate(store.records()):

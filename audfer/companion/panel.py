@@ -55,8 +55,8 @@ class FacePanel(widgets.HBox):
                 description=f"{au} {ACTION_UNIT_NAMES[au]}",
                 readout_format=".2f",
                 continuous_update=True,  # the face follows a slider while it is dragged
-                layout={"width": "36em"},  # a step of 0.25 is ten pixels
-                style={"description_width": "12.5em"},
+                layout={"width": "37.5em"},  # a step of 0.25 is ten pixels
+                style={"description_width": "14em"},
             )
             for au in ACTION_UNITS
         }

@@ -14,6 +14,7 @@ from ..evaluation import bootstrap, limits
 from ..facs import EXPRESSIONS
 from .builder import Result, digests_of, output
 from .drawing import BY_EXPRESSION, EXPRESSION_COLOURS, EXPRESSION_MARKERS, empty, legend_below, mark
+from .rows import text
 from .selection import WITHOUT, au_records, baseline_records, has_head, select
 
 PANELS = (WITHOUT, "AU head without knowledge", "AU-DFER")
@@ -120,8 +121,7 @@ def draw(data: pd.DataFrame, variants: Sequence[str] = PANELS) -> Figure:
         sns.scatterplot(part, x="x", y="y", ax=axes, **dots, **BY_EXPRESSION)
         first = part.iloc[0]
         axes.set_xlabel(
-            f"{first['neighbours']:.0f}-neighbour purity {first['purity']:.1f} % "
-            f"[{first['low']:.1f}, {first['high']:.1f}]\n"
+            f"{first['neighbours']:.0f}-neighbour purity (%) {text(*first.reindex(['purity', 'low', 'high']))}\n"
             f"chance {first['chance']:.1f} %, silhouette {first['silhouette']:+.3f}"
         )
         axes.set_ylabel("")

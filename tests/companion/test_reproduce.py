@@ -63,7 +63,7 @@ def test_a_misspelt_parameter_is_refused_before_a_kernel_starts_and_the_nearest_
     notebook(places["source"] / "a.ipynb", ("code", "1"))
     with pytest.raises(InputError, match="did you mean rounds") as error:
         reproduce("smoke", ("a",), {"round": 4}, **places)
-    assert "a: parameter: found 'round', expected one of rounds, profile" in str(error.value)
+    assert "a: parameter: found 'round', expected one of profile, rounds" in str(error.value)
     assert not places["work"].exists()
 
 

@@ -39,7 +39,7 @@ def test_speeds_are_those_of_the_records():
         cells = ("{:.1f} [{:.1f}, {:.1f}]".format(own[model]["median"], *own[model]["quartiles"]) for own in columns)
         assert f"| {NETWORKS[model].title} | {' | '.join(cells)} |" in text
     scripts = {path.name for path in (ROOT / "benchmarks").glob("*.py")}
-    assert scripts == set(re.findall(r"`(\w+\.py)`", text.partition("## Speeds")[0]))
+    assert scripts <= set(re.findall(r"`(\w+\.py)`", text.partition("## Speeds")[0]))
 
 
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)

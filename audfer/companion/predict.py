@@ -359,7 +359,7 @@ def _open_network(weights: str | os.PathLike) -> _Network:
     """
     from ..models import NETWORKS, build_model, inspect_checkpoint, load_official_state_dict
     from ..models.checkpoint import read_checkpoint
-    from ..training.loop import Cell
+    from ..training.loop import Cell, network_of
     from ..training.records import RunRecord, read_meta
 
     path = Path(weights)
@@ -370,14 +370,7 @@ def _open_network(weights: str | os.PathLike) -> _Network:
     if recorded:
         record = RunRecord.load(folder)
         cell = Cell(**record.cell)
-        model = build_model(
-            cell.model,
-            num_aus=18 if cell.uses_aus else None,
-            size=cell.size,
-            num_frames=cell.num_frames,
-            image_size=cell.image_size,
-            **NETWORKS[cell.model].variants.get(cell.variant, {}),
-        )
+        model = network_of(cell)
         model.load_state_dict(record.load_weights())
         return _Network(name=f"{NETWORKS[cell.model].title} trained on {cell.dataset}", model=model.eval())
     report = inspect_checkpoint(path)

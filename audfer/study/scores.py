@@ -9,11 +9,10 @@ import pandas as pd
 import torch
 
 from ..datasets import PackedClips, frame_numbers
-from ..models import build_model
 from ..plugins import versions
 from ..progress import progress
 from ..training.engine import same_threads
-from ..training.loop import Cell, gather_frames
+from ..training.loop import Cell, gather_frames, network_of
 from ..training.records import RunRecord, cells_at_once
 from .steps import cached_step
 
@@ -50,9 +49,7 @@ def _window_scores(
     cell: Cell, record: RunRecord, packed: PackedClips, device: str, desc: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """First stored frames of the windows (W,), and the probability of the clip's label in each, (clips, W)."""
-    model = build_model(
-        cell.model, num_aus=None, size=cell.size, num_frames=cell.num_frames, image_size=cell.image_size
-    )
+    model = network_of(cell)
     model.load_state_dict(record.load_weights())
     model.to(device).eval()
     stored, width, labels = packed.frames.shape[1], cell.num_frames, packed.expressions

@@ -635,19 +635,22 @@ def assist() -> None:
     distributed.serve(fit)
 
 
-def _initial_model(cell: Cell, inputs: CellInputs) -> ClipModel:
-    """The cell's network or variant of it, freshly drawn or with the weights that it starts from."""
-    overrides = dict(NETWORKS[cell.model].variants.get(cell.variant, {}))
-    if (drop_path := cell.training_recipe.drop_path) is not None:
-        overrides.setdefault("drop_path", drop_path)
-    model = build_model(
+def network_of(cell: Cell, **settings) -> ClipModel:
+    """The cell's network or variant of it, freshly drawn; ``settings`` are of what the variant leaves open."""
+    return build_model(
         cell.model,
         num_aus=18 if cell.uses_aus else None,
         size=cell.size,
         num_frames=cell.num_frames,
         image_size=cell.image_size,
-        **overrides,
+        **{**settings, **NETWORKS[cell.model].variants.get(cell.variant, {})},
     )
+
+
+def _initial_model(cell: Cell, inputs: CellInputs) -> ClipModel:
+    """The cell's network, freshly drawn or with the weights that it starts from."""
+    drop_path = cell.training_recipe.drop_path
+    model = network_of(cell, **({} if drop_path is None else {"drop_path": drop_path}))
     if cell.initialisation != "scratch":
         if not inputs.initial_weights:
             raise InputError(

@@ -53,7 +53,7 @@ _PARCEL = 16 * 2**20
 #: environment variable by which a run of this script knows what it has started
 MARK = "AUDFER_CARD"
 #: of two processes that wait for each other: how long for
-PATIENCE = datetime.timedelta(seconds=90)
+PATIENCE = datetime.timedelta(minutes=3)
 
 
 class Card:
@@ -181,7 +181,7 @@ class Card:
             limit -= time.monotonic() - begun
 
     def input(self, limit: float):
-        more = ["--repeats", 1, "--clips", 8] if self.options.device == "cpu" else []
+        more = ["--repeats", 1, "--clips", 8] if self.options.device == "cpu" else ["--fused"]
         yield (
             self.python(HERE / "train_throughput.py", *self.place, "--out", self.out / "train_throughput.json", *more),
             limit,

@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from audfer.facs import EXPRESSIONS
 from audfer.files import write_sealed
 from audfer.knowledge import KnowledgeMatrix
 from audfer.models import count_flops, default_clip_shape
+from audfer.training import augmentation
 from audfer.training.engine import threads
 from audfer.training.loop import Cell, CellInputs, CellTask, fit, resolve_precision
 from audfer.training.records import RunStore, run_cells
@@ -99,8 +101,41 @@ def cell_for(name: str, device: str) -> Cell:
     )
 
 
-def apart(cell: Cell, inputs: CellInputs, clock: Clock, repeats: int) -> dict:
-    """Clips a second of the input pipeline and of the step, each alone."""
+def adjusted(clips: torch.Tensor, kinds: torch.Tensor, amounts: torch.Tensor) -> torch.Tensor:
+    """One turn of the colour jitter without lists of clips: every change of every clip, of which each keeps its own.
+
+    For a compiler, which makes one kernel of it (and one of the means of frames), where clip by clip it is 15 passes
+    over the batch. Arguments as of ``augmentation._apply``.
+    """
+    result = clips
+    for kind, change in enumerate(augmentation._ADJUSTMENTS):
+        own = kinds == kind
+        nothing = 0.0 if change is augmentation._ADJUSTMENTS[-1] else 1.0  # the hue is turned by it, not multiplied
+        changed = change(clips, torch.where(own, amounts, nothing))
+        result = torch.where(own.view(-1, 1, 1, 1, 1), changed, result)
+    return result
+
+
+@contextmanager
+def fused_colours(compiled: bool = True):
+    """A block in which colour jitter is ``adjusted``, compiled: in this benchmark alone until a card has seen it."""
+    before = augmentation._apply
+    change = torch.compile(adjusted, dynamic=False) if compiled else adjusted
+
+    def apply(clips, kinds, changes, *amounts):
+        if changes is not augmentation._ADJUSTMENTS:
+            return before(clips, kinds, changes, *amounts)
+        return change(clips, kinds.to(clips.device), amounts[0].to(clips.device))
+
+    augmentation._apply = apply
+    try:
+        yield
+    finally:
+        augmentation._apply = before
+
+
+def apart(cell: Cell, inputs: CellInputs, clock: Clock, repeats: int, fused: bool = False) -> dict:
+    """Clips a second of the input pipeline and of the step, each alone; of the former also with ``fused_colours``."""
     task, order = CellTask(cell, inputs), np.random.default_rng(0)
     size = min(task.recipe.batch_size, len(task.training))
     model, optimizer = task.model.train(), task.optimizer()
@@ -121,6 +156,19 @@ def apart(cell: Cell, inputs: CellInputs, clock: Clock, repeats: int) -> dict:
         for name, work in (("input", read), ("step", step))
     }
     row = {f"{name}_clips_per_second": spread([size / spent for spent in times]) for name, times in seconds.items()}
+    if fused and cell.training_recipe.augmentation.colour_jitter:
+        try:
+            with fused_colours():
+                times = [clock.time(lambda: read(0))[0] for _ in range(repeats + 2)][2:]
+                augment, frames = task.generators["augment"], task.generators["order"].bit_generator
+                states = augment.get_state(), frames.state
+                fast = task.read(task.training[:size])[0]
+            row["fused_input_clips_per_second"] = spread([size / spent for spent in times])
+            augment.set_state(states[0])
+            frames.state = states[1]
+            row["fused_input_difference"] = float((fast - task.read(task.training[:size])[0]).abs().max())
+        except Exception as error:  # what a compiler raises; nothing that was measured is lost
+            row["fused_input_failed"] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
     # forward and backward are three times the forward pass
     flops = 3 * size * count_flops(model, (cell.num_frames, 3, cell.image_size, cell.image_size))["gflops"]
     return {
@@ -155,6 +203,7 @@ def main() -> None:
     """Measure, print and write the record."""
     parser = arguments_for(__doc__.splitlines()[0], repeats=8)
     parser.add_argument("--clips", type=int, default=64, help="training clips of the smallest size (default: 64)")
+    parser.add_argument("--fused", action="store_true", help="also read with colour jitter as one compiled function")
     arguments = parser.parse_args()
     if arguments.batch:
         parser.error("--batch: every network has its recipe's")
@@ -174,7 +223,7 @@ def main() -> None:
             cell = cell_for(name, device)
             least = max(arguments.clips, cell.training_recipe.batch_size)
             inputs = [store_for(root, least * factor, cell) for factor in FACTORS]
-            row = apart(cell, inputs[-1], clock, arguments.repeats)
+            row = apart(cell, inputs[-1], clock, arguments.repeats, arguments.fused)
             fit(cell, inputs[0])  # warms up
             costs = [fit(cell, made)["costs"] for made in inputs]
             row |= {

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import psutil
@@ -109,6 +110,27 @@ def test_a_member_trains_a_store_of_noise(card):
     module.check_member(options)
     found = torch.load(options.out / "ddp_alone.pt", weights_only=False)
     assert found["former_dfer"]["scores"].shape == (14, 7) and len(found["former_dfer"]["loss"]) == 1
+
+
+def test_colours_without_lists_of_clips_are_those_of_the_recipe(card, tmp_path, monkeypatch):
+    from model_speed import Clock
+    from train_throughput import apart, cell_for, fused_colours, store_for
+
+    from audfer.training.augmentation import colour_jitter
+    from audfer.training.recipes import RECIPES
+
+    jitter = RECIPES["m3dfel-paper"].augmentation
+    assert jitter.colour_jitter and jitter.hue_jitter
+    clips = torch.rand(8, 2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    plain = colour_jitter(clips, jitter, torch.Generator().manual_seed(1))
+    with fused_colours(compiled=False):
+        torch.testing.assert_close(colour_jitter(clips, jitter, torch.Generator().manual_seed(1)), plain)
+    assert (plain - clips).abs().max() > 0.1
+    # the benchmark that compares both; a compiler's minutes are left to the card
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    cell = replace(cell_for("m3dfel", "cpu"), recipe="m3dfel-paper", num_frames=4, image_size=24)
+    row = apart(cell, store_for(tmp_path, 8, cell), Clock("cpu"), 1, fused=True)
+    assert row["fused_input_difference"] < 1e-5 and row["fused_input_clips_per_second"]["median"] > 0
 
 
 def test_records_and_small_steps_are_packed_and_found_again(card, tmp_path):

@@ -218,7 +218,9 @@ def test_columns_of_numbers_stand_to_the_right_and_are_not_broken(tmp_path):
 def test_formulas_are_shown_without_a_script(tmp_path, latex, shown):
     notebook = notebook_of(tmp_path / "n.ipynb", nbformat.v4.new_markdown_cell(f"# T\n\n{latex}"))
     write_report(tmp_path / "report.html", [notebook], tmp_path / "none", SUMMARY)
-    assert shown in (tmp_path / "report/n.html").read_text()
+    page = (tmp_path / "report/n.html").read_text()
+    # wider than a telephone, they scroll by themselves
+    assert shown in page and 'p:has(> math[display="block"]) { overflow: auto hidden; }' in page
 
 
 def test_the_explorer_of_fig_4_shows_every_matrix_and_what_is_behind_a_cell(committed, tmp_path):

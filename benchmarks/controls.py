@@ -2,9 +2,9 @@
 
     python benchmarks/controls.py [--seeds 101 202] [--work FOLDER]
 
-For each data seed the ablations' network is trained on all three datasets without an AU head and with each control's
-action units, with the profile's seeds, and what the rows that decide say is kept. About ten minutes a data seed on two
-cores; what lies in the work folder is not made again.
+For each data seed the ablations' network is trained on all three datasets without an AU head and with planted action
+units, of its own clips and of others, with the ablations' seeds, and what the rows that decide say is kept. About
+twelve minutes a data seed on two cores; what lies in the work folder is not made again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ COLUMNS = ("ours", "difference", "difference_low", "difference_high", "p_holm")
 def measure(seed: int, work: str) -> list[dict]:
     """One row per control and metric that decide: what the control adds, in points, with its interval and Holm's p."""
     study = open_study(with_changes("laptop", [f"data.seed={seed}"]), work)
-    cells = [cell for cell in study.cells("controls") if cell.model == study.profile.grid.ratio_model]
+    model = study.profile.grid.ratio_model
+    cells = [cell for cell in study.cells("controls") if cell.model == model and (cell.au_source or not cell.uses_aus)]
     frame = controls(study, study.run(cells, f"data seed {seed}")).frame
     print(seed, verdict(frame), flush=True)
     rows: pd.DataFrame = frame[frame["decides"].astype(bool)]

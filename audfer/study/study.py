@@ -188,7 +188,6 @@ class Study(RecordSource):
         grid, plain = self.profile.grid, (weights, reading, au_source, options) == ("knowledge", "paper", "", {})
         curve = plain and (model, dataset, start) == (grid.ratio_model, grid.strategy_dataset, usual)
         curve = curve and au_ratio in (0, grid.au_ratio) and strategy in ("", grid.strategy)
-        curve = curve and (seed is None or seed in training.seeds)
         epochs = training.epochs or RECIPES[recipe_name(model, training.size, recipe)].epochs
         return Cell(
             model=model,

@@ -71,10 +71,14 @@ def controls(study, records, protocol: str = "last") -> Result:
     grid, lines = study.profile.grid, []
     places = [(model, dataset) for model in models_of(records) for dataset in datasets_of(records)]
     parts = {place: _cells(records, *place, grid.au_ratio) for place in places}
-    own = [dataset for model, dataset in places if model == grid.ratio_model and all(parts[model, dataset].values())]
+    both = (WITHOUT, POSITIVE, NEGATIVE)
+    own = [place[1] for place in places if place[0] == grid.ratio_model and all(parts[place][name] for name in both)]
     if len(own) > 1:
         of_one = [parts[grid.ratio_model, dataset] for dataset in own]
-        parts[grid.ratio_model, TOGETHER] = {name: joined([part[name] for part in of_one]) for name in of_one[0]}
+        parts[grid.ratio_model, TOGETHER] = {
+            name: joined([part[name] for part in of_one]) if all(part[name] for part in of_one) else []
+            for name in of_one[0]
+        }
     deciding = grid.ratio_model, TOGETHER if len(own) > 1 else grid.strategy_dataset
     for place, cell in parts.items():
         for control in CONTROLS:

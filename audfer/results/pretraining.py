@@ -78,8 +78,8 @@ def pretraining(study, records, protocol: str = "last") -> Result:
     caption = sentences(
         f"What networks start from, on {dataset}{settings_text(used)}: random weights, masked pre-training on the "
         "training clips of all datasets (no labels), or the weights that ship with the package (other rendered "
-        f"people's clips, no action units: their expressions, and for {' and '.join(map(model_name, LANDMARKS))} points "
-        "of the face alone; classifier drawn anew); Δ: minus scratch, same head.",
+        f"people's clips, no action units: their expressions, and for {' and '.join(map(model_name, LANDMARKS))} "
+        "points of the face alone; classifier drawn anew); Δ: minus scratch, same head.",
         describe(used, protocol, study.profile.embedded, comparisons(tidy)),
     )
     return Result("pretraining", tidy, caption, pd.DataFrame(display), digests=digests_of(used))

@@ -18,6 +18,7 @@ from audfer.companion import cli
 from audfer.datasets.packing import rows_digest
 from audfer.errors import AudferError, InputError
 from audfer.evaluation import compare
+from audfer.files import write_sealed
 from audfer.models import NETWORKS, build_model, load_official_state_dict, read_checkpoint
 from audfer.models.mae_dfer import MAEDFER
 from audfer.models.mae_pretraining import MAEPretraining, VisibleEncoder, hidden_tokens, tube_masks
@@ -275,8 +276,7 @@ def test_no_test_clip_and_no_label_is_read(study, made, tmp_path):
         np.save(copy / "frames.npy", frames)
         manifest = packed.manifest.assign(expression=-1)
         manifest.to_parquet(copy / "manifest.parquet", index=False)
-        meta = json.loads((copy / "meta.json").read_text())
-        (copy / "meta.json").write_text(json.dumps(meta | {"rows": rows_digest(manifest, packed.frame_numbers)}))
+        write_sealed(copy / "meta.json", packed.meta | {"rows": rows_digest(manifest, packed.frame_numbers)})
         stores.append(copy)
     again = tmp_path / "weights.safetensors"
     pretrain(settings, stores, again)

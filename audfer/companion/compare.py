@@ -136,11 +136,13 @@ def compare_runs(first: list[RunRecord], second: list[RunRecord], protocol: str 
 
 
 def _by_cell(records: list[RunRecord]) -> dict[tuple, list[RunRecord]]:
-    """Cell without its seed -> its records, by seed."""
-    cells = defaultdict(list)
-    for record in sorted(records, key=lambda record: record.cell["seed"]):
-        cells[tuple(record.cell.get(name, "") for name in _IDENTITY)].append(record)
-    return dict(cells)
+    """Cell without its seed -> its records, by seed; of several with one seed, which a store keeps of other settings,
+    data or code, the one written last.
+    """
+    cells = defaultdict(dict)
+    for record in sorted(records, key=lambda record: (record.path / "record.json").stat().st_mtime_ns):
+        cells[tuple(record.cell.get(name, "") for name in _IDENTITY)][record.cell["seed"]] = record
+    return {cell: [of_seed[seed] for seed in sorted(of_seed)] for cell, of_seed in cells.items()}
 
 
 def _pairs(first: dict[tuple, list], second: dict[tuple, list]) -> list[tuple[tuple, tuple]]:

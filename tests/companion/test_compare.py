@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -56,6 +57,19 @@ def test_cells_are_paired_and_their_differences_are_those_of_the_evaluation(runs
     assert made.changed == {"epochs": ("12", "20")}
     assert len(made.alone["only in the first run"]) == 2 and not made.alone["only in the second run"]
     assert "epochs: 12 -> 20" in str(made) and "only in the first run: 2, the first MAE-DFER on DFEW" in str(made)
+
+
+def test_of_two_records_of_one_cell_and_seed_the_one_written_last_counts(tmp_path):
+    """A store keeps what it was trained before, with other epochs or data."""
+    former = [replace(cell, epochs=3) for cell in CELLS]
+    store_of(tmp_path / "runs", former, "a")
+    store_of(tmp_path / "runs", CELLS, "b")
+    for path in (tmp_path / "runs").glob("a*/record.json"):
+        os.utime(path, (1, 1))
+    records = records_of(tmp_path / "runs", tmp_path)
+    made = compare_runs(records, [record for record in records if record.cell["epochs"] == CELLS[0].epochs])
+    assert len(records) == 2 * len(CELLS) and not made.changed and (made.frame["difference"] == 0).all()
+    assert set(made.frame["seeds"]) == {2}
 
 
 def test_a_changed_ratio_is_named_and_paired_where_nothing_else_differs(runs, tmp_path):

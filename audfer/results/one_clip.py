@@ -14,7 +14,7 @@ from ..facs import ACTION_UNITS, EXPRESSIONS, INTENSITY_ACTION_UNITS
 from ..losses import clip_au_labels, combined_loss
 from ..training.loop import CellTask, choose_frames, predict
 from .builder import Result, output
-from .drawing import BLUE, GREY, ORANGE, colour_bar
+from .drawing import BLUE, GREY, ORANGE, colour_bar, names_down
 from .selection import model_name
 
 
@@ -90,8 +90,7 @@ def _sheet(pictures: Mapping[str, np.ndarray], widths: Sequence[float], points: 
 
 def _bars(axes, names: Sequence[str], values, dark) -> None:
     axes.barh(range(len(names)), values, color=np.where(np.asarray(dark) > 0, BLUE, "#CCCCCC"))
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    names_down(axes, names)
 
 
 @output("one_clip_loss", "03_training", elsewhere=True)
